@@ -1,0 +1,65 @@
+"""The seam to models behind a network.
+
+A cloud is a codec: pure functions between our values and one provider's wire format, and one verb that
+carries them over `edgeai.net`. It accepts a `Released` payload only, so nothing reaches it that the egress
+gate has not seen.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgeai.economics import Price
+from edgeai.types import FinishReason, Released, ToolCall, Usage
+
+__all__ = ["Cloud", "CloudEnd", "CloudText", "Piece"]
+
+
+@dataclass(frozen=True, slots=True)
+class CloudText:
+    """The next piece of the answer; never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudEnd:
+    """The answer is complete. ``usage`` holds None where the provider did not say."""
+
+    finish_reason: FinishReason
+    usage: Usage = Usage()
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+Piece = CloudText | CloudEnd
+
+
+class Cloud(Protocol):
+    """One model at one endpoint."""
+
+    @property
+    def model(self) -> str:
+        """The provider's name of the model."""
+        ...
+
+    @property
+    def endpoint(self) -> str:
+        """Where the bytes go, as a URL without secrets."""
+        ...
+
+    @property
+    def price(self) -> Price | None:
+        """US dollars per token, or None when it is not known."""
+        ...
+
+    def encode(self, released: Released) -> bytes:
+        """The body that `stream` sends, byte for byte."""
+        ...
+
+    def stream(self, released: Released) -> AsyncIterator[Piece]:
+        """Ask, and give the pieces as they arrive, one CloudEnd last.
+
+        Raises CloudError's leaves only. Closing the iterator (or cancelling its task) closes the connection
+        at once.
+        """
+        ...

@@ -1,0 +1,84 @@
+"""The seam to a model on this machine.
+
+An engine package (`edgeai.engines.llamacpp`) opens one model file and answers many callers at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from edgeai.engines.generation import Generation
+from edgeai.types import Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["DevicePlan", "Engine", "EngineInfo", "Generation"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePlan:
+    """What the engine may use: decided by `edgeai.devices`, never by the engine.
+
+    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads.
+    """
+
+    n_ctx: int
+    n_threads: int
+    provider: str = "cpu"
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What the loaded model is. ``template_hash`` is the SHA-256 of the chat template's source."""
+
+    engine: str
+    model: str
+    parameters: int
+    n_ctx: int
+    n_ctx_train: int
+    n_vocab: int
+    n_embd: int
+    quantization: str
+    template_hash: str
+    provider: str = "cpu"
+
+
+class Engine(Protocol):
+    """One loaded model. Safe from any thread; many queries at once. Raises EngineError's leaves only."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the loaded model is."""
+        ...
+
+    def stream(self, request: Request) -> Generation:
+        """Queue the request and return its tokens-to-be at once.
+
+        Raises ContextOverflow when the prompt does not fit, QueueFull when too many wait, ModelUnsupported
+        for what the engine cannot do (images). Later failures arrive through the Generation, which the
+        caller closes.
+        """
+        ...
+
+    def score(self, prompt: str, continuations: Sequence[str]) -> tuple[float, ...]:
+        """The total log-probability (nats) of each continuation's tokens after the plain ``prompt``."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """One unit vector a text: an array of shape (len(texts), n_embd)."""
+        ...
+
+    def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+        """Token ids of ``text``; with ``special`` control tokens in the text are read as such."""
+        ...
+
+    def count_prompt(self, request: Request) -> int:
+        """How many tokens the request's prompt has after the chat template."""
+        ...
+
+    def close(self) -> None:
+        """Cancel what runs and free the memory; the engine is unusable afterwards."""
+        ...

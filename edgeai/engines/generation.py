@@ -1,0 +1,145 @@
+"""The channel between an engine's thread and whoever reads one query's tokens."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from edgeai.errors import Cancelled, EngineError
+from edgeai.types import FinishReason, Token
+
+MAX_UNREAD = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The end of a generation. ``prefill_s`` in seconds; ``context_full``: cut off by the context's end."""
+
+    reason: FinishReason
+    n_prompt: int
+    n_cached: int = 0
+    prefill_s: float = 0.0
+    context_full: bool = False
+
+
+class Generation:
+    """An iterator of tokens, fed by an engine.
+
+    The engine calls `put`, `finish` or `fail` and looks at `wanted` and `cancelled`; one reader iterates, or
+    sets `on_ready` and calls `take`. A reader that stops reading pauses its sequence after 64 unread
+    tokens. ``close()`` (same as ``cancel()``) is safe from any thread and at any time.
+    """
+
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+        self._items: deque[Token | Finished | EngineError] = deque()
+        self._changed = threading.Condition()
+        self._on_change = on_change
+        self._on_ready: Callable[[], None] | None = None
+        self._cancelled = False
+        self._ended = False
+        self.finished: Finished | None = None
+
+    # the reader's side
+
+    def __iter__(self) -> Iterator[Token]:
+        return self
+
+    def __next__(self) -> Token:
+        with self._changed:
+            while not self._items and not self._ended:
+                self._changed.wait()
+            item = self._items.popleft() if self._items else None
+            resumed = len(self._items) == MAX_UNREAD - 1
+        if resumed:
+            self._on_change()
+        match item:
+            case Token():
+                return item
+            case EngineError():
+                raise item
+            case _:
+                raise StopIteration
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` (quick, from the engine's thread) whenever `take` has something to give."""
+        with self._changed:
+            self._on_ready = callback
+            ready = bool(self._items)
+        if ready:
+            callback()
+
+    def take(self) -> list[Token | Finished | EngineError]:
+        """Everything that has arrived since the last call, without waiting."""
+        with self._changed:
+            items = list(self._items)
+            self._items.clear()
+        if len(items) >= MAX_UNREAD:
+            self._on_change()
+        return items
+
+    def cancel(self) -> None:
+        """End the generation within one token, also during prefill."""
+        with self._changed:
+            if self._ended:
+                return
+            self._cancelled = True
+        self._end(Cancelled("The query was cancelled"))
+        self._on_change()
+
+    close = cancel
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        self.cancel()
+
+    # the engine's side
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the reader wants no more."""
+        return self._cancelled
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the reader keeps up, so that the next token should be made."""
+        return len(self._items) < MAX_UNREAD
+
+    def put(self, token: Token) -> None:
+        """Hand over the next token."""
+        with self._changed:
+            if self._ended:
+                return
+            self._items.append(token)
+            self._changed.notify()
+            callback = self._on_ready
+        if callback:
+            callback()
+
+    def finish(self, finished: Finished) -> None:
+        """The last token has been handed over."""
+        self.finished = finished
+        self._end(finished)
+
+    def fail(self, error: EngineError) -> None:
+        """The engine cannot go on with this query."""
+        self._end(error)
+
+    def _end(self, last: Finished | EngineError) -> None:
+        with self._changed:
+            if self._ended:
+                return
+            self._ended = True
+            self._items.append(last)
+            self._changed.notify_all()
+            callback = self._on_ready
+        if callback:
+            callback()

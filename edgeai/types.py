@@ -1,0 +1,271 @@
+"""The values that travel through edgeai: frozen, and with the unit in the name.
+
+``None`` always means "unknown", never zero.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, TypedDict
+
+Role = Literal["system", "user", "assistant", "tool"]
+Source = Literal["device", "cloud"]
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
+JsonSchema = Mapping[str, Any]
+
+
+class Reason(StrEnum):
+    """Why an answer stayed on the device, or left it. The first word of every decision."""
+
+    # reasons to leave
+    LOW_CONFIDENCE = "low_confidence"
+    DEADLINE = "deadline"
+    TOO_LONG = "too_long"
+    ENGINE_ERROR = "engine_error"
+    CONTEXT_OVERFLOW = "context_overflow"
+    UNSUPPORTED = "unsupported"
+    POLICY = "policy"
+    # reasons to stay
+    CONFIDENT = "confident"
+    UNJUDGED = "unjudged"
+    FINAL = "final"
+    PRIVATE = "private"
+    NO_CLOUD = "no_cloud"
+    OFFLINE = "offline"
+    BUDGET = "budget"
+    CLOUD_FAILED = "cloud_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of a message's content."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image in a message: the bytes of a PNG, JPEG, WebP or GIF file and its media type."""
+
+    data: bytes = field(repr=False)
+    media_type: str = "image/png"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call the model wants the app to make. ``arguments`` fit the tool's JSON schema on the device."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = "call_0"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. A ``private`` message never leaves the device, whatever the policy says."""
+
+    role: Role
+    content: str | Sequence[Text | Image] = ""
+    private: bool = field(default=False, kw_only=True)
+    label: str | None = field(default=None, kw_only=True)
+    tool_calls: tuple[ToolCall, ...] = field(default=(), kw_only=True)
+    tool_call_id: str | None = field(default=None, kw_only=True)
+
+    @property
+    def text(self) -> str:
+        """The content's text, its pieces joined; images have none."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, Text))
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The content's images, in order."""
+        if isinstance(self.content, str):
+            return ()
+        return tuple(part for part in self.content if isinstance(part, Image))
+
+
+Prompt = str | Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function the model may ask the app to call; ``parameters`` is the JSON schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: JsonSchema = field(default_factory=lambda: {"type": "object", "properties": {}})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn. ``temperature=0`` is greedy, and then the other fields have no effect."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One query as every part sees it. ``max_tokens`` bounds the answer; ``n_ctx`` is the engine's business.
+
+    ``schema`` (JSON schema) and ``grammar`` (llguidance's Lark dialect) constrain the answer; at most one is
+    set. ``choices`` makes it a classification by label likelihood, ``examples`` are its (text, label) pairs.
+    ``hold`` is the number of first tokens kept back, see `edgeai.run`.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int = 512
+    sampling: Sampling = Sampling()
+    stop: tuple[str, ...] = ()
+    schema: JsonSchema | None = None
+    grammar: str | None = None
+    tools: tuple[Tool, ...] = ()
+    choices: tuple[str, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+    task: str | None = None
+    priority: Literal["interactive", "background"] = "interactive"
+    hold: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """What may leave the device for one request. Only `edgeai.egress` makes one; clouds accept nothing else."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    schema: JsonSchema | None = None
+    tools: tuple[Tool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One generated token, stamped by the engine.
+
+    ``logprob`` (nats, of the chosen token), ``entropy`` (nats) and ``margin`` (p1 − p2) come from the raw
+    logits at temperature 1, before penalties, samplers and masks. ``step_s`` is the time this token took in
+    the engine, in seconds. ``text`` is whole UTF-8 characters; it may be empty.
+    """
+
+    id: int
+    text: str
+    logprob: float
+    entropy: float
+    margin: float
+    step_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts. ``cached_tokens`` are those of the prompt that needed no prefill."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds from the call to the first token and to the end; tokens per second of decode and prefill."""
+
+    ttft_s: float | None = None
+    total_s: float | None = None
+    decode_tps: float | None = None
+    prefill_tps: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals:
+    """What the monitor knows after the last token. ``score``: higher is safer, named by ``score_name``.
+
+    ``remaining_s`` is the upper (90 %) prediction of the seconds until the answer ends.
+    """
+
+    n_tokens: int
+    elapsed_s: float
+    remaining_s: float | None = None
+    score: float | None = None
+    score_name: str | None = None
+    finished: FinishReason | None = None
+    context_full: bool = False
+    features: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The end of a query: the text, where it came from, why, and what it cost.
+
+    ``reason`` is for programs, ``explanation`` for people. ``score`` is uncalibrated and higher is safer;
+    ``confidence`` is a calibrated probability of being right, or None until there is a calibration.
+    ``certified`` is true only under a valid contract. ``disclosed_bytes`` left the device for this answer.
+    """
+
+    text: str
+    source: Source
+    model: str
+    reason: Reason
+    explanation: str
+    engine: str | None = None
+    endpoint: str | None = None
+    score: float | None = None
+    score_name: str | None = None
+    confidence: float | None = None
+    certified: bool = False
+    usage: Usage = Usage()
+    timing: Timing = Timing()
+    cost_usd: float | None = None
+    energy_j: float | None = None
+    finish_reason: FinishReason | None = None
+    disclosed_bytes: int = 0
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Append this text to what is shown."""
+
+    text: str
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Withdraw all text shown so far; a Delta of ``source`` follows."""
+
+    reason: Reason
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The stream has ended with this answer; its text equals what is shown."""
+
+    answer: Answer
+
+
+Event = Delta | Replaced | Done
+
+
+class CallOptions(TypedDict, total=False):
+    """The keywords of every call. An unknown one is a ConfigError, so that a typing mistake is not ignored."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    seed: int | None
+    stop: str | Sequence[str]
+    schema: JsonSchema | type[Any] | None
+    grammar: str | None
+    tools: Sequence[Tool]
+    task: str | None
+    priority: Literal["interactive", "background"]
+    hold: int | None
+    policy: Any
