@@ -1,0 +1,1 @@
+def tokenizer_of(f): raise NotImplementedError

@@ -1,0 +1,164 @@
+"""Matrices in the graph: which number format each gets, and the nodes that multiply with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edgeai.converters.decoder import Floats, Matrix, Source
+from edgeai.converters.nodes import Nodes
+from edgeai.converters.quantize import BLOCK, Format, Loss, Losses, Packed, join, pack
+from edgeai.errors import ModelCorrupt
+
+Quant = Literal["auto", "int8", "int4", "f32"]
+"""``auto`` carries what the source has; ``f32`` is for proofs."""
+
+_INT8_ACCUMULATION = 4  # MatMulNBits' accuracy_level: inputs are quantized to 8 bit, too
+_EXACT4 = {"Q4_0"}
+_OFFSET4 = {"Q4_0", "Q4_1", "Q4_K"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How weights are stored. ``offsets`` carries Q4_1 and Q4_K in 4 bit with a block-sum term."""
+
+    quant: Quant = "auto"
+    offsets: bool = False
+
+    def format(self, kinds: Sequence[str], *, head: bool = False) -> Format | None:
+        """The format for matrices that are packed together; None means floats."""
+        if self.quant == "f32":
+            return None
+        if self.quant == "int4" and not head:
+            return "int4"
+        if self.quant == "auto":
+            if _EXACT4.issuperset(kinds):
+                return "int4"
+            if self.offsets and not head and _OFFSET4.issuperset(kinds):
+                return "int4+offset"
+        return "int8"
+
+
+class Linear:
+    """Multiplies by the matrices of the roles, stacked: ``linear(x, ("q", "k", "v"), layer, output)``."""
+
+    def __init__(self, nodes: Nodes, source: Source, plan: Plan, losses: Losses) -> None:
+        self.nodes, self.source, self.plan, self.losses = nodes, source, plan, losses
+
+    def __call__(self, x: str, roles: Sequence[str], layer: int | None, output: str) -> str:
+        matrices = [self.need(role, layer) for role in roles]
+        bias = self._bias(roles, layer, [m.shape[0] for m in matrices], output)
+        target = self.plan.format([m.kind for m in matrices])
+        if target is None:
+            return self._floats(x, matrices, bias, output)
+        packed = join([pack(m, target, self.loss(r, m, target)) for r, m in zip(roles, matrices, strict=True)])
+        return self.multiply(x, packed, matrices[0].shape[1], bias, output)
+
+    def need(self, role: str, layer: int | None = None) -> Matrix:
+        """The matrix of the role; raises ModelCorrupt if there is none."""
+        matrix = self.source.matrix(role, layer)
+        if matrix is None:
+            raise ModelCorrupt(f"The model has no matrix for {role}" + ("" if layer is None else f" in layer {layer}"))
+        return matrix
+
+    def loss(self, role: str, matrix: Matrix, target: str) -> Loss:
+        """Where the errors of this matrix are counted."""
+        return self.losses.of(role, matrix.kind, target)
+
+    def multiply(self, x: str, packed: Packed, n_columns: int, bias: str, output: str) -> str:
+        """``x`` times the packed weights, plus bias."""
+        add, weights = self.nodes.add, self.nodes.weights
+        data = weights.add(f"{output}.weight", packed.data)
+        scale = weights.add(f"{output}.scale", packed.scale)
+        attributes = {
+            "K": n_columns,
+            "N": len(packed.data),
+            "bits": packed.bits,
+            "block_size": BLOCK,
+            "accuracy_level": _INT8_ACCUMULATION,
+        }
+        inputs = [x, data, scale, *(["", "", bias] if bias else [])]
+        if packed.offset is None:
+            return add("MatMulNBits", inputs, output, attributes)
+        product = add("MatMulNBits", inputs, f"{output}.product", attributes)
+        return add("Add", [product, self._offsets(x, packed.offset, n_columns, output)], output)
+
+    def _offsets(self, x: str, offset: Floats, n_columns: int, output: str) -> str:
+        """The sum of each block of inputs times its offset."""
+        blocks = np.arange(n_columns) // BLOCK
+        ones = (blocks[:, None] == np.arange(offset.shape[1])).astype(np.float32)
+        summing = self.nodes.weights.add(f"block_sum.{n_columns}", ones)
+        sums = self.nodes.add("MatMul", [x, summing], f"{output}.sums")
+        return self.nodes.add("MatMul", [sums, self.nodes.weights.add(f"{output}.offset", offset.T)], f"{output}.shift")
+
+    def _bias(self, roles: Sequence[str], layer: int | None, sizes: Sequence[int], output: str) -> str:
+        """The stacked biases; zeros where only some of the roles have one."""
+        known = self.source
+        if layer is None or not {"q", "k", "v", "o"}.intersection(roles):
+            return ""
+        parts = [known.vector(f"{role}_bias", layer) for role in roles]
+        if all(part is None for part in parts):
+            return ""
+        filled = [np.zeros(n, np.float32) if p is None else p for p, n in zip(parts, sizes, strict=True)]
+        return self.nodes.weights.add(f"{output}.bias", np.concatenate(filled))
+
+    def _floats(self, x: str, matrices: Sequence[Matrix], bias: str, output: str) -> str:
+        add, weights = self.nodes.add, self.nodes.weights
+        values = weights.add(f"{output}.weight", np.concatenate([floats(m) for m in matrices]).T)
+        if not bias:
+            return add("MatMul", [x, values], output)
+        return add("Add", [add("MatMul", [x, values], f"{output}.product"), bias], output)
+
+
+class Embedding:
+    """The token embedding, kept as it is stored, and the head, which shares its bytes when tied."""
+
+    def __init__(self, linear: Linear) -> None:
+        self._linear, self._nodes = linear, linear.nodes
+        self._matrix = linear.need("embed")
+        self._target = linear.plan.format([self._matrix.kind], head=True)
+        self._head = linear.source.matrix("head")
+
+    def look_up(self, ids: str, output: str) -> str:
+        """The rows for the ids."""
+        add, weights = self._nodes.add, self._nodes.weights
+        if self._target is None:
+            table = weights.add("embedding.weight", floats(self._matrix))
+            return add("Gather", [table, ids], output, {"axis": 0})
+        packed = pack(self._matrix, self._target, self._linear.loss("embed", self._matrix, self._target))
+        weights.add("embedding.weight", packed.data)
+        flat = weights.reshaped("embedding.rows", "embedding.weight", (len(packed.data), packed.data[0].size))
+        inputs = [flat, ids, weights.add("embedding.scale", packed.scale)]
+        attributes = {"bits": packed.bits, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 1}
+        return add("GatherBlockQuantized", inputs, output, attributes)
+
+    def project(self, x: str, output: str) -> str:
+        """From the hidden state to logits."""
+        if self._head is not None:
+            return self._untied(x, self._head, output)
+        n_rows, n_columns = self._matrix.shape
+        if self._target is None:
+            return self._nodes.add("FusedMatMul", [x, "embedding.weight"], output, {"transB": 1})
+        attributes = {
+            "K": n_columns,
+            "N": n_rows,
+            "bits": 4 if self._target == "int4" else 8,
+            "block_size": BLOCK,
+            "accuracy_level": _INT8_ACCUMULATION,
+        }
+        return self._nodes.add("MatMulNBits", [x, "embedding.weight", "embedding.scale"], output, attributes)
+
+    def _untied(self, x: str, head: Matrix, output: str) -> str:
+        target = self._linear.plan.format([head.kind], head=True)
+        if target is None:
+            values = self._nodes.weights.add("head.weight", floats(head).T)
+            return self._nodes.add("MatMul", [x, values], output)
+        packed = pack(head, target, self._linear.loss("head", head, target))
+        return self._linear.multiply(x, packed, head.shape[1], "", output)
+
+
+def floats(matrix: Matrix) -> Floats:
+    """The whole matrix as floats."""
+    rows = matrix.rows(0, matrix.shape[0])
+    return rows if isinstance(rows, np.ndarray) else rows.floats()

@@ -1,0 +1,241 @@
+"""From source blocks or floats to the packed weights of ONNX Runtime's MatMulNBits, with the error counted.
+
+What the source's grid allows is carried over bit for bit; the rest goes to 8 bit on a scale that keeps the
+source's steps on the grid; 4 bit rounding happens only on request.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeai.converters.blocks import Blocks
+from edgeai.converters.decoder import Floats, Matrix
+
+BLOCK = 32
+"""Weights that share a scale."""
+
+Format = Literal["int4", "int4+offset", "int8"]
+"""``int4+offset`` is 4 bit plus one float for each block, which multiplies the block's sum of inputs."""
+
+_CHUNK = 1 << 22  # weights at a time: bounds the memory for floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """Weights as MatMulNBits takes them: ``data`` (rows, blocks, bytes), ``scale`` (rows, blocks).
+
+    The weight is ``scale * (code - 2 ** (bits - 1)) + offset``.
+    """
+
+    bits: int
+    data: NDArray[np.uint8]
+    scale: Floats
+    offset: Floats | None = None
+
+    def floats(self, n_columns: int) -> Floats:
+        """The weights as floats."""
+        codes = _unpack_nibbles(self.data) if self.bits == 4 else self.data
+        values = (codes.astype(np.float32) - (1 << (self.bits - 1))) * self.scale[..., None]
+        if self.offset is not None:
+            values += self.offset[..., None]
+        return values.reshape(len(self.data), -1)[:, :n_columns]
+
+
+@dataclass(slots=True)
+class Loss:
+    """What packing did to all tensors of one role: errors of the weights, sizes before and after."""
+
+    source: str
+    target: str
+    n_weights: int = 0
+    n_bytes: int = 0
+    max_abs: float = 0.0
+    sum_abs: float = 0.0
+    sum_squares: float = 0.0
+    sum_weight_squares: float = 0.0
+
+    @property
+    def mean_abs(self) -> float:
+        """Mean absolute error of a weight."""
+        return self.sum_abs / max(self.n_weights, 1)
+
+    @property
+    def relative_rms(self) -> float:
+        """Root mean square error over the root mean square weight."""
+        return float(np.sqrt(self.sum_squares / self.sum_weight_squares)) if self.sum_weight_squares else 0.0
+
+    def count(self, before: Floats, after: Floats) -> None:
+        """Add the errors of a piece."""
+        error = np.abs(after - before)
+        self.n_weights += before.size
+        self.max_abs = max(self.max_abs, float(error.max(initial=0.0)))
+        self.sum_abs += float(error.sum(dtype=np.float64))
+        self.sum_squares += float(np.vdot(error, error))
+        self.sum_weight_squares += float(np.vdot(before, before))
+
+
+@dataclass(slots=True)
+class Losses:
+    """All losses of a conversion, by role, source format and target format."""
+
+    entries: dict[tuple[str, str, str], Loss] = field(default_factory=dict)
+
+    def of(self, role: str, source: str, target: str) -> Loss:
+        """The entry to count into."""
+        return self.entries.setdefault((role, source, target), Loss(source, target))
+
+    def report(self) -> list[dict[str, str | int | float]]:
+        """One row for each role and format, ready for JSON."""
+        return [
+            {
+                "tensors": role,
+                "source": loss.source,
+                "target": loss.target,
+                "weights": loss.n_weights,
+                "bytes": loss.n_bytes,
+                "max_abs_error": loss.max_abs,
+                "mean_abs_error": loss.mean_abs,
+                "relative_rms_error": loss.relative_rms,
+            }
+            for (role, _, _), loss in sorted(self.entries.items())
+        ]
+
+
+def pack(matrix: Matrix, target: Format, loss: Loss) -> Packed:
+    """Read the matrix piece by piece, pack it and count the error."""
+    n_rows, n_columns = matrix.shape
+    step = max(1, _CHUNK // n_columns)
+    pieces = []
+    for start in range(0, n_rows, step):
+        rows = matrix.rows(start, min(start + step, n_rows))
+        piece = _PACKERS[target](rows)
+        before = rows.floats() if isinstance(rows, Blocks) else rows
+        loss.count(before, piece.floats(n_columns))
+        pieces.append(piece)
+    packed = join(pieces)
+    loss.n_bytes += n_bytes(packed)
+    return packed
+
+
+def n_bytes(packed: Packed) -> int:
+    """Bytes in the package."""
+    return packed.data.nbytes + packed.scale.nbytes + (0 if packed.offset is None else packed.offset.nbytes)
+
+
+def join(pieces: list[Packed]) -> Packed:
+    """Stack rows; all pieces have the same format."""
+    if len(pieces) == 1:
+        return pieces[0]
+    offsets = [piece.offset for piece in pieces if piece.offset is not None]
+    return Packed(
+        bits=pieces[0].bits,
+        data=np.concatenate([piece.data for piece in pieces]),
+        scale=np.concatenate([piece.scale for piece in pieces]),
+        offset=np.concatenate(offsets) if offsets else None,
+    )
+
+
+def to_int8(rows: Blocks | Floats) -> Packed:
+    """Eight bits: exact for symmetric blocks of 32, the finest fitting scale for blocks with an offset."""
+    if isinstance(rows, Blocks) and rows.codes.shape[-1] == BLOCK:
+        return _carry8(rows) if rows.zero is not None else _fine8(rows)
+    return _round8(rows.floats() if isinstance(rows, Blocks) else rows)
+
+
+def to_int4(rows: Blocks | Floats) -> Packed:
+    """Four bits: exact for Q4_0, rounded to nearest with a searched scale for everything else."""
+    if isinstance(rows, Blocks):
+        if rows.zero == 8 and rows.bits == 4:
+            return Packed(bits=4, data=_pack_nibbles(rows.codes), scale=rows.scale)
+        return _round4(rows.floats())
+    return _round4(rows)
+
+
+def to_int4_offset(rows: Blocks | Floats) -> Packed:
+    """Four bits and an offset for each block: exact for every 4 bit format in blocks of 32."""
+    if not isinstance(rows, Blocks) or rows.bits != 4:
+        raise TypeError("only 4 bit blocks can be carried this way")
+    offset = rows.offset + 8 * rows.scale
+    return Packed(bits=4, data=_pack_nibbles(rows.codes), scale=rows.scale, offset=offset)
+
+
+def _carry8(rows: Blocks) -> Packed:
+    assert rows.zero is not None
+    return Packed(bits=8, data=rows.codes + np.uint8(128 - rows.zero), scale=rows.scale)
+
+
+def _fine8(rows: Blocks) -> Packed:
+    """``step * code + offset`` on a symmetric 8 bit grid whose scale is ``step`` divided by a whole number.
+
+    All differences between codes stay exact; of the whole numbers that fit the one is taken that puts the
+    offset nearest to the grid. Blocks where none fits (a huge offset, a zero step) are rounded.
+    """
+    step, offset, top = rows.scale, rows.offset, (1 << rows.bits) - 1
+    best = np.full(step.shape, np.inf, np.float32)
+    parts = np.zeros(step.shape, np.float32)
+    shift = np.zeros(step.shape, np.float32)
+    safe = np.where(step == 0, 1, step)
+    for n in range(1, 255 // top + 1):
+        whole = np.rint(n * offset / safe)
+        error = np.abs(whole * safe / n - offset)
+        fits = (whole >= -128) & (whole + n * top <= 127) & (step != 0)
+        better = fits & (error < best)
+        best, parts, shift = (np.where(better, a, b) for a, b in ((error, best), (n, parts), (whole, shift)))
+    lost = parts == 0
+    codes = rows.codes * parts[..., None].astype(np.int16) + (shift[..., None].astype(np.int16) + 128)
+    packed = Packed(bits=8, data=codes.astype(np.uint8), scale=np.asarray(step / np.maximum(parts, 1)))
+    return _patch(packed, rows, lost) if lost.any() else packed
+
+
+def _patch(packed: Packed, rows: Blocks, lost: NDArray[np.bool_]) -> Packed:
+    """Round the blocks in ``lost`` to the nearest."""
+    values = rows.codes[lost] * rows.scale[lost][:, None] + rows.offset[lost][:, None]
+    rounded = _round8(values.astype(np.float32))
+    packed.data[lost], packed.scale[lost] = rounded.data[:, 0], rounded.scale[:, 0]
+    return packed
+
+
+def _in_blocks(rows: Floats) -> Floats:
+    """Rows cut into blocks, padded with zeros: (rows, blocks, BLOCK)."""
+    gap = -rows.shape[1] % BLOCK
+    padded = np.pad(rows, ((0, 0), (0, gap))) if gap else rows
+    return padded.reshape(len(rows), -1, BLOCK)
+
+
+def _round8(rows: Floats) -> Packed:
+    values = _in_blocks(rows)
+    scale = np.abs(values).max(axis=-1) / np.float32(127)
+    codes = np.rint(values / np.where(scale == 0, 1, scale)[..., None]) + 128
+    return Packed(bits=8, data=codes.astype(np.uint8), scale=scale)
+
+
+def _round4(rows: Floats) -> Packed:
+    """The scale puts the largest weight near -8; of some candidates the one with the least square error."""
+    values = _in_blocks(rows)
+    peak = np.take_along_axis(values, np.abs(values).argmax(axis=-1, keepdims=True), axis=-1)
+    best = np.full(peak.shape, np.inf, np.float32)
+    scale = np.zeros_like(peak)
+    for reach in np.linspace(6.6, 8.8, 9, dtype=np.float32):
+        trial = peak / -reach
+        error = np.square(_codes4(values, trial) * trial - values).sum(axis=-1, keepdims=True)
+        scale, best = np.where(error < best, trial, scale), np.minimum(error, best)
+    codes = (_codes4(values, scale) + 8).astype(np.uint8)
+    return Packed(bits=4, data=_pack_nibbles(codes), scale=scale[..., 0])
+
+
+def _codes4(values: Floats, scale: Floats) -> Floats:
+    return np.clip(np.rint(values / np.where(scale == 0, 1, scale)), -8, 7)
+
+
+def _pack_nibbles(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Neighbours share a byte, the first one in its low half."""
+    return codes[..., 0::2] | (codes[..., 1::2] << 4)
+
+
+def _unpack_nibbles(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.stack([data & 0x0F, data >> 4], axis=-1).reshape(*data.shape[:-1], -1)
+
+
+_PACKERS = {"int4": to_int4, "int4+offset": to_int4_offset, "int8": to_int8}
