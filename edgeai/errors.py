@@ -66,7 +66,9 @@ class MissingExtra(EdgeError, ImportError):
     """A pip extra is not installed."""
 
     def __init__(self, what: str, *, extra: str = "", why: str | None = None) -> None:
-        super().__init__(what, why=why, remedy=f'Install it: pip install "edgeai[{extra}]"' if extra else None)
+        super().__init__(
+            what, why=why, remedy=f'Install it: pip install "edgeai[{extra}]"' if extra else None
+        )
         self.extra = extra
 
 

@@ -31,7 +31,6 @@ class Reason(StrEnum):
     FINAL = "final"
     PRIVATE = "private"
     NO_CLOUD = "no_cloud"
-    OFFLINE = "offline"
     BUDGET = "budget"
     CLOUD_FAILED = "cloud_failed"
 
@@ -201,8 +200,8 @@ class Signals:
 class Answer:
     """The end of a query: the text, where it came from, why, and what it cost.
 
-    ``reason`` is for programs, ``explanation`` for people. ``score`` is uncalibrated and higher is safer;
-    ``confidence`` is a calibrated probability of being right, or None until there is a calibration.
+    ``reason`` is for programs, ``explanation`` for people. ``score`` judges the device's answer, also when
+    the cloud replaced it; it is uncalibrated, and higher is safer. ``confidence`` is a calibrated probability of being right, or None until there is a calibration.
     ``certified`` is true only under a valid contract. ``disclosed_bytes`` left the device for this answer.
     """
 
