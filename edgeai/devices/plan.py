@@ -8,7 +8,7 @@ from edgeai.errors import ConfigError
 DEFAULT_N_CTX = 4096
 
 
-def plan(n_ctx: int | None, n_ctx_train: int, verbose: bool = False) -> DevicePlan:  # noqa: FBT001, FBT002
+def plan(n_ctx: int | None, n_ctx_train: int, *, verbose: bool = False) -> DevicePlan:
     """Decide for this machine. ``n_ctx`` in tokens; None means what the model was trained for, up to 4096.
 
     Raises ConfigError when more is asked for than the model was trained for.
