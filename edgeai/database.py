@@ -12,13 +12,15 @@ from edgeai.errors import LedgerError
 
 BUSY_TIMEOUT_S = 10.0
 
-Migration = Callable[[sqlite3.Connection], None]
+Connection = sqlite3.Connection
+Cursor = sqlite3.Cursor
+Migration = Callable[[Connection], None]
 
 
 class Database:
     """One connection, taken in turn by threads. Every failure of SQLite is a LedgerError."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: Connection) -> None:
         self.path = path
         self._connection = connection
         self._lock = threading.Lock()
@@ -52,7 +54,7 @@ class Database:
             raise _unusable(self.path, error) from error
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[Connection]:
         """All or nothing, with the writer's lock from the first statement on."""
         try:
             with self._lock, _immediate(self._connection) as connection:
@@ -67,13 +69,13 @@ class Database:
 
 
 @contextmanager
-def _immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+def _immediate(connection: Connection) -> Iterator[Connection]:
     connection.execute("BEGIN IMMEDIATE")
     with connection:  # commits, or rolls back on any error
         yield connection
 
 
-def _prepare(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
+def _prepare(connection: Connection, migrations: Sequence[Migration]) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")

@@ -231,4 +231,5 @@ class BothFailed(EdgeError, ExceptionGroup[EdgeError]):
         return BothFailed, (self.what, self.exceptions)  # type: ignore[return-value]  # leaves, never groups
 
     def derive(self, excs: Sequence[EdgeError]) -> "BothFailed":  # type: ignore[override]  # narrower by design
+        """The same failure with other causes; ``except*`` and ``split`` need it."""
         return BothFailed(self.what, excs)

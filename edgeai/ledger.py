@@ -10,7 +10,6 @@ Safe for many threads and processes: short transactions, write-ahead log, busy t
 import json
 import logging
 import math
-import sqlite3
 import time as clock
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from edgeai.database import Database
+from edgeai.database import Connection, Cursor, Database
 from edgeai.errors import BudgetExceeded, ConfigError, EdgeError, LedgerError
 from edgeai.paths import data_dir
 from edgeai.types import Answer, Prompt, Source, Timing
@@ -108,7 +107,7 @@ TOTALS = """
 """
 
 
-def queries_and_contents(db: sqlite3.Connection) -> None:
+def queries_and_contents(db: Connection) -> None:
     """One row per query; its texts, if they are kept, in a table of their own."""
     db.execute(
         "CREATE TABLE queries (id INTEGER PRIMARY KEY, time TEXT NOT NULL, model TEXT NOT NULL, source TEXT,"
@@ -125,7 +124,7 @@ def queries_and_contents(db: sqlite3.Connection) -> None:
     )
 
 
-def spending(db: sqlite3.Connection) -> None:
+def spending(db: Connection) -> None:
     """Money by the moment (seconds since 1970) it was reserved; ``settled`` once the true price is known."""
     db.execute(
         "CREATE TABLE spending (id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, usd REAL NOT NULL,"
@@ -300,7 +299,7 @@ class Ledger:
             self._warned = True
 
 
-def _used(db: sqlite3.Connection, window: Window, now: float) -> float:
+def _used(db: Connection, window: Window, now: float) -> float:
     values = (now - WINDOW_S[window], now - RESERVATION_S)
     row = db.execute("SELECT total(usd) FROM spending WHERE time > ? AND (settled OR time > ?)", values)
     return float(row.fetchone()[0])
@@ -311,7 +310,7 @@ def _check_amount(usd: float) -> None:
         raise ConfigError(f"An amount of money is {usd}", why="It must be zero or above, in US dollars")
 
 
-def _identity(inserted: sqlite3.Cursor) -> int:
+def _identity(inserted: Cursor) -> int:
     assert inserted.lastrowid is not None  # it is after an INSERT
     return inserted.lastrowid
 
