@@ -88,7 +88,7 @@ class Policy:
 
     def judge(self, signals: Signals, state: State) -> Reason | None:
         """The reason to leave now, or None to stay. A missing score never counts as confident."""
-        if signals.context_full:
+        if signals.cut_off:
             return Reason.TOO_LONG
         if self.min_score is not None:
             unsure = signals.score is None and signals.finished is not None
@@ -135,7 +135,7 @@ def explain(
 
 _EXPLAIN_LEAVE = {
     Reason.LOW_CONFIDENCE: "the device gave no answer it could be sure of",
-    Reason.TOO_LONG: "the device's context was full before the answer ended",
+    Reason.TOO_LONG: "the device's answer was cut off before its end",
     Reason.ENGINE_ERROR: "the engine on the device failed",
     Reason.CONTEXT_OVERFLOW: "the prompt is longer than the device's context",
     Reason.UNSUPPORTED: "the model on the device cannot read this kind of input",

@@ -81,7 +81,7 @@ class Run:
         read_calls: ReadCalls = lambda text: (),
     ) -> None:
         self.request, self.policy, self.monitor, self.state = request, policy, monitor, state
-        self._labels, self._whole, self._accept, self._read_calls = labels, whole, accept, read_calls
+        self.labels, self._whole, self._accept, self._read_calls = labels, whole, accept, read_calls
         self.device, self.cloud = Track(), Track()
         self.done = False
         self.disclosed_bytes = 0
@@ -94,8 +94,9 @@ class Run:
         self._kept: Reason | None = None
         self._cause: str | None = None
         self._signals: Signals | None = None
-        self._finished: Finished | None = None
+        self.finished: Finished | None = None
         self._now = self._t0 = 0.0
+        self._asked: float | None = None
         self._out: list[Action] = []
 
     # what a driver calls
@@ -151,6 +152,11 @@ class Run:
             return None
         return max(TICK_S, self._t0 + moment - now)
 
+    @property
+    def cloud_s(self) -> float | None:
+        """Seconds from asking the cloud until now, None when it was not asked."""
+        return None if self._asked is None else self._now - self._asked
+
     # the device's side
 
     def _on_token(self, token: Token) -> None:
@@ -167,8 +173,9 @@ class Run:
 
     def _on_finished(self, finished: Finished) -> None:
         self.device.side = Side.ENDED
-        self._finished = finished
-        self._signals = self.monitor.finish(finished.reason, context_full=finished.context_full)
+        self.finished = finished
+        broken = self.request.schema is not None and finished.reason == "length"
+        self._signals = self.monitor.finish(finished.reason, cut_off=finished.context_full or broken)
         if self._speaker != "device":
             return
         unsure = self.policy.judge(self._signals, self.state)
@@ -198,7 +205,7 @@ class Run:
 
     def _finish_device(self) -> None:
         self._flush("device", ended=True)
-        finished = self._finished
+        finished = self.finished
         text = "".join(self.device.text)
         calls = self._read_calls(text) if self.request.tools else ()
         self._end(
@@ -282,6 +289,8 @@ class Run:
     def _start(self, side: Source) -> None:
         track = self.device if side == "device" else self.cloud
         track.side = Side.RUNNING
+        if side == "cloud":
+            self._asked = self._now
         self._out.append(Start(side))
 
     def _flush(self, source: Source, *, ended: bool = False) -> None:
@@ -306,9 +315,7 @@ class Run:
     def _on_stop(self) -> None:
         source = self._shown or self._speaker
         usage = self._device_usage() if source == "device" else Usage()
-        self._end(
-            source, finish_reason="cancelled", usage=self._device_usage() if source == "device" else Usage()
-        )
+        self._end(source, finish_reason="cancelled", usage=usage)
 
     def _fail(self, error: EdgeError) -> None:
         self._close_sides()
@@ -338,15 +345,15 @@ class Run:
         return Answer(
             text="".join(text),
             source=source,
-            model=self._labels.device_model if on_device else self._labels.cloud_model,
-            engine=self._labels.engine if on_device else None,
-            endpoint=None if on_device else self._labels.endpoint,
+            model=self.labels.device_model if on_device else self.labels.cloud_model,
+            engine=self.labels.engine if on_device else None,
+            endpoint=None if on_device else self.labels.endpoint,
             reason=kept or self._wanted or Reason.POLICY,
             explanation=explain(self._wanted, kept, self.policy, self._signals, self._cause),
             score=self._signals.score if self._signals else None,
             score_name=self.monitor.score_name if self._signals else None,
             usage=usage,
-            timing=timing(track, self.monitor, self._finished if on_device else None, self._t0, self._now),
+            timing=timing(track, self.monitor, self.finished if on_device else None, self._t0, self._now),
             cost_usd=self._cost(usage, on_device=on_device),
             finish_reason=finish_reason,
             disclosed_bytes=self.disclosed_bytes,
@@ -364,11 +371,11 @@ class Run:
         """US dollars: nothing while no byte left, unknown when the price or the counts are."""
         if not self.disclosed_bytes:
             return 0.0
-        price = self._labels.price
+        price = self.labels.price
         return None if on_device or price is None else price.cost(usage)
 
     def _device_usage(self) -> Usage:
-        return device_usage(self.monitor, self._finished)
+        return device_usage(self.monitor, self.finished)
 
     def _close_sides(self) -> None:
         for side, track in (("device", self.device), ("cloud", self.cloud)):

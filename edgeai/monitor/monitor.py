@@ -60,7 +60,7 @@ class Monitor:
             n_in=self.n_prompt, n_done=self.n_tokens, max_tokens=self._max_tokens
         )
 
-    def finish(self, reason: FinishReason, *, context_full: bool = False) -> Signals:
+    def finish(self, reason: FinishReason, *, cut_off: bool = False) -> Signals:
         """What is known of the complete answer, features included."""
         last = self.signals()
         return Signals(
@@ -70,6 +70,6 @@ class Monitor:
             score=last.score,
             score_name=last.score_name,
             finished=reason,
-            context_full=context_full,
+            cut_off=cut_off,
             features=self._features.snapshot(),
         )
