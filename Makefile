@@ -4,8 +4,69 @@ VENV   ?= .venv
 BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 Q      ?= Name the chemical symbol for gold, and say one thing it is used for.
 
-.PHONY: demo test check pytest wheel bench soak clean help
+# pip and its builds say nothing unless something fails.
+INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
+
+.PHONY: demo test check pytest wheel bench soak format clean help
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
+demo: export QUESTION = $(value Q)
+demo: $(VENV)/.demo ## install, pull the default model, answer a question: make demo Q="…"
+	@$(BIN)/edgeai ask -- "$$QUESTION"
+
+test: check pytest wheel ## all that CI runs: lint, types, tests, the wheel
+
+check: $(VENV)/.test ## lint and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+pytest: $(VENV)/.test ## the tests, without the long ones
+	$(BIN)/pytest -m "not soak"
+
+wheel: $(VENV)/.test ## build the wheel from the sdist; install and import it in an empty environment
+	@rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir dist . > dist.log 2>&1 || { cat dist.log; exit 1; }
+	@mkdir -p build && mv dist.log build/
+	$(PYTHON) -m venv build/empty
+	VENV=build/empty && $${VENV}/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check dist/*.whl
+	cd build && empty/$(notdir $(BIN))/python -I -c "import edgeai, edgeai.converters, edgeai.device_profiles"
+	cd build && empty/$(notdir $(BIN))/edgeai --version
+
+bench: $(VENV)/.test ## measure, and write the table in benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+soak: $(VENV)/.test ## the tests that run for a long time
+	$(BIN)/pytest -m soak --timeout 0
+
+format: $(VENV)/.test ## format the code, and mend what the linter can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove what make made, with the virtual environment; models and ledger stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "Installing edgeai into $(VENV)."
+	@$(COMPILE_NOTE)
+	@test -e $(VENV)/.test || $(INSTALL) -e ".[llama]"
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	@echo "Installing edgeai and the tools of its tests into $(VENV)."
+	@$(COMPILE_NOTE)
+	@$(INSTALL) -e ".[llama,hub,prices,dev]"
+	@touch $@
+
+COMPILE_NOTE = $(BIN)/python -c "import importlib.util as u; raise SystemExit(u.find_spec('llama_cpp') is None)" \
+	|| echo "Compiling llama.cpp: 6–10 minutes, once; pip keeps the wheel."
+
+$(BIN)/python:
+	@$(PYTHON) -c "import sys; raise SystemExit(sys.version_info < (3, 11))" || { \
+	  echo "edgeai needs Python 3.11 or newer, and $(PYTHON) is not: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; } >&2
+	@$(PYTHON) -m venv $(VENV) || { echo "No virtual environment: is python3-venv installed?" >&2; exit 1; }

@@ -1,1 +1,156 @@
+"""Hybrid inference: a small model answers on the device; hard queries go to a cloud if the policy lets them.
 
+Importing this package is light: engines, the network and numpy are loaded where they are used.
+"""
+
+import os
+
+# Dependencies that would report home are told not to, before any of them can be imported.
+_SWITCHES = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
+for _switch in _SWITCHES:
+    os.environ.setdefault(_switch, "1")
+
+from typing import TYPE_CHECKING
+
+from edgeai.drive import (
+    AsyncStream,
+    Stream,
+)
+from edgeai.economics import Price
+from edgeai.edge import (
+    AsyncChat,
+    AsyncEdge,
+    Chat,
+    Edge,
+)
+from edgeai.errors import (
+    BothFailed,
+    BudgetExceeded,
+    Cancelled,
+    CloudAuth,
+    CloudError,
+    CloudProtocol,
+    CloudRateLimited,
+    CloudTimeout,
+    CloudUnavailable,
+    ConfigError,
+    ContextOverflow,
+    ContractInfeasible,
+    ConversionError,
+    DiskFull,
+    DownloadFailed,
+    EdgeError,
+    EngineCrashed,
+    EngineError,
+    EngineLoadFailed,
+    GateFailed,
+    LedgerError,
+    MissingExtra,
+    ModelCorrupt,
+    ModelError,
+    ModelNotFound,
+    ModelTooLarge,
+    ModelUnsupported,
+    OutOfMemory,
+    PolicyError,
+    PrivacyViolation,
+    QueueFull,
+    StoreError,
+    StoreLocked,
+)
+from edgeai.policy import Policy
+from edgeai.types import (
+    Answer,
+    CallOptions,
+    Choice,
+    Delta,
+    Done,
+    Event,
+    Extraction,
+    Image,
+    Message,
+    Reason,
+    Replaced,
+    Signals,
+    Text,
+    Timing,
+    Token,
+    Tool,
+    ToolCall,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from edgeai.cloud.openai import OpenAI
+
+__all__ = [
+    "Answer",
+    "AsyncChat",
+    "AsyncEdge",
+    "AsyncStream",
+    "BothFailed",
+    "BudgetExceeded",
+    "CallOptions",
+    "Cancelled",
+    "Chat",
+    "Choice",
+    "CloudAuth",
+    "CloudError",
+    "CloudProtocol",
+    "CloudRateLimited",
+    "CloudTimeout",
+    "CloudUnavailable",
+    "ConfigError",
+    "ContextOverflow",
+    "ContractInfeasible",
+    "ConversionError",
+    "Delta",
+    "DiskFull",
+    "Done",
+    "DownloadFailed",
+    "Edge",
+    "EdgeError",
+    "EngineCrashed",
+    "EngineError",
+    "EngineLoadFailed",
+    "Event",
+    "Extraction",
+    "GateFailed",
+    "Image",
+    "LedgerError",
+    "Message",
+    "MissingExtra",
+    "ModelCorrupt",
+    "ModelError",
+    "ModelNotFound",
+    "ModelTooLarge",
+    "ModelUnsupported",
+    "OpenAI",
+    "OutOfMemory",
+    "Policy",
+    "PolicyError",
+    "Price",
+    "PrivacyViolation",
+    "QueueFull",
+    "Reason",
+    "Replaced",
+    "Signals",
+    "StoreError",
+    "StoreLocked",
+    "Stream",
+    "Text",
+    "Timing",
+    "Token",
+    "Tool",
+    "ToolCall",
+    "Usage",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load the clouds on first use, because they bring the network's libraries along."""
+    if name == "OpenAI":
+        from edgeai.cloud.openai import OpenAI
+
+        return OpenAI
+    raise AttributeError(f"module 'edgeai' has no attribute {name!r}")

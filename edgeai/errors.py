@@ -66,7 +66,9 @@ class MissingExtra(EdgeError, ImportError):
     """A pip extra is not installed."""
 
     def __init__(self, what: str, *, extra: str = "", why: str | None = None) -> None:
-        super().__init__(what, why=why, remedy=f'Install it: pip install "edgeai[{extra}]"' if extra else None)
+        super().__init__(
+            what, why=why, remedy=f'Install it: pip install "edgeai[{extra}]"' if extra else None
+        )
         self.extra = extra
 
 
@@ -229,4 +231,5 @@ class BothFailed(EdgeError, ExceptionGroup[EdgeError]):
         return BothFailed, (self.what, self.exceptions)  # type: ignore[return-value]  # leaves, never groups
 
     def derive(self, excs: Sequence[EdgeError]) -> "BothFailed":  # type: ignore[override]  # narrower by design
+        """The same failure with other causes; ``except*`` and ``split`` need it."""
         return BothFailed(self.what, excs)

@@ -6,7 +6,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, TypedDict
+from typing import Any, Generic, Literal, TypedDict, TypeVar
+
+T = TypeVar("T")
 
 Role = Literal["system", "user", "assistant", "tool"]
 Source = Literal["device", "cloud"]
@@ -31,7 +33,6 @@ class Reason(StrEnum):
     FINAL = "final"
     PRIVATE = "private"
     NO_CLOUD = "no_cloud"
-    OFFLINE = "offline"
     BUDGET = "budget"
     CLOUD_FAILED = "cloud_failed"
 
@@ -134,7 +135,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """What may leave the device for one request. Only `edgeai.egress` makes one; clouds accept nothing else."""
+    """What may leave the device for one request; only `edgeai.egress` makes one, clouds take nothing else."""
 
     messages: tuple[Message, ...]
     max_tokens: int
@@ -184,7 +185,8 @@ class Timing:
 class Signals:
     """What the monitor knows after the last token. ``score``: higher is safer, named by ``score_name``.
 
-    ``remaining_s`` is the upper (90 %) prediction of the seconds until the answer ends.
+    ``remaining_s`` is the upper (90 %) prediction of the seconds until the answer ends. ``cut_off``: the
+    answer ended unfinished, at the context's end or inside a JSON value.
     """
 
     n_tokens: int
@@ -193,7 +195,7 @@ class Signals:
     score: float | None = None
     score_name: str | None = None
     finished: FinishReason | None = None
-    context_full: bool = False
+    cut_off: bool = False
     features: Mapping[str, float | None] = field(default_factory=dict)
 
 
@@ -201,9 +203,10 @@ class Signals:
 class Answer:
     """The end of a query: the text, where it came from, why, and what it cost.
 
-    ``reason`` is for programs, ``explanation`` for people. ``score`` is uncalibrated and higher is safer;
-    ``confidence`` is a calibrated probability of being right, or None until there is a calibration.
-    ``certified`` is true only under a valid contract. ``disclosed_bytes`` left the device for this answer.
+    ``reason`` is for programs, ``explanation`` for people. ``score`` judges the device's answer, also when
+    the cloud replaced it; it is uncalibrated, and higher is safer. ``confidence`` is a calibrated
+    probability of being right, or None until there is a calibration. ``certified`` is true only under a
+    valid contract. ``disclosed_bytes`` left the device for this answer.
     """
 
     text: str
@@ -252,8 +255,25 @@ class Done:
 Event = Delta | Replaced | Done
 
 
-class CallOptions(TypedDict, total=False):
-    """The keywords of every call. An unknown one is a ConfigError, so that a typing mistake is not ignored."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One of the labels that were given. ``probabilities`` are the device's, None if it was not asked."""
+
+    label: str
+    probabilities: Mapping[str, float] | None
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extraction(Generic[T]):
+    """A value that fits the schema: parsed JSON, or an instance of the pydantic model that was given."""
+
+    value: T
+    answer: Answer
+
+
+class CommonOptions(TypedDict, total=False):
+    """The keywords of every call. An unknown one is a ConfigError, so that a slip is not ignored."""
 
     max_tokens: int
     temperature: float
@@ -262,10 +282,15 @@ class CallOptions(TypedDict, total=False):
     min_p: float
     seed: int | None
     stop: str | Sequence[str]
-    schema: JsonSchema | type[Any] | None
-    grammar: str | None
-    tools: Sequence[Tool]
     task: str | None
     priority: Literal["interactive", "background"]
     hold: int | None
     policy: Any
+
+
+class CallOptions(CommonOptions, total=False):
+    """The keywords of `ask`, `stream` and of a chat's turns; at most one of these three is given."""
+
+    schema: JsonSchema | type[Any] | None
+    grammar: str | None
+    tools: Sequence[Tool]

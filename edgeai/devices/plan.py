@@ -1,0 +1,24 @@
+"""The plan an engine gets: how many threads, and how long a context."""
+
+from edgeai.devices.probe import usable_cores
+from edgeai.engines import DevicePlan
+from edgeai.errors import ConfigError
+
+# Enough for a chat, and its KV cache stays small; a model may be trained for 100 times as much.
+DEFAULT_N_CTX = 4096
+
+
+def plan(n_ctx: int | None, n_ctx_train: int, *, verbose: bool = False) -> DevicePlan:
+    """Decide for this machine. ``n_ctx`` in tokens; None means what the model was trained for, up to 4096.
+
+    Raises ConfigError when more is asked for than the model was trained for.
+    """
+    if n_ctx is not None and not 0 < n_ctx <= n_ctx_train:
+        raise ConfigError(
+            f"n_ctx is {n_ctx}",
+            why=f"The model was trained for contexts of 1 to {n_ctx_train} tokens",
+            remedy=f"Use at most {n_ctx_train}",
+        )
+    return DevicePlan(
+        n_ctx=n_ctx or min(n_ctx_train, DEFAULT_N_CTX), n_threads=usable_cores(), verbose=verbose
+    )

@@ -1,0 +1,288 @@
+"""The product: ask, and the device answers; the cloud only when the policy says so.
+
+`Edge` is a model on this machine, a policy and, if the app gives one, a cloud. Every verb makes a `Request`,
+walks it through a `Run` (the decisions) in a `Call` (the moving parts), and gives a stream of events or the
+answer at its end. `AsyncEdge` is the same with ``await``.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+
+from edgeai.cloud import Cloud, open_cloud
+from edgeai.drive import AsyncStream, Stream
+from edgeai.engines import Engine, EngineInfo
+from edgeai.errors import ConfigError
+from edgeai.load import EngineName, open_engine
+from edgeai.options import read_messages
+from edgeai.policy import Policy
+from edgeai.record import check_budget
+from edgeai.session import Session, open_ledger
+from edgeai.types import Answer, CallOptions, Choice, CommonOptions, Extraction, JsonSchema, Message, Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+M = TypeVar("M")
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+class Edge:
+    """A model on this machine, and the way to a bigger one when the policy allows it.
+
+    model: a catalog name, a package folder, or the path of a ``.gguf`` file; it must be installed, because
+        constructors never use the network (``edgeai models pull NAME`` installs it).
+    engine: "auto", the name of an engine, or an `Engine` of your own.
+    n_ctx: tokens per conversation; None takes the model's own, up to 4096.
+    cloud: an address such as "openai:gpt-…", or a `Cloud`. None: nothing can leave.
+    policy: the rules; the default keeps every byte on the device.
+    ledger: True records each query (no content) in the data folder; a path records there; False nowhere.
+    allow_large: load a model of more than 3 billion parameters all the same.
+
+    Raises ModelError's, StoreError's and EngineError's leaves, ConfigError, MissingExtra, PolicyError and
+    LedgerError. Safe from any thread. Close it, or use it in a ``with`` block.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        engine: EngineName | Engine = "auto",
+        n_ctx: int | None = None,
+        cloud: str | Cloud | None = None,
+        policy: Policy = Policy(),
+        ledger: bool | Path = True,
+        allow_large: bool = False,
+    ) -> None:
+        book = open_ledger(ledger)
+        bigger = open_cloud(cloud) if isinstance(cloud, str) else cloud
+        check_budget(policy, bigger, book)
+        if isinstance(engine, str):
+            engine = open_engine(model, engine, n_ctx=n_ctx, allow_large=allow_large)
+        self._session = Session(engine=engine, cloud=bigger, policy=policy, ledger=book)
+
+    def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
+        """The answer to a text or a list of messages. Raises EngineError, CloudError or BothFailed."""
+        return self.stream(prompt, **options).answer()
+
+    def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Stream:
+        """The answer as it comes: an iterator of `Delta`, `Replaced` and `Done`."""
+        return Stream(self._session.question(prompt, options))
+
+    def chat(self, system: str | None = None) -> "Chat":
+        """A conversation that remembers its turns; on the device only what is new needs prefill."""
+        return Chat(self, Turns(system))
+
+    def choose(
+        self,
+        prompt: Prompt,
+        choices: Sequence[str],
+        *,
+        examples: Sequence[tuple[str, str]] = (),
+        **options: Unpack[CommonOptions],
+    ) -> Choice:
+        """The one of ``choices`` that fits best, by the likelihood of each label.
+
+        ``examples`` are (text, label) pairs; a tiny model needs some. The score is the label's probability.
+        """
+        call, classifier = self._session.classification(prompt, choices, examples, options)
+        answer = Stream(call).answer()
+        return Choice(label=answer.text, probabilities=classifier.probabilities, answer=answer)
+
+    @overload
+    def extract(self, prompt: Prompt, schema: type[M], **options: Unpack[CommonOptions]) -> Extraction[M]: ...
+    @overload
+    def extract(
+        self, prompt: Prompt, schema: JsonSchema, **options: Unpack[CommonOptions]
+    ) -> Extraction[Any]: ...
+    def extract(
+        self, prompt: Prompt, schema: type[M] | JsonSchema, **options: Unpack[CommonOptions]
+    ) -> Extraction[M] | Extraction[Any]:
+        """A value that fits a JSON schema or a pydantic model; on the device by constrained decoding.
+
+        Raises EngineError when the device's JSON was cut off and no cloud could take over.
+        """
+        call, read = self._session.extraction(prompt, schema, options)
+        answer = Stream(call).answer()
+        return Extraction(value=read(answer), answer=answer)
+
+    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """One unit vector a text, shape (len(texts), n_embd). Always on the device."""
+        return self._session.embed(texts)
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the loaded model is."""
+        return self._session.engine.info
+
+    def close(self) -> None:
+        """End all queries and free the model's memory."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncEdge:
+    """As `Edge`, with ``await``. ``async with`` loads the model without blocking the loop."""
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        engine: EngineName | Engine = "auto",
+        n_ctx: int | None = None,
+        cloud: str | Cloud | None = None,
+        policy: Policy = Policy(),
+        ledger: bool | Path = True,
+        allow_large: bool = False,
+    ) -> None:
+        self._open = lambda: Edge(
+            model,
+            engine=engine,
+            n_ctx=n_ctx,
+            cloud=cloud,
+            policy=policy,
+            ledger=ledger,
+            allow_large=allow_large,
+        )
+        self._edge: Edge | None = None
+
+    async def __aenter__(self) -> Self:
+        self._edge = await asyncio.to_thread(self._open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End all queries and free the model's memory."""
+        if self._edge is not None:
+            await asyncio.to_thread(self._edge.close)
+
+    @property
+    def _session(self) -> Session:
+        if self._edge is None:
+            raise ConfigError(
+                "The AsyncEdge is not open", remedy="Use it as `async with AsyncEdge(…) as edge:`"
+            )
+        return self._edge._session
+
+    async def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
+        """As `Edge.ask`."""
+        return await self.stream(prompt, **options).answer()
+
+    def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
+        """As `Edge.stream`, for ``async for``."""
+        return AsyncStream(self._session.question(prompt, options))
+
+    def chat(self, system: str | None = None) -> "AsyncChat":
+        """As `Edge.chat`."""
+        return AsyncChat(self, Turns(system))
+
+    async def choose(
+        self,
+        prompt: Prompt,
+        choices: Sequence[str],
+        *,
+        examples: Sequence[tuple[str, str]] = (),
+        **options: Unpack[CommonOptions],
+    ) -> Choice:
+        """As `Edge.choose`."""
+        call, classifier = self._session.classification(prompt, choices, examples, options)
+        answer = await AsyncStream(call).answer()
+        return Choice(label=answer.text, probabilities=classifier.probabilities, answer=answer)
+
+    @overload
+    async def extract(
+        self, prompt: Prompt, schema: type[M], **options: Unpack[CommonOptions]
+    ) -> Extraction[M]: ...
+    @overload
+    async def extract(
+        self, prompt: Prompt, schema: JsonSchema, **options: Unpack[CommonOptions]
+    ) -> Extraction[Any]: ...
+    async def extract(
+        self, prompt: Prompt, schema: type[M] | JsonSchema, **options: Unpack[CommonOptions]
+    ) -> Extraction[M] | Extraction[Any]:
+        """As `Edge.extract`."""
+        call, read = self._session.extraction(prompt, schema, options)
+        answer = await AsyncStream(call).answer()
+        return Extraction(value=read(answer), answer=answer)
+
+    async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """As `Edge.embed`."""
+        return await asyncio.to_thread(self._session.embed, texts)
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the loaded model is."""
+        return self._session.engine.info
+
+
+class Turns:
+    """The messages of a conversation. A turn is added when its answer is complete, or was stopped."""
+
+    def __init__(self, system: str | None) -> None:
+        self.messages: list[Message] = [] if system is None else [Message("system", system)]
+
+    def ask(self, prompt: Prompt) -> tuple[Message, ...]:
+        """The conversation with the next question."""
+        return (*self.messages, *read_messages(prompt))
+
+    def add(self, asked: tuple[Message, ...], answer: Answer) -> None:
+        """Take the question and its answer into the conversation."""
+        self.messages[:] = [*asked, Message("assistant", answer.text, tool_calls=answer.tool_calls)]
+
+
+class Chat:
+    """A conversation on an `Edge`. ``messages`` is the history, which may be edited between turns."""
+
+    def __init__(self, edge: Edge, turns: Turns) -> None:
+        self._edge, self._turns = edge, turns
+
+    @property
+    def messages(self) -> list[Message]:
+        """The turns so far, the system message first."""
+        return self._turns.messages
+
+    def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
+        """The answer to the next turn."""
+        return self.stream(prompt, **options).answer()
+
+    def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Stream:
+        """The answer to the next turn as it comes; the turn is remembered when its `Done` has been read."""
+        asked = self._turns.ask(prompt)
+        call = self._edge._session.question(asked, options)
+        return Stream(call, on_done=lambda answer: self._turns.add(asked, answer))
+
+
+class AsyncChat:
+    """As `Chat`, with ``await``."""
+
+    def __init__(self, edge: AsyncEdge, turns: Turns) -> None:
+        self._edge, self._turns = edge, turns
+
+    @property
+    def messages(self) -> list[Message]:
+        """The turns so far, the system message first."""
+        return self._turns.messages
+
+    async def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
+        """The answer to the next turn."""
+        return await self.stream(prompt, **options).answer()
+
+    def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
+        """As `Chat.stream`, for ``async for``."""
+        asked = self._turns.ask(prompt)
+        call = self._edge._session.question(asked, options)
+        return AsyncStream(call, on_done=lambda answer: self._turns.add(asked, answer))

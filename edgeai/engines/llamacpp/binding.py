@@ -1,0 +1,128 @@
+"""The only door to llama.cpp, opened quietly.
+
+Everything the native library prints goes to the logger ``edgeai.llamacpp``: at DEBUG level, unless somebody
+asked for `speak`. Error text is kept per thread, to explain a failed call.
+"""
+
+import atexit
+import ctypes
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from edgeai.errors import EngineError, EngineLoadFailed, MissingExtra, ModelUnsupported, OutOfMemory
+
+try:
+    from llama_cpp import llama_cpp as native
+except ImportError as error:
+    raise MissingExtra("llama-cpp-python is not installed", extra="llama", why=str(error)) from error
+except (OSError, RuntimeError) as error:  # its shared library is missing or does not fit this machine
+    raise EngineLoadFailed(
+        "llama.cpp's shared library cannot be loaded",
+        why=str(error),
+        remedy="Reinstall it: pip install --force-reinstall llama-cpp-python",
+    ) from error
+
+__all__ = ["ABORT_FUNCTION", "complaints", "native", "refusal", "speak", "start"]
+
+_logger = logging.getLogger("edgeai.llamacpp")
+_LEVELS: Final = {1: logging.INFO, 2: logging.WARNING, 3: logging.ERROR, 4: logging.DEBUG}
+_ERROR: Final = 3
+_CONTINUED: Final = 5
+_state = threading.local()
+_lock = threading.Lock()
+_started = False
+_loud = False
+
+
+def _hear(level: int, text: bytes | None, _: object) -> None:
+    """llama.cpp's log callback; may be called from any thread."""
+    line = (text or b"").decode("utf-8", "replace").rstrip("\n")
+    if level == _CONTINUED:
+        level = getattr(_state, "level", 4)
+    _state.level = level
+    if not line.strip(" ."):
+        return
+    heard: list[str] | None = getattr(_state, "heard", None)
+    if heard is not None and level == _ERROR:
+        heard.append(line)
+    # Not louder than DEBUG unless asked: Python prints warnings of unconfigured loggers on stderr.
+    _logger.log(_LEVELS.get(level, logging.DEBUG) if _loud else logging.DEBUG, "%s", line)
+
+
+_HEAR: Final = native.llama_log_callback(_hear)  # kept alive: llama.cpp holds only its address
+
+
+def _libc() -> ctypes.CDLL:
+    if sys.platform != "win32":
+        return ctypes.CDLL(None)
+    return ctypes.CDLL("ucrtbase.dll")
+
+
+ABORT_FUNCTION: Final[Any] = ctypes.cast(_libc().strlen, native.ggml_abort_callback)
+"""Asked by llama.cpp's compute threads whether to stop. It is C's ``strlen`` on a two-byte buffer (empty: 0,
+go on; one character: 1, stop), because a Python function would have to wait for the interpreter's lock."""
+
+_DEAF: Final[Any] = ctypes.cast(_libc().abs, native.llama_log_callback)  # ignores all but its first argument
+
+
+def start() -> None:
+    """Prepare the native library, once per process."""
+    global _started
+    with _lock:
+        if _started:
+            return
+        os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # a native abort must not start a debugger
+        native.llama_log_set(_HEAR, None)
+        native.llama_backend_init()
+        atexit.register(native.llama_log_set, _DEAF, None)  # nothing may call into a finished interpreter
+        _started = True
+
+
+def speak() -> None:
+    """Let llama.cpp's messages through at their own level, on stderr if logging is not configured."""
+    global _loud
+    _loud = True
+    _logger.setLevel(logging.DEBUG)
+    if not _logger.hasHandlers():
+        _logger.addHandler(logging.StreamHandler())
+
+
+@contextmanager
+def complaints() -> Iterator[list[str]]:
+    """Collect the error lines that llama.cpp writes on this thread meanwhile."""
+    _state.heard = heard = list[str]()
+    try:
+        yield heard
+    finally:
+        _state.heard = None
+
+
+_MEMORY_WORDS: Final = (
+    "failed to allocate",
+    "unable to allocate",
+    "out of memory",
+    "bad_alloc",
+    "alloc_buffer",
+)
+_UNSUPPORTED_WORDS: Final = (
+    "unknown model architecture",
+    "unknown pre-tokenizer",
+    "unsupported",
+    "unknown tokenizer",
+)
+
+
+def refusal(what: str, heard: list[str]) -> EngineError | ModelUnsupported:
+    """The typed error for a failed native call, with llama.cpp's own words as the reason."""
+    why = "; ".join(dict.fromkeys(heard)) or "llama.cpp gave no reason"
+    words = why.lower()
+    if any(word in words for word in _MEMORY_WORDS):
+        return OutOfMemory(what, why=why, remedy="Use a smaller context or a smaller model")
+    if any(word in words for word in _UNSUPPORTED_WORDS):
+        return ModelUnsupported(what, why=why, remedy="Use another model, or a newer llama-cpp-python")
+    return EngineLoadFailed(what, why=why, remedy="Verify the file, or use another model")

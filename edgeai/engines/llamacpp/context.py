@@ -1,0 +1,154 @@
+"""One native context: a batch, the KV cache of its sequences, and the outputs of the last decode."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from edgeai.engines.llamacpp.binding import ABORT_FUNCTION, complaints, native, refusal
+from edgeai.engines.llamacpp.model import Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ABORTED", "MAX_OUTPUTS", "N_BATCH", "Context"]
+
+N_BATCH: Final = 512
+MAX_OUTPUTS: Final = 64
+"""Most tokens of one batch whose logits or hidden states are kept: each costs 4 bytes × vocabulary."""
+
+ABORTED: Final = 2
+"""What `Context.decode` returns after `Context.abort`."""
+
+
+class Context:
+    """Belongs to one thread, except for `abort` and `proceed`. Raises EngineLoadFailed or OutOfMemory.
+
+    ``n_ctx`` is the number of KV cells, shared by ``n_seq`` sequences.
+    """
+
+    def __init__(self, model: Model, *, n_ctx: int, n_seq: int, n_threads: int) -> None:
+        self._model = model
+        self._flag = ctypes.create_string_buffer(b"\x00\x00", 2)
+        self._handle: int | None = _open(model, n_ctx, n_seq, n_threads)
+        self._memory = native.llama_get_memory(self._handle)
+        self.n_ctx: int = min(native.llama_n_ctx(self._handle), n_ctx)
+        native.llama_set_abort_callback(self._handle, ABORT_FUNCTION, ctypes.addressof(self._flag))
+        self.n_tokens = 0
+        self._views: dict[int, NDArray[np.float32]] = {}
+        self._allocate_batch()
+
+    def _allocate_batch(self) -> None:
+        self._token = np.zeros(N_BATCH, np.int32)
+        self._pos = np.zeros(N_BATCH, np.int32)
+        self._seq = np.zeros(N_BATCH, np.int32)
+        self._wanted = np.zeros(N_BATCH, np.int8)
+        self._n_seq = np.ones(N_BATCH, np.int32)
+        self._seq_rows = (self._seq.ctypes.data + 4 * np.arange(N_BATCH)).astype(np.uintp)
+        types = dict(native.llama_batch._fields_)
+        self._batch = native.llama_batch(
+            n_tokens=0,
+            token=self._token.ctypes.data_as(types["token"]),
+            pos=self._pos.ctypes.data_as(types["pos"]),
+            n_seq_id=self._n_seq.ctypes.data_as(types["n_seq_id"]),
+            seq_id=self._seq_rows.ctypes.data_as(types["seq_id"]),
+            logits=self._wanted.ctypes.data_as(types["logits"]),
+        )
+
+    # the batch
+
+    def add(self, tokens: Sequence[int], start: int, seq: int, *, outputs: int = 0) -> int:
+        """Append ``tokens`` of sequence ``seq`` from position ``start``; the last ``outputs`` give logits.
+
+        Returns the row of the last one. The caller keeps within N_BATCH and MAX_OUTPUTS.
+        """
+        first, last = self.n_tokens, self.n_tokens + len(tokens)
+        if len(tokens) == 1:
+            self._token[first], self._pos[first] = tokens[0], start
+            self._seq[first], self._wanted[first] = seq, outputs
+        else:
+            self._token[first:last] = tokens
+            self._pos[first:last] = np.arange(start, start + len(tokens), dtype=np.int32)
+            self._seq[first:last] = seq
+            self._wanted[first:last] = 0
+            self._wanted[last - outputs : last] = 1
+        self.n_tokens = last
+        return last - 1
+
+    def discard(self) -> None:
+        """Empty the batch without running it."""
+        self.n_tokens = 0
+
+    def decode(self) -> int:
+        """Run the batch and empty it: 0 is success, 1 no room in the KV cache, 2 aborted, below 0 failed."""
+        self._batch.n_tokens, self.n_tokens = self.n_tokens, 0
+        return int(native.llama_decode(self._handle, self._batch))
+
+    def logits(self, row: int) -> "NDArray[np.float32]":
+        """llama.cpp's own buffer with the raw logits of ``row``, valid until the next decode."""
+        pointer = native.llama_get_logits_ith(self._handle, row)
+        return self._view(ctypes.addressof(pointer.contents), self._model.n_vocab)
+
+    def embedding(self, row: int) -> "NDArray[np.float32]":
+        """The last layer's hidden state of ``row``; needs `set_embeddings` before the decode."""
+        pointer = native.llama_get_embeddings_ith(self._handle, row)
+        return self._view(ctypes.addressof(pointer.contents), self._model.n_embd)
+
+    def _view(self, address: int, size: int) -> "NDArray[np.float32]":
+        view = self._views.get(address)
+        if view is None or view.size != size:
+            if len(self._views) > 4 * MAX_OUTPUTS:  # the buffer has moved
+                self._views.clear()
+            view = np.ctypeslib.as_array((ctypes.c_float * size).from_address(address))
+            self._views[address] = view
+        return view
+
+    def set_embeddings(self, *, on: bool) -> None:
+        """With it every token of a batch is an output: keep batches within MAX_OUTPUTS."""
+        native.llama_set_embeddings(self._handle, on)
+
+    # the KV cache
+
+    def forget(self, seq: int, start: int = 0) -> bool:
+        """Remove the sequence's cells from position ``start``; False if only the whole can be removed."""
+        return bool(native.llama_memory_seq_rm(self._memory, seq, start if start > 0 else -1, -1))
+
+    def share(self, source: int, target: int, end: int) -> None:
+        """Give ``target`` the first ``end`` cells of ``source``; nothing is copied."""
+        native.llama_memory_seq_cp(self._memory, source, target, -1, end)
+
+    # control
+
+    def abort(self) -> None:
+        """Stop the running decode, and later ones, until `proceed`. Safe from any thread."""
+        self._flag[0] = b"\x01"
+
+    def proceed(self) -> None:
+        """Let decodes run again."""
+        self._flag[0] = b"\x00"
+
+    def free(self) -> None:
+        """Give the memory back; the context is unusable afterwards."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            native.llama_free(handle)
+
+
+def _open(model: Model, n_ctx: int, n_seq: int, n_threads: int) -> int:
+    params = native.llama_context_default_params()
+    params.n_ctx = n_ctx
+    params.n_batch = params.n_ubatch = N_BATCH
+    params.n_seq_max = n_seq
+    params.n_outputs_max = MAX_OUTPUTS
+    params.n_outputs_max_per_seq = MAX_OUTPUTS
+    params.n_threads = params.n_threads_batch = n_threads
+    params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
+    params.kv_unified = True
+    params.no_perf = True
+    with complaints() as heard:
+        handle = native.llama_init_from_model(model.handle, params)
+    if handle is None:
+        size = n_ctx * model.kv_bytes_per_token / 2**20
+        raise refusal(f"llama.cpp cannot make a context of {n_ctx} tokens ({size:.0f} MiB)", heard)
+    return int(handle)

@@ -1,0 +1,139 @@
+"""One generation as the owner thread sees it."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from edgeai.engines.generation import Finished, Generation
+from edgeai.engines.llamacpp.slots import Slot
+from edgeai.engines.sampling import Sampler
+from edgeai.engines.text import TextAssembler
+from edgeai.errors import Cancelled, EngineError
+from edgeai.types import FinishReason, Token
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeai.engines.constrain import Constraint
+
+__all__ = ["Query"]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Query:
+    """What is needed to make the tokens of one request.
+
+    ``limit`` is the number of tokens it may get; ``capped`` says that the context, not the caller, set it.
+    The reader owns the Generation: when it is thrown away the query is over.
+    """
+
+    prompt: list[int]
+    limit: int
+    capped: bool
+    sampler: Sampler
+    text: TextAssembler
+    piece: Callable[[int], bytes]
+    eog: frozenset[int]
+    background: bool = False
+    constraint: "Constraint | None" = None
+    slot: Slot | None = None
+    n_made: int = 0
+    n_cached: int = 0
+    started: float = 0.0
+    prefill_s: float = 0.0
+    generation: Callable[[], Generation | None] = field(default=lambda: None)
+
+    def attach(self, generation: Generation) -> None:
+        """Say where the tokens go."""
+        self.generation = weakref.ref(generation)
+
+    @property
+    def need(self) -> int:
+        """KV cells that it may come to need."""
+        return len(self.prompt) + self.limit
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants it any more."""
+        generation = self.generation()
+        return generation is None or generation.cancelled
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the reader keeps up."""
+        generation = self.generation()
+        return generation is not None and generation.wanted
+
+    @property
+    def pending(self) -> int:
+        """How many tokens of the slot wait to be decoded; 1 while answering."""
+        return len(self.slot.tokens) - self.slot.n_past if self.slot else 0
+
+    def note_prefill(self) -> None:
+        """Stamp the end of the prompt, when it has just been reached."""
+        if self.n_made == 0 and self.pending == 1:
+            self.prefill_s = perf_counter() - self.started
+
+    def abandon(self, error: EngineError | None) -> None:
+        """The engine ends: with an error, or because it was closed."""
+        generation = self.generation()
+        if generation is not None:
+            generation.fail(error or Cancelled("The engine was closed"))
+
+    def begin(self, slot: Slot) -> None:
+        """The slot is ours, with ``slot.n_past`` tokens of the prompt known."""
+        self.slot, self.n_cached, self.started = slot, slot.n_past, perf_counter()
+
+    def step(self, logits: "NDArray[np.float32]", since: float) -> int | None:
+        """Choose and hand over one token; its id if there is more to come.
+
+        Raises EngineError when the logits or the constraint give no token.
+        """
+        allowed = self.constraint.allowed() if self.constraint else None
+        choice = self.sampler.choose(logits, allowed)
+        self.n_made += 1
+        text, reason = self._advance(choice.token)
+        generation = self.generation()
+        if generation is None:
+            return None
+        seconds = perf_counter() - since
+        generation.put(
+            Token(
+                id=choice.token,
+                text=text,
+                logprob=choice.logprob,
+                entropy=choice.entropy,
+                margin=choice.margin,
+                step_s=seconds,
+            )
+        )
+        if reason is None:
+            return choice.token
+        generation.finish(self._finished(reason))
+        return None
+
+    def _advance(self, token: int) -> tuple[str, FinishReason | None]:
+        """The text that ``token`` sets free, and whether it is the last one."""
+        if token in self.eog:
+            return self.text.flush(), "stop"
+        text = self.text.push(self.piece(token))
+        complete = self.constraint is not None and self.constraint.accept(token)
+        if self.text.stopped:
+            return text, "stop"
+        if complete:
+            return text + self.text.flush(), "stop"
+        if self.n_made >= self.limit:
+            return text + self.text.flush(), "length"
+        return text, None
+
+    def _finished(self, reason: FinishReason) -> Finished:
+        return Finished(
+            reason=reason,
+            n_prompt=len(self.prompt),
+            n_cached=self.n_cached,
+            prefill_s=self.prefill_s,
+            context_full=reason == "length" and self.capped,
+        )

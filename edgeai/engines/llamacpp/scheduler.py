@@ -1,0 +1,226 @@
+"""The one thread that owns the context: it admits, batches, decodes, and hands out tokens.
+
+A loop step decodes one token of every sequence whose reader keeps up, and prefills the prompts that are new.
+Readers only ever touch the queue, under ``_changed``; the context is never shared.
+"""
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Final
+
+from edgeai.engines.llamacpp.context import ABORTED, N_BATCH, Context
+from edgeai.engines.llamacpp.jobs import Job
+from edgeai.engines.llamacpp.query import Query
+from edgeai.engines.llamacpp.slots import Slots
+from edgeai.errors import EngineCrashed, EngineError, QueueFull
+
+__all__ = ["MAX_WAITING", "Scheduler"]
+
+MAX_WAITING: Final = 256
+"""Queries that may wait for a sequence."""
+
+_POLITE_PREFILL: Final = 64
+"""Tokens of new prompts in one step while others are being answered, so that those go on smoothly."""
+
+
+@dataclass(slots=True)
+class _Step:
+    """A batch in the making: whose tokens it holds, and where their logits will be."""
+
+    began: float = field(default_factory=perf_counter)
+    rows: list[tuple[Query, int]] = field(default_factory=list)
+    fed: list[tuple[Query, int]] = field(default_factory=list)
+
+
+class Scheduler:
+    """Starts its thread; ``close`` ends it and frees the context."""
+
+    def __init__(self, context: Context, slots: Slots, *, max_waiting: int = MAX_WAITING) -> None:
+        self._context = context
+        self._slots = slots
+        self._max_waiting = max_waiting
+        self._changed = threading.Condition()  # re-entrant: a dying Generation may call `wake` anywhere
+        self._waiting: deque[Query | Job] = deque()
+        self._live: list[Query] = []
+        self._jobs: list[Job] = []
+        self._decoding: list[Query] = []
+        self._closing = False
+        self._thread = threading.Thread(target=self._main, name="edgeai-llamacpp", daemon=True)
+        self._thread.start()
+
+    # from any thread
+
+    def submit(self, work: Query | Job) -> None:
+        """Queue the work. Raises QueueFull, or EngineCrashed when the thread is gone."""
+        with self._changed:
+            if self._closing or not self._thread.is_alive():
+                raise EngineCrashed("The engine is closed", remedy="Open the model again")
+            if len(self._waiting) >= self._max_waiting:
+                raise QueueFull(
+                    f"{self._max_waiting} queries wait already", remedy="Try again later, or ask less at once"
+                )
+            self._waiting.append(work)
+            self._changed.notify()
+
+    def wake(self, query: Query) -> None:
+        """The query was cancelled, or its reader reads again."""
+        with self._changed:
+            if query in self._decoding and query.cancelled:
+                self._context.abort()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Cancel everything, end the thread and wait for it. May be called again."""
+        with self._changed:
+            self._closing = True
+            self._context.abort()
+            self._changed.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # the owner thread
+
+    def _main(self) -> None:
+        try:
+            while self._prepare():
+                if self._live:
+                    self._step()
+                for job in tuple(self._jobs):
+                    self._advance(job)
+        finally:
+            self._bury()
+
+    def _prepare(self) -> bool:
+        """Wait until there is something to do; False when it is time to end."""
+        with self._changed:
+            while not self._closing:
+                self._drop_cancelled()
+                self._admit()
+                if self._jobs or any(query.wanted for query in self._live):
+                    return True
+                self._changed.wait()
+        return False
+
+    def _drop_cancelled(self) -> None:
+        for query in [query for query in self._live if query.cancelled]:
+            self._end(query)
+        if any(work.cancelled for work in self._waiting):
+            self._waiting = deque(work for work in self._waiting if not work.cancelled)
+
+    def _admit(self) -> None:
+        """Start waiting work in its order, what a person waits for before what runs in the background."""
+        for work in sorted(self._waiting, key=lambda work: work.background):
+            slot = self._slots.acquire(work.prompt, work.need)
+            if slot is None:
+                return
+            work.begin(slot)
+            self._waiting.remove(work)
+            if isinstance(work, Query):
+                self._live.append(work)
+            else:
+                self._jobs.append(work)
+
+    def _step(self) -> None:
+        step = self._fill()
+        if not step.fed:
+            return
+        code = self._decode([query for query, _ in step.fed])
+        if code == 0:
+            self._deliver(step)
+        else:
+            self._repair(step, code)
+
+    def _decode(self, queries: list[Query]) -> int:
+        """Run the batch, unless somebody in it is gone already; while it runs `wake` can abort it."""
+        with self._changed:
+            if self._closing or any(query.cancelled for query in queries):
+                self._context.discard()
+                return ABORTED
+            self._decoding = queries
+            self._context.proceed()
+        code = self._context.decode()
+        with self._changed:
+            self._decoding = []
+        return code
+
+    def _fill(self) -> _Step:
+        """One token of each sequence that is being answered, then as much of new prompts as is polite."""
+        step = _Step()
+        answering = [query for query in self._live if query.pending == 1 and query.wanted]
+        for query in answering:
+            row = self._feed(step, query, 1, outputs=1)
+            step.rows.append((query, row))
+        room = _POLITE_PREFILL if answering else N_BATCH
+        for query in self._live:
+            size = min(room, query.pending - 1, N_BATCH - self._context.n_tokens)
+            if size > 0 and query.wanted:
+                self._feed(step, query, size, outputs=0)
+                room -= size
+        return step
+
+    def _feed(self, step: _Step, query: Query, size: int, *, outputs: int) -> int:
+        slot = query.slot
+        assert slot is not None  # live queries have one
+        step.fed.append((query, slot.n_past))
+        tokens = slot.tokens[slot.n_past : slot.n_past + size]
+        row = self._context.add(tokens, slot.n_past, slot.seq, outputs=outputs)
+        slot.n_past += size
+        return row
+
+    def _deliver(self, step: _Step) -> None:
+        for query, _ in step.fed:
+            query.note_prefill()
+        for query, row in step.rows:
+            try:
+                token = query.step(self._context.logits(row), step.began)
+            except EngineError as error:
+                self._fail(query, error)
+                continue
+            if token is None:
+                self._end(query)
+            elif query.slot is not None:
+                query.slot.tokens.append(token)
+
+    def _repair(self, step: _Step, code: int) -> None:
+        """Undo a batch that was not decoded, and fail its queries unless it can be done again."""
+        for query, n_past in step.fed:
+            if query.slot is not None:
+                self._slots.rewind(query.slot, n_past)
+        if code == ABORTED:
+            return
+        error = EngineError("llama.cpp could not decode", why=f"its error code is {code}")
+        for query, _ in step.fed:
+            self._fail(query, error)
+        self._slots.drop_idle()
+
+    def _advance(self, job: Job) -> None:
+        with self._changed:
+            if not self._closing:
+                self._context.proceed()
+        if not job.advance():
+            self._jobs.remove(job)
+            self._slots.release(job.slot)
+
+    def _fail(self, query: Query, error: EngineError) -> None:
+        generation = query.generation()
+        if generation is not None:
+            generation.fail(error)
+        self._end(query)
+
+    def _end(self, query: Query) -> None:
+        self._live.remove(query)
+        if query.slot is not None:
+            self._slots.release(query.slot)
+            query.slot = None
+
+    def _bury(self) -> None:
+        """Nobody may wait for a thread that is gone."""
+        with self._changed:
+            clean, self._closing = self._closing, True
+            works = [*self._live, *self._jobs, *self._waiting]
+            self._live, self._jobs, self._waiting = [], [], deque()
+        for work in works:
+            work.abandon(None if clean else EngineCrashed("The engine's thread died", remedy="Open it again"))
+        self._context.free()

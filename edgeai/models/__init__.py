@@ -1,0 +1,1 @@
+"""Model files: what exists (`catalog`), what one is (`package`, `gguf`), and where it is kept (`store`)."""

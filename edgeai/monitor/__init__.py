@@ -1,0 +1,7 @@
+"""What is known about an answer while it streams: how sure the model is, and how long it will take."""
+
+from edgeai.monitor.latency import CloudTimes, TimeModel
+from edgeai.monitor.monitor import Monitor
+from edgeai.monitor.signals import Features
+
+__all__ = ["CloudTimes", "Features", "Monitor", "TimeModel"]

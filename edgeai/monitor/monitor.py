@@ -1,0 +1,75 @@
+"""One answer under observation: tokens in, signals out, no clock and no I/O."""
+
+import math
+
+from edgeai.monitor.latency import TimeModel
+from edgeai.monitor.signals import Features
+from edgeai.types import FinishReason, Signals, Token
+
+MIN_TOKEN = "min_token_probability"
+LABEL = "label_probability"
+
+
+class Monitor:
+    """Watches one answer.
+
+    Until a calibration exists the score is the probability of the least likely token, from raw logits: the
+    answer is as weak as its weakest token, and the score can only fall, so that a threshold may be applied
+    while tokens stream. For a classification it is the probability of the label.
+
+    Without a ``time_model`` the remaining time is not predicted.
+    """
+
+    def __init__(self, time_model: TimeModel | None, *, max_tokens: int, labels: bool = False) -> None:
+        self._features = Features()
+        self._time_model = time_model
+        self._max_tokens = max_tokens
+        self.score_name = LABEL if labels else MIN_TOKEN
+        self.n_prompt = 0
+        self.first_s = 0.0
+        self.decode_s = 0.0
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens have been observed."""
+        return self._features.n_tokens
+
+    def observe(self, token: Token) -> Signals:
+        """Take the next token into account."""
+        if self.n_tokens:
+            self.decode_s += token.step_s
+        else:
+            self.first_s = token.step_s
+        self._features.observe(token)
+        return self.signals()
+
+    def signals(self, *, waited_s: float = 0.0) -> Signals:
+        """What is known now; ``waited_s`` is the time since the last token, while none has come."""
+        return Signals(
+            n_tokens=self.n_tokens,
+            elapsed_s=self.first_s + self.decode_s + waited_s,
+            remaining_s=self._remaining_s(),
+            score=math.exp(self._features.min_logprob) if self.n_tokens else None,
+            score_name=self.score_name,
+        )
+
+    def _remaining_s(self) -> float | None:
+        if self._time_model is None:
+            return None
+        return self._time_model.remaining_s(
+            n_in=self.n_prompt, n_done=self.n_tokens, max_tokens=self._max_tokens
+        )
+
+    def finish(self, reason: FinishReason, *, cut_off: bool = False) -> Signals:
+        """What is known of the complete answer, features included."""
+        last = self.signals()
+        return Signals(
+            n_tokens=last.n_tokens,
+            elapsed_s=last.elapsed_s,
+            remaining_s=0.0,
+            score=last.score,
+            score_name=last.score_name,
+            finished=reason,
+            cut_off=cut_off,
+            features=self._features.snapshot(),
+        )

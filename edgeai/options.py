@@ -1,0 +1,121 @@
+"""From a call's keywords to a Request: everything is checked before work starts."""
+
+import difflib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack, get_args
+
+from edgeai.errors import ConfigError
+from edgeai.policy import Policy
+from edgeai.types import CallOptions, CommonOptions, JsonSchema, Message, Prompt, Request, Role, Sampling
+
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")
+
+
+def read_request(prompt: Prompt, system: str | None = None, **options: Unpack[CallOptions]) -> Request:
+    """The request that a prompt and a call's keywords ask for.
+
+    Raises ConfigError for an unknown keyword (with the nearest known one), a value out of range, an empty
+    prompt, or text that is not valid Unicode.
+    """
+    known = CallOptions.__annotations__
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"Unknown option {name!r}", remedy=nearest(name, known))
+    values: dict[str, Any] = {k: v for k, v in options.items() if k not in (*_SAMPLING, "policy")}
+    sampling: dict[str, Any] = {k: v for k, v in options.items() if k in _SAMPLING}
+    values["sampling"] = Sampling(**sampling)
+    values["stop"] = _texts("stop", values.get("stop", ()))
+    values["tools"] = tuple(values.get("tools") or ())
+    values["schema"] = json_schema(values.get("schema"))
+    request = Request(messages=read_messages(prompt, system), **values)
+    _check(request)
+    return request
+
+
+def read_policy(default: Policy, options: CommonOptions) -> Policy:
+    """The call's own policy if it has one, else the Edge's."""
+    policy = options.get("policy") or default
+    if not isinstance(policy, Policy):
+        raise ConfigError(f"policy is a {type(policy).__name__}, expected a Policy")
+    return policy
+
+
+def read_messages(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
+    """A string as one user message; a list of messages as it is, checked."""
+    messages = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+    if system is not None:
+        messages = (Message("system", system), *messages)
+    if not messages:
+        raise ConfigError("The prompt has no messages", remedy="Give a text or a list of Message")
+    for message in messages:
+        _check_message(message)
+    last = messages[-1]
+    if not last.text.strip() and not last.images:
+        raise ConfigError("The prompt is empty", remedy="Ask something")
+    return messages
+
+
+def json_schema(schema: JsonSchema | type[Any] | None) -> JsonSchema | None:
+    """A JSON schema from itself or from a pydantic model class."""
+    if schema is None or isinstance(schema, Mapping):
+        return schema
+    if hasattr(schema, "model_json_schema"):
+        made: JsonSchema = schema.model_json_schema()
+        return made
+    raise ConfigError(f"schema is {schema!r}, expected a JSON schema (a dict) or a pydantic model class")
+
+
+def schema_parser(schema: JsonSchema | type[Any]) -> Callable[[str], Any]:
+    """What turns an answer into a value, raising ValueError when it does not fit."""
+    validate = getattr(schema, "model_validate_json", None)
+    return validate or json.loads
+
+
+def nearest(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
+    """A remedy for a misspelled name: the nearest known one, or all of them."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(sorted(known))}"
+
+
+def _check_message(message: Message) -> None:
+    if not isinstance(message, Message):
+        raise ConfigError(f"A message is a {type(message).__name__}, expected edgeai.Message")
+    if message.role not in get_args(Role):
+        raise ConfigError(
+            f"A message's role is {message.role!r}", remedy=nearest(message.role, get_args(Role))
+        )
+    try:
+        message.text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"The prompt is not valid Unicode: {error.reason} at character {error.start}",
+            remedy='Decode your bytes with errors="replace"',
+        ) from None
+
+
+def _texts(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(text, str) and text for text in texts):
+        raise ConfigError(f"{name} is {value!r}, expected non-empty strings")
+    return texts
+
+
+def _check(request: Request) -> None:
+    sampling = request.sampling
+    _in_range("max_tokens", request.max_tokens, 1, 1_000_000)
+    _in_range("temperature", sampling.temperature, 0, 10)
+    _in_range("top_p", sampling.top_p, 1e-6, 1)
+    _in_range("min_p", sampling.min_p, 0, 1)
+    _in_range("top_k", sampling.top_k, 0, 1_000_000)
+    _in_range("hold", request.hold or 0, 0, 1_000_000)
+    if request.priority not in ("interactive", "background"):
+        raise ConfigError(f"priority is {request.priority!r}, expected 'interactive' or 'background'")
+    constraints = [n for n in ("schema", "grammar", "tools") if getattr(request, n)]
+    if len(constraints) > 1:
+        raise ConfigError(f"{' and '.join(constraints)} cannot be combined", remedy="Give one of them")
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if not isinstance(value, int | float) or not low <= value <= high:
+        raise ConfigError(f"{name} is {value!r}, expected a number from {low:g} to {high:g}")

@@ -1,0 +1,161 @@
+"""The app's rules: what may leave the device, and when it should.
+
+`Policy.route` decides before the first token, `Policy.judge` while tokens stream and at their end,
+`Policy.blocked` whether leaving is possible at all. All three are pure; hard rules come first and
+``privacy="local"`` is overruled by nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from edgeai.egress import parse_disclose
+from edgeai.errors import ConfigError
+from edgeai.types import Reason, Request, Signals
+
+Window = Literal["query", "hour", "day", "month"]
+
+LAST_MOMENT_MARGIN_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is known besides the query itself. Times are upper predictions in seconds, None when unknown."""
+
+    has_cloud: bool
+    device_reads_images: bool = False
+    device_s: float | None = None
+    cloud_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The rules for one Edge, or for one call.
+
+    privacy: "local" (default): no byte leaves the device. "allow": a query may go to the configured cloud,
+        except when one of its messages is marked ``private``.
+    prefer: "device" (default), or "cloud": ask the cloud first and keep the device as the way back.
+    min_score: leave when the answer's score falls below it (0 to 1, see ``Answer.score_name``). None: an
+        uncalibrated score never escalates by itself.
+    deadline_s: seconds from the call in which the answer should be complete. The cloud is asked in parallel
+        at the last moment at which it can still make it; the first complete answer wins.
+    budget_usd: US dollars per "query", rolling "hour", "day" and "month". The price must be known.
+    when_offline: "keep" the device's answer when the cloud cannot be reached, or raise the "error".
+    disclose: what of a conversation the cloud sees: "all", "turns:n" (the last n exchanges) or "question";
+        system messages go along.
+    """
+
+    privacy: Literal["local", "allow"] = "local"
+    prefer: Literal["device", "cloud"] = "device"
+    min_score: float | None = None
+    deadline_s: float | None = None
+    budget_usd: Mapping[Window, float] = field(default_factory=dict)
+    when_offline: Literal["keep", "error"] = "keep"
+    disclose: str = "all"
+
+    def __post_init__(self) -> None:
+        _one_of("privacy", self.privacy, ("local", "allow"))
+        _one_of("prefer", self.prefer, ("device", "cloud"))
+        _one_of("when_offline", self.when_offline, ("keep", "error"))
+        parse_disclose(self.disclose)
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise ConfigError(f"min_score is {self.min_score}, expected a number from 0 to 1")
+        if self.deadline_s is not None and not 0 < self.deadline_s < float("inf"):
+            raise ConfigError(f"deadline_s is {self.deadline_s}, expected a positive number of seconds")
+        for window, usd in self.budget_usd.items():
+            _one_of("budget_usd", window, get_args(Window))
+            if not 0 <= usd < float("inf"):
+                raise ConfigError(f"budget_usd[{window!r}] is {usd}, expected US dollars, 0 or more")
+
+    def blocked(self, request: Request, state: State) -> Reason | None:
+        """Why this query must stay, or None when it may leave."""
+        if self.privacy == "local" or any(message.private for message in request.messages):
+            return Reason.PRIVATE
+        return None if state.has_cloud else Reason.NO_CLOUD
+
+    def route(self, request: Request, state: State) -> Reason | None:
+        """The reason to leave before anything is generated, or None to start on the device."""
+        if not state.device_reads_images and any(message.images for message in request.messages):
+            return Reason.UNSUPPORTED
+        if self.blocked(request, state):
+            return None
+        if self.prefer == "cloud":
+            return Reason.POLICY
+        late = self.deadline_s is not None and state.device_s is not None and state.device_s > self.deadline_s
+        if late and self.deadline_s is not None and state.cloud_s <= self.deadline_s:
+            return Reason.DEADLINE
+        return None
+
+    def judge(self, signals: Signals, state: State) -> Reason | None:
+        """The reason to leave now, or None to stay. A missing score never counts as confident."""
+        if signals.cut_off:
+            return Reason.TOO_LONG
+        if self.min_score is not None:
+            unsure = signals.score is None and signals.finished is not None
+            if unsure or (signals.score is not None and signals.score < self.min_score):
+                return Reason.LOW_CONFIDENCE
+        return Reason.DEADLINE if self._late(signals, state) else None
+
+    def last_moment_s(self, state: State) -> float | None:
+        """Seconds after the call at which the cloud must be asked to meet the deadline, None without one.
+
+        The last responsible moment of "The tail at scale" (Dean and Barroso 2013).
+        """
+        if self.deadline_s is None:
+            return None
+        return max(0.0, self.deadline_s - state.cloud_s - LAST_MOMENT_MARGIN_S)
+
+    def _late(self, signals: Signals, state: State) -> bool:
+        moment = self.last_moment_s(state)
+        if moment is None or self.deadline_s is None or signals.finished or signals.elapsed_s < moment:
+            return False
+        return signals.remaining_s is None or signals.elapsed_s + signals.remaining_s > self.deadline_s
+
+
+def explain(
+    wanted: Reason | None,
+    kept: Reason | None,
+    policy: Policy,
+    signals: Signals | None,
+    cause: str | None = None,
+) -> str:
+    """The decision in a sentence for people: what spoke for leaving, and what kept the query, if anything."""
+    why = _EXPLAIN_LEAVE.get(wanted, "") if wanted else ""
+    if wanted is Reason.LOW_CONFIDENCE and signals and signals.score is not None:
+        why = f"the device's answer scored {signals.score:.2f}, below {policy.min_score:.2f}"
+    if wanted is Reason.DEADLINE and policy.deadline_s is not None:
+        why = f"the device would not finish within {policy.deadline_s:g} s"
+    if kept is None:
+        return _sentence(f"the cloud answered: {why}")
+    stay = _EXPLAIN_STAY[kept]
+    if cause:
+        stay = f"{stay} ({cause.rstrip('.')})"
+    return _sentence(f"{why}, but {stay}" if why else stay)
+
+
+_EXPLAIN_LEAVE = {
+    Reason.LOW_CONFIDENCE: "the device gave no answer it could be sure of",
+    Reason.TOO_LONG: "the device's answer was cut off before its end",
+    Reason.ENGINE_ERROR: "the engine on the device failed",
+    Reason.CONTEXT_OVERFLOW: "the prompt is longer than the device's context",
+    Reason.UNSUPPORTED: "the model on the device cannot read this kind of input",
+    Reason.POLICY: "the policy prefers the cloud",
+}
+_EXPLAIN_STAY = {
+    Reason.CONFIDENT: "the device answered, and its score is above the policy's threshold",
+    Reason.UNJUDGED: "the device answered; the policy sets no threshold to judge it by",
+    Reason.FINAL: "the text was already final",
+    Reason.PRIVATE: "the policy keeps this query on the device",
+    Reason.NO_CLOUD: "no cloud is configured",
+    Reason.BUDGET: "the budget does not allow the cloud",
+    Reason.CLOUD_FAILED: "the cloud failed, so the device's answer stands",
+}
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(map(repr, allowed))}")

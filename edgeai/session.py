@@ -1,0 +1,181 @@
+"""What all queries of one Edge share, and how each of them is put together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgeai.choose import Classifier, with_choices
+from edgeai.cloud import Cloud
+from edgeai.drive import Call
+from edgeai.egress import read_label, release
+from edgeai.engines import Engine, Generation
+from edgeai.engines.tools import parse_tool_calls
+from edgeai.errors import CloudProtocol, ConfigError, EngineError
+from edgeai.monitor import CloudTimes, Monitor, TimeModel
+from edgeai.options import read_policy, read_request, schema_parser
+from edgeai.outcome import Labels
+from edgeai.policy import Policy, State
+from edgeai.record import QueryRecord, check_budget
+from edgeai.run import Accept, Run
+from edgeai.types import Answer, CallOptions, CommonOptions, JsonSchema, Prompt, Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeai.ledger import Ledger
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A loaded engine, perhaps a cloud, the policy between them, and what is learned and recorded."""
+
+    engine: Engine
+    cloud: Cloud | None
+    policy: Policy
+    ledger: "Ledger | None"
+    device_times: TimeModel = field(default_factory=TimeModel)
+    cloud_times: CloudTimes = field(default_factory=CloudTimes)
+
+    def question(self, prompt: Prompt, options: CallOptions) -> Call:
+        """A query for text."""
+        return self.call(read_request(prompt, **options), read_policy(self.policy, options))
+
+    def call(
+        self,
+        request: Request,
+        policy: Policy,
+        *,
+        open_device: Callable[[], Generation] | None = None,
+        whole: bool = False,
+        accept: Accept = lambda text: text,
+    ) -> Call:
+        """The moving parts of one query. ``open_device`` replaces the engine's ordinary stream."""
+        if policy is not self.policy:
+            check_budget(policy, self.cloud, self.ledger)
+        monitor = Monitor(
+            self.device_times if policy.deadline_s else None,
+            max_tokens=request.max_tokens,
+            labels=bool(request.choices),
+        )
+        state = self._state(request, policy, monitor)
+        labels = self._labels()
+        run = Run(
+            request,
+            policy,
+            monitor,
+            state,
+            labels,
+            whole=whole,
+            accept=accept,
+            read_calls=lambda text: parse_tool_calls(text, request.tools),
+        )
+        record = QueryRecord(
+            request=request,
+            policy=policy,
+            price=labels.price,
+            ledger=self.ledger,
+            device_times=self.device_times,
+            cloud_times=self.cloud_times,
+        )
+        return Call(
+            run,
+            open_device=open_device or (lambda: self.engine.stream(request)),
+            cloud=self.cloud,
+            release=lambda: release(request, privacy=policy.privacy, disclose=policy.disclose),
+            record=record,
+        )
+
+    def _state(self, request: Request, policy: Policy, monitor: Monitor) -> State:
+        if policy.deadline_s is None:
+            return State(has_cloud=self.cloud is not None)
+        monitor.n_prompt = self.engine.count_prompt(request)
+        return State(
+            has_cloud=self.cloud is not None,
+            device_s=self.device_times.total_s(n_in=monitor.n_prompt, max_tokens=request.max_tokens),
+            cloud_s=self.cloud_times.total_s(),
+        )
+
+    def _labels(self) -> Labels:
+        info, cloud = self.engine.info, self.cloud
+        if cloud is None:
+            return Labels(device_model=info.model, engine=info.engine)
+        return Labels(
+            device_model=info.model,
+            engine=info.engine,
+            cloud_model=cloud.model,
+            endpoint=cloud.endpoint,
+            price=cloud.price,
+        )
+
+    def classification(
+        self,
+        prompt: Prompt,
+        choices: Sequence[str],
+        examples: Sequence[tuple[str, str]],
+        options: CommonOptions,
+    ) -> tuple[Call, Classifier]:
+        """A query for one of the choices, and where the device's probabilities will be."""
+        plain = read_request(prompt, **options)
+        request = with_choices(plain, choices, examples)
+        classifier = Classifier(self.engine, request)
+
+        def accept(text: str) -> str:
+            label = read_label(text, request.choices)
+            if label is None:
+                raise CloudProtocol(f"The cloud answered {text[:80]!r}, which is none of the choices")
+            return label
+
+        policy = read_policy(self.policy, options)
+        return self.call(request, policy, open_device=classifier.open, whole=True, accept=accept), classifier
+
+    def extraction(
+        self, prompt: Prompt, schema: type[M] | JsonSchema, options: CommonOptions
+    ) -> tuple[Call, Callable[[Answer], Any]]:
+        """A query for a value that fits the schema, and how to read it out of the answer."""
+        request = read_request(prompt, schema=schema, **options)
+        parse = schema_parser(schema)
+
+        def accept(text: str) -> str:
+            try:
+                parse(text)
+            except ValueError as error:
+                raise CloudProtocol("The cloud's answer does not fit the schema", why=str(error)) from None
+            return text
+
+        def read(answer: Answer) -> Any:  # noqa: ANN401  # whatever the schema describes
+            try:
+                return parse(answer.text)
+            except ValueError as error:
+                n_tokens = answer.usage.completion_tokens
+                raise EngineError(
+                    "The answer does not fit the schema",
+                    why=f"It ended by {answer.finish_reason!r} after {n_tokens} tokens: {error}",
+                    remedy=f"Raise max_tokens, now {request.max_tokens}",
+                ) from None
+
+        return self.call(request, read_policy(self.policy, options), whole=True, accept=accept), read
+
+    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """One unit vector a text, shape (len(texts), n_embd)."""
+        if isinstance(texts, str) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
+            raise ConfigError("embed takes a list of texts, none of them empty")
+        return self.engine.embed(texts)
+
+    def close(self) -> None:
+        """End all queries and free the model's memory."""
+        self.engine.close()
+        if self.ledger is not None:
+            self.ledger.close()
+
+
+def open_ledger(ledger: bool | Path) -> "Ledger | None":  # noqa: FBT001  # `ledger=True` reads well
+    """The record in the data folder, or at a path, or none. Raises LedgerError."""
+    if ledger is False:
+        return None
+    from edgeai.ledger import Ledger
+
+    return Ledger.open(None if ledger is True else ledger)

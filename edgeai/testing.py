@@ -1,0 +1,231 @@
+"""For the tests of apps that use edgeai: an engine and a cloud without a model or a network, and a switch
+that forbids the network.
+
+```python
+edge = Edge(engine=FakeEngine("Paris."), cloud=FakeCloud("Lyon."), policy=Policy(...), ledger=False)
+```
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import math
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from edgeai.cloud import CloudEnd, CloudText, Piece
+from edgeai.economics import Price
+from edgeai.engines import EngineInfo, Generation
+from edgeai.engines.generation import Finished
+from edgeai.errors import CloudError, ContextOverflow, EngineError, PrivacyViolation
+from edgeai.types import Released, Request, Token, Usage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["FakeCloud", "FakeEngine", "forbid_network"]
+
+N_EMBD = 16
+
+
+class FakeEngine:
+    """An engine that says a given text, word by word, each word with the given probability.
+
+    ``fails_after`` pieces it raises ``error``; ``delay_s`` is the time a piece takes; ``n_ctx`` bounds the
+    prompt, counted in words. It keeps the requests it was asked in ``requests``.
+    """
+
+    def __init__(
+        self,
+        text: str = "A fake answer.",
+        *,
+        probability: float = 0.9,
+        delay_s: float = 0.0,
+        error: EngineError | None = None,
+        fails_after: int = 0,
+        n_ctx: int = 2048,
+    ) -> None:
+        self._pieces = pieces(text)
+        self._probability, self._delay_s = probability, delay_s
+        self._error, self._fails_after = error, fails_after
+        self._n_ctx = n_ctx
+        self.requests: list[Request] = []
+
+    @property
+    def info(self) -> EngineInfo:
+        """A made-up description."""
+        return EngineInfo(
+            engine="fake",
+            model="fake",
+            parameters=0,
+            n_ctx=self._n_ctx,
+            n_ctx_train=self._n_ctx,
+            n_vocab=0,
+            n_embd=N_EMBD,
+            quantization="none",
+            template_hash="",
+        )
+
+    def stream(self, request: Request) -> Generation:
+        """Say the text, from a thread of its own."""
+        self.requests.append(request)
+        n_prompt = self.count_prompt(request)
+        if n_prompt > self._n_ctx:
+            raise ContextOverflow(
+                f"The prompt has {n_prompt} words, the context {self._n_ctx}",
+                n_prompt=n_prompt,
+                n_ctx=self._n_ctx,
+            )
+        generation = Generation()
+        threading.Thread(target=self._speak, args=(generation, request, n_prompt), daemon=True).start()
+        return generation
+
+    def _speak(self, generation: Generation, request: Request, n_prompt: int) -> None:
+        said = self._pieces[: request.max_tokens]
+        for i, piece in enumerate(said):
+            if self._error is not None and i == self._fails_after:
+                generation.fail(self._error)
+                return
+            time.sleep(self._delay_s)
+            while not (generation.wanted or generation.cancelled):
+                time.sleep(0.001)
+            generation.put(fake_token(piece, self._probability, self._delay_s, i))
+        if self._error is not None and self._fails_after >= len(said):
+            generation.fail(self._error)
+        cut = len(said) < len(self._pieces)
+        generation.finish(Finished(reason="length" if cut else "stop", n_prompt=n_prompt))
+
+    def score(self, prompt: str, continuations: Sequence[str]) -> tuple[float, ...]:
+        """The first continuation that contains the text, or else the first, is the likeliest."""
+        text = "".join(self._pieces).strip()
+        best = next((i for i, c in enumerate(continuations) if text and text in c), 0)
+        return tuple(0.0 if i == best else -3.0 for i in range(len(continuations)))
+
+    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """Unit vectors that depend on the text alone."""
+        import numpy as np
+
+        rows = [np.frombuffer(hashlib.sha256(t.encode()).digest()[:N_EMBD], np.uint8) for t in texts]
+        vectors = np.stack(rows).astype(np.float32) + 1
+        unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
+
+    def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+        """One token a word."""
+        return tuple(range(len(text.split())))
+
+    def count_prompt(self, request: Request) -> int:
+        """The words of all messages."""
+        return sum(len(message.text.split()) for message in request.messages)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class FakeCloud:
+    """A cloud that says a given text, piece by piece, without a network.
+
+    ``fails_after`` pieces it raises ``error``; ``delay_s`` passes before each piece. It keeps what it was
+    sent in ``received``.
+    """
+
+    def __init__(
+        self,
+        text: str = "A fake cloud's answer.",
+        *,
+        delay_s: float = 0.0,
+        error: CloudError | None = None,
+        fails_after: int = 0,
+        price: Price | None = Price(prompt_usd=1.0, completion_usd=2.0),
+    ) -> None:
+        self._pieces = pieces(text)
+        self._delay_s, self._error, self._fails_after = delay_s, error, fails_after
+        self._price = price
+        self.received: list[Released] = []
+
+    model = "fake-cloud"
+    endpoint = "https://cloud.invalid/v1"
+
+    @property
+    def price(self) -> Price | None:
+        """US dollars per million tokens."""
+        return self._price
+
+    def encode(self, released: Released) -> bytes:
+        """The messages as JSON."""
+        return json.dumps([[m.role, m.text] for m in released.messages]).encode()
+
+    async def stream(self, released: Released) -> AsyncIterator[Piece]:
+        """Say the text."""
+        self.received.append(released)
+        for i, piece in enumerate(self._pieces):
+            if self._error is not None and i == self._fails_after:
+                raise self._error
+            await asyncio.sleep(self._delay_s)
+            yield CloudText(piece)
+        if self._error is not None:
+            raise self._error
+        words = sum(len(message.text.split()) for message in released.messages)
+        usage = Usage(prompt_tokens=words, completion_tokens=len(self._pieces))
+        yield CloudEnd(finish_reason="stop", usage=usage)
+
+
+@contextlib.contextmanager
+def forbid_network() -> Iterator[list[str]]:
+    """Within this block every attempt to connect a socket or to look up a name raises PrivacyViolation.
+
+    Gives the list of the attempts, which also holds those whose error was swallowed. Sockets between
+    processes of this machine (AF_UNIX) are left alone, loopback addresses are not.
+    """
+    attempts: list[str] = []
+
+    def refuse(what: str) -> None:
+        attempts.append(what)
+        raise PrivacyViolation(f"A connection was tried while the network is forbidden: {what}")
+
+    class Guarded(socket.socket):
+        def connect(self, address: Any) -> None:  # noqa: ANN401  # as in socket
+            self._guard(address)
+            super().connect(address)
+
+        def connect_ex(self, address: Any) -> int:  # noqa: ANN401
+            self._guard(address)
+            return super().connect_ex(address)
+
+        def sendto(self, *args: Any) -> int:  # noqa: ANN401
+            self._guard(args[-1])
+            return super().sendto(*args)
+
+        def _guard(self, address: object) -> None:
+            if self.family in (socket.AF_INET, socket.AF_INET6):
+                refuse(f"connect {address}")
+
+    def lookup(host: object, *args: object, **kwargs: object) -> Any:  # noqa: ANN401
+        refuse(f"look up {host!r}")
+
+    with mock.patch.object(socket, "socket", Guarded), mock.patch.object(socket, "getaddrinfo", lookup):
+        yield attempts
+
+
+def pieces(text: str) -> list[str]:
+    """The text cut after each space."""
+    return [word for word in text.replace(" ", " \0").split("\0") if word]
+
+
+def fake_token(text: str, probability: float, step_s: float = 0.0, number: int = 0) -> Token:
+    """A token with this probability."""
+    logprob = math.log(probability) if probability > 0 else -100.0
+    return Token(
+        id=number,
+        text=text,
+        logprob=logprob,
+        entropy=-probability * logprob,
+        margin=probability,
+        step_s=step_s,
+    )

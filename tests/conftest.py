@@ -1,0 +1,32 @@
+"""What every test may use: a home of its own, and the default model, pulled once."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeai.models import catalog, store
+from edgeai.paths import cache_dir
+
+_ORDINARY_CACHE = cache_dir()  # before any test moves it
+_SHARED = catalog.resolve(catalog.default_name()).id
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    """The default model's file in the developer's ordinary cache; really pulled the first time."""
+    return store.pull(_SHARED).path
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty EDGEAI_HOME, in which only the default model is linked, if it was pulled before.
+
+    A test that needs it there asks for `model_path` too, which is made first.
+    """
+    home = tmp_path / "edgeai-home"
+    shared = _ORDINARY_CACHE / "models" / _SHARED
+    if shared.is_dir():
+        (home / "cache" / "models").mkdir(parents=True)
+        (home / "cache" / "models" / _SHARED).symlink_to(shared, target_is_directory=True)
+    monkeypatch.setenv("EDGEAI_HOME", str(home))
+    return home
