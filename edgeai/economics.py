@@ -1,13 +1,18 @@
 """What an answer costs."""
 
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 from edgeai.types import Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """US dollars per million tokens; ``cached_usd`` None means that cached prompt tokens cost the full price."""
+    """US dollars per million tokens; without ``cached_usd`` cached prompt tokens cost the full price."""
 
     prompt_usd: float
     completion_usd: float
@@ -21,3 +26,46 @@ class Price:
         cached_usd = self.prompt_usd if self.cached_usd is None else self.cached_usd
         prompt = (usage.prompt_tokens - cached) * self.prompt_usd + cached * cached_usd
         return (prompt + usage.completion_tokens * self.completion_usd) / 1e6
+
+
+@cache
+def price_of(provider: str, model: str) -> Price | None:
+    """The list price of a provider's model, from the data that genai-prices ships; nothing is fetched.
+
+    None when the model is unknown or the extra "prices" is not installed. The rates are those of today for
+    ordinary prompts; some models cost more beyond 200,000 tokens.
+    """
+    try:
+        import genai_prices
+    except ImportError:
+        return None
+    try:
+        found = genai_prices.calc_price(genai_prices.Usage(), model, provider_id=provider)
+    except LookupError:
+        return None
+    prompt, completion = (_rate(found.model_price, key) for key in ("input_mtok", "output_mtok"))
+    if prompt is None or completion is None:
+        return None
+    return Price(
+        prompt_usd=prompt, completion_usd=completion, cached_usd=_rate(found.model_price, "cache_read_mtok")
+    )
+
+
+def _rate(prices: "ModelPrice", key: str) -> float | None:
+    rate = getattr(prices, key, None)
+    rate = getattr(rate, "base", rate)  # of a rate in tiers, the first
+    return None if rate is None else float(rate)
+
+
+IMAGE_TOKENS = 50_000
+
+
+def worst_cost(price: Price, prompt_bytes: int, max_tokens: int, *, images: int = 0) -> float:
+    """An upper bound, in US dollars, of what one request can cost: what a budget must reserve.
+
+    No byte-level tokenizer makes more tokens than the text has UTF-8 bytes, and the encoded body's own
+    syntax outweighs the few tokens that providers add to each message; so ``prompt_bytes`` is the length of
+    the whole body. Only images are dearer than their bytes: 50,000 tokens each covers the providers' tables.
+    """
+    prompt_usd = max(price.prompt_usd, price.cached_usd or 0.0)
+    return ((prompt_bytes + images * IMAGE_TOKENS) * prompt_usd + max_tokens * price.completion_usd) / 1e6

@@ -89,7 +89,6 @@ class Run:
         self._shown: Source | None = None
         self._n_shown = 0
         self._final = False
-        self._judging = True
         self._wanted: Reason | None = None
         self._kept: Reason | None = None
         self._cause: str | None = None
@@ -259,7 +258,7 @@ class Run:
             self._back_to_device()
 
     def _back_to_device(self) -> None:
-        self._speaker, self._judging = "device", False
+        self._speaker = "device"
         if self.device.side is Side.ENDED:
             self._finish_device()
         elif self.device.side is Side.IDLE:
@@ -272,7 +271,7 @@ class Run:
 
     @property
     def _may_judge(self) -> bool:
-        return self._judging and not self._final and self._wanted is None
+        return not self._final and self._wanted is None
 
     @property
     def _racing(self) -> bool:

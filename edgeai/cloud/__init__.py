@@ -6,13 +6,16 @@ gate has not seen.
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgeai.economics import Price
+from edgeai.errors import ConfigError
 from edgeai.types import FinishReason, Released, ToolCall, Usage
 
-__all__ = ["Cloud", "CloudEnd", "CloudText", "Piece"]
+__all__ = ["Cloud", "CloudEnd", "CloudText", "Piece", "open_cloud"]
+
+PROVIDERS = ("openai",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class CloudEnd:
     """The answer is complete. ``usage`` holds None where the provider did not say."""
 
     finish_reason: FinishReason
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     tool_calls: tuple[ToolCall, ...] = ()
 
 
@@ -63,3 +66,20 @@ class Cloud(Protocol):
         at once.
         """
         ...
+
+
+def open_cloud(spec: str) -> Cloud:
+    """The cloud that ``"provider:model"`` names, with the provider's usual address and key variable.
+
+    Connects to nothing. Raises ConfigError for an unknown provider.
+    """
+    provider, _, model = spec.partition(":")
+    if provider not in PROVIDERS or not model:
+        raise ConfigError(
+            f"{spec!r} names no cloud",
+            why=f"Expected provider:model, and the known providers are: {', '.join(PROVIDERS)}",
+            remedy='Give "openai:gpt-4o-mini", for example; or OpenAI(model, base_url=…) for your own server',
+        )
+    from edgeai.cloud.openai import OpenAI
+
+    return OpenAI(model)

@@ -72,10 +72,10 @@ class HttpCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerEvent:
-    """One server-sent event; ``event`` is its type, empty when the server named none."""
+    """One server-sent event; ``event`` is its type, "message" when the server named none."""
 
     data: str
-    event: str = ""
+    event: str = "message"
 
 
 def place(url: str) -> str:

@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Callable
-from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Never
@@ -13,22 +12,12 @@ from edgeai.net.calls import Retry, Timeouts, place
 from edgeai.net.faults import mapped, status_error
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
 
 Progress = Callable[[int, int | None], None]
 
 FILE_TIMEOUTS = Timeouts(connect_s=10, first_token_s=30, between_s=30, total_s=6 * 3600)
 FILE_RETRY = Retry(attempts=4, backoff_s=0.5)
-
-
-@cache
-def tls_context() -> "ssl.SSLContext":
-    """The process's trusted certificates, read once: that takes longer than a request."""
-    import httpx
-
-    return httpx.create_ssl_context()
 
 
 def download(
@@ -185,6 +174,8 @@ def _append(file: FileIO, chunk: bytes, target: Path) -> None:
 
 def _client(timeouts: Timeouts) -> "httpx.Client":
     import httpx
+
+    from edgeai.net.clients import tls_context
 
     limits = httpx.Timeout(timeouts.between_s, connect=timeouts.connect_s, pool=timeouts.connect_s)
     return httpx.Client(verify=tls_context(), timeout=limits, follow_redirects=True, max_redirects=5)
