@@ -94,7 +94,7 @@ class TokenizerData:
     bos_id: int | None
     eos_ids: tuple[int, ...]
     add_bos: bool
-    tokens: Mapping[str, str]
+    tokens: Mapping[str, str]  # bos_token and eos_token, which templates ask for
 
 
 class Source(Protocol):
@@ -108,6 +108,11 @@ class Source(Protocol):
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Reproducible facts about where the weights come from."""
+        ...
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights in all."""
         ...
 
     def matrix(self, role: str, layer: int | None = None) -> Matrix | None:

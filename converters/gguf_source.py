@@ -100,6 +100,11 @@ class GgufSource:
             "tensors": kinds,
         }
 
+    @property
+    def n_parameters(self) -> int:
+        """Weights in all."""
+        return sum(int(tensor.n_elements) for tensor in self._reader.tensors)
+
     def matrix(self, role: str, layer: int | None = None) -> Matrix | None:
         """The matrix of that role, with rows in the order of the plain split-half rotary embedding."""
         whole = self._packed(role, layer) or self._tensor(_NAMES[role].format(layer))

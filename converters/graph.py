@@ -90,15 +90,7 @@ class _Builder:
         return self._model()
 
     def _attention(self, x: str, i: int) -> str:
-        d, add = self._decoder, self._nodes.add
-        name = f"layer.{i}"
-        q_norm, k_norm = self._source.vector("q_norm", i), self._source.vector("k_norm", i)
-        qkv = self._linear(x, ("q", "k", "v"), i, f"{name}.qkv")
-        cos, sin = self._rotary(i)
-        norms = []
-        if q_norm is not None and k_norm is not None:
-            norms = ["", "", "", "", ""]
-            norms += [self._weights.add(f"{name}.{r}_norm", v) for r, v in (("q", q_norm), ("k", k_norm))]
+        d, name = self._decoder, f"layer.{i}"
         attributes: dict[str, float] = {
             "num_heads": d.n_heads,
             "kv_num_heads": d.n_kv_heads,
@@ -109,12 +101,25 @@ class _Builder:
             attributes["scale"] = float(d.attention_scale)
         if d.attention_softcap:
             attributes["softcap"] = float(d.attention_softcap)
-        if norms:
-            attributes["qk_norm_epsilon"] = float(d.norm_eps)
         past = [f"past_key_values.{i}.key", f"past_key_values.{i}.value"]
         present = [f"present.{i}.key", f"present.{i}.value"]
-        inputs = [qkv, "", "", *past, "seqlens_k", "total_sequence_length", cos, sin, *norms]
-        return add("GroupQueryAttention", inputs, f"{name}.attention", attributes, more=present)
+        inputs = [*self._query_key_value(x, i), *past, "seqlens_k", "total_sequence_length", *self._rotary(i)]
+        return self._nodes.add("GroupQueryAttention", inputs, f"{name}.attention", attributes, more=present)
+
+    def _query_key_value(self, x: str, i: int) -> tuple[str, str, str]:
+        """Packed in one, unless query and key have norms of their own (which CPU kernels do not take in)."""
+        name, d = f"layer.{i}", self._decoder
+        if self._source.vector("q_norm", i) is None:
+            return self._linear(x, ("q", "k", "v"), i, f"{name}.qkv"), "", ""
+        query, key, value = (self._linear(x, (role,), i, f"{name}.{role}") for role in ("q", "k", "v"))
+        return self._head_norm(query, "q_norm", i, d.n_heads), self._head_norm(key, "k_norm", i, d.n_kv_heads), value
+
+    def _head_norm(self, x: str, role: str, i: int, n_heads: int) -> str:
+        """The norm of each head."""
+        apart = self._weights.add(f"{role}.heads", np.array([0, 0, n_heads, self._decoder.head_dim], np.int64))
+        joined = self._weights.add("heads.joined", np.array([0, 0, -1], np.int64))
+        heads = self._norm(self._nodes.add("Reshape", [x, apart], f"{x}.heads"), role, i)
+        return self._nodes.add("Reshape", [heads, joined], f"{x}.normed")
 
     def _rotary(self, i: int) -> tuple[str, str]:
         rope = self._decoder.ropes[i]
