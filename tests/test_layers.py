@@ -18,6 +18,7 @@ LAYERS = [
     {"choose", "load", "options", "outcome", "steps"},
     {"run"},
     {"drive", "record"},
+    {"session"},
     {"edge"},
     {"testing", "cli"},
 ]
