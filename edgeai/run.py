@@ -162,6 +162,7 @@ class Run:
         self.device.text.append(token.text)
         if self.device.first_s is None:
             self.device.first_s = self._now
+            self.monitor.first_s = self._now - self._t0
         self._signals = self.monitor.observe(token)
         if self._speaker != "device":
             return
