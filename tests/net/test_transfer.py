@@ -195,6 +195,6 @@ def test_unwritable_target(plain: str, tmp_path: Path) -> None:
 
 def test_import_loads_no_http_library() -> None:
     """Importing the network part costs nothing until it is used."""
-    code = "import sys, edgeai.net; print({'httpx', 'ssl', 'asyncio'} & set(sys.modules))"
+    code = "import sys, edgeai.net; print({'httpx', 'genai_prices'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
