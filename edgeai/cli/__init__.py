@@ -10,7 +10,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from edgeai.cli.exits import exit_code, explain_exits
-from edgeai.errors import EdgeError
+from edgeai.errors import ConfigError, EdgeError
+from edgeai.options import nearest
 
 VERBS = ("ask", "chat", "models", "ledger", "doctor")
 
@@ -22,10 +23,10 @@ class Verbs(TyperGroup):
         """The verbs, in the order of the help."""
         return list(VERBS)
 
-    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | TyperGroup | None:
-        """Import the verb's module, if it is one."""
+    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | TyperGroup:
+        """Import the verb's module. Raises ConfigError for a verb that does not exist."""
         if cmd_name not in VERBS:
-            return None
+            raise ConfigError(f"There is no verb {cmd_name!r}", remedy=nearest(cmd_name, VERBS))
         verb = get_command(import_module(f"{__name__}.{cmd_name}").app)
         assert isinstance(verb, TyperCommand | TyperGroup)
         return verb
@@ -63,7 +64,7 @@ def _options(
 def main(args: Sequence[str] | None = None) -> None:
     """Run one verb and exit; an error of ours becomes one line on stderr and an exit code."""
     try:
-        app(args)
+        app(args, prog_name="edgeai")
     except EdgeError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(exit_code(error))
