@@ -42,7 +42,7 @@ def test_a_mistyped_verb(run: Run) -> None:
     """A verb that does not exist is a usage error that names the nearest one."""
     shown = run("aks", "hello")
     assert shown.code == Exit.USAGE
-    assert shown.err == "error: There is no verb 'aks'. Did you mean 'ask'?.\n"
+    assert shown.err == "error: There is no verb 'aks'. Did you mean 'ask'?\n"
 
 
 def test_a_mistyped_option(run: Run) -> None:
