@@ -248,6 +248,8 @@ class Run:
 
     def _cloud_failed(self, error: CloudError | PolicyError) -> None:
         self.cloud.side, self.cloud.error = Side.FAILED, error
+        if isinstance(error, CloudError) and not error.sent:
+            self.disclosed_bytes = 0
         self._cause = str(error)
         self._kept = _KEPT_BY.get(type(error), Reason.CLOUD_FAILED)
         offline = isinstance(error, CloudUnavailable | CloudTimeout)
