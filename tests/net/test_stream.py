@@ -1,9 +1,10 @@
 import asyncio
 import logging
 import socket
+import sys
 import time
 import tracemalloc
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 import pytest
 
@@ -196,8 +197,8 @@ def test_long_retry_after_fails_at_once() -> None:
     """A wish longer than we may wait is reported, not waited for."""
     began = time.monotonic()
     with pytest.raises(CloudRateLimited) as caught:
-        ask(lambda c, r: c.sendall(answer("429 No", retry_after="3600")))
-    assert caught.value.retry_after_s == 3600
+        ask(lambda c, r: c.sendall(answer("429 No", retry_after="60")), Timeouts(total_s=120))
+    assert caught.value.retry_after_s == 60
     assert time.monotonic() - began < 1
 
 
@@ -207,6 +208,19 @@ def test_nobody_listens() -> None:
         port = listener.getsockname()[1]
     with pytest.raises(CloudUnavailable, match="Cannot connect"):
         asyncio.run(collect(f"http://127.0.0.1:{port}/"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fills a queue that other systems size otherwise")
+def test_connection_that_is_not_accepted() -> None:
+    """A server too busy to accept is a CloudTimeout that names the limit of connecting."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        address = listener.getsockname()
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0)
+            waiting.connect_ex(address)
+        with pytest.raises(CloudTimeout, match="connect_s"):
+            asyncio.run(collect(f"http://127.0.0.1:{address[1]}/", Timeouts(connect_s=0.2)))
 
 
 def test_connection_is_used_again() -> None:
