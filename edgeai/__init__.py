@@ -13,13 +13,10 @@ for _switch in _SWITCHES:
 from typing import TYPE_CHECKING
 
 from edgeai.drive import (
-    AsyncStream,
     Stream,
 )
 from edgeai.economics import Price
 from edgeai.edge import (
-    AsyncChat,
-    AsyncEdge,
     Chat,
     Edge,
 )
@@ -81,7 +78,16 @@ from edgeai.types import (
 )
 
 if TYPE_CHECKING:
+    from edgeai.async_edge import AsyncChat, AsyncEdge, AsyncStream
     from edgeai.cloud.openai import OpenAI
+
+# Loaded on first use: asyncio and the network's libraries are not light.
+_LAZY = {
+    "AsyncChat": "edgeai.async_edge",
+    "AsyncEdge": "edgeai.async_edge",
+    "AsyncStream": "edgeai.async_edge",
+    "OpenAI": "edgeai.cloud.openai",
+}
 
 __all__ = [
     "Answer",
@@ -148,9 +154,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load the clouds on first use, because they bring the network's libraries along."""
-    if name == "OpenAI":
-        from edgeai.cloud.openai import OpenAI
+    if name not in _LAZY:
+        raise AttributeError(f"module 'edgeai' has no attribute {name!r}")
+    from importlib import import_module
 
-        return OpenAI
-    raise AttributeError(f"module 'edgeai' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

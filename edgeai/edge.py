@@ -2,19 +2,17 @@
 
 `Edge` is a model on this machine, a policy and, if the app gives one, a cloud. Every verb makes a `Request`,
 walks it through a `Run` (the decisions) in a `Call` (the moving parts), and gives a stream of events or the
-answer at its end. `AsyncEdge` is the same with ``await``.
+answer at its end. `AsyncEdge` (`edgeai.async_edge`) is the same with ``await``.
 """
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from edgeai.cloud import Cloud, open_cloud
-from edgeai.drive import AsyncStream, Stream
+from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
-from edgeai.errors import ConfigError
 from edgeai.load import EngineName, open_engine
 from edgeai.options import read_messages
 from edgeai.policy import Policy
@@ -131,104 +129,6 @@ class Edge:
         self.close()
 
 
-class AsyncEdge:
-    """As `Edge`, with ``await``. ``async with`` loads the model without blocking the loop."""
-
-    def __init__(
-        self,
-        model: str | Path = DEFAULT_MODEL,
-        *,
-        engine: EngineName | Engine = "auto",
-        n_ctx: int | None = None,
-        cloud: str | Cloud | None = None,
-        policy: Policy = Policy(),
-        ledger: bool | Path = True,
-        allow_large: bool = False,
-    ) -> None:
-        self._open = lambda: Edge(
-            model,
-            engine=engine,
-            n_ctx=n_ctx,
-            cloud=cloud,
-            policy=policy,
-            ledger=ledger,
-            allow_large=allow_large,
-        )
-        self._edge: Edge | None = None
-
-    async def __aenter__(self) -> Self:
-        self._edge = await asyncio.to_thread(self._open)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """End all queries and free the model's memory."""
-        if self._edge is not None:
-            await asyncio.to_thread(self._edge.close)
-
-    @property
-    def _session(self) -> Session:
-        if self._edge is None:
-            raise ConfigError(
-                "The AsyncEdge is not open", remedy="Use it as `async with AsyncEdge(…) as edge:`"
-            )
-        return self._edge._session
-
-    async def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
-        """As `Edge.ask`."""
-        return await self.stream(prompt, **options).answer()
-
-    def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
-        """As `Edge.stream`, for ``async for``."""
-        return AsyncStream(self._session.question(prompt, options))
-
-    def chat(self, system: str | None = None) -> "AsyncChat":
-        """As `Edge.chat`."""
-        return AsyncChat(self, Turns(system))
-
-    async def choose(
-        self,
-        prompt: Prompt,
-        choices: Sequence[str],
-        *,
-        examples: Sequence[tuple[str, str]] = (),
-        **options: Unpack[CommonOptions],
-    ) -> Choice:
-        """As `Edge.choose`."""
-        call, classifier = self._session.classification(prompt, choices, examples, options)
-        answer = await AsyncStream(call).answer()
-        return Choice(label=answer.text, probabilities=classifier.probabilities, answer=answer)
-
-    @overload
-    async def extract(
-        self, prompt: Prompt, schema: type[M], **options: Unpack[CommonOptions]
-    ) -> Extraction[M]: ...
-    @overload
-    async def extract(
-        self, prompt: Prompt, schema: JsonSchema, **options: Unpack[CommonOptions]
-    ) -> Extraction[Any]: ...
-    async def extract(
-        self, prompt: Prompt, schema: type[M] | JsonSchema, **options: Unpack[CommonOptions]
-    ) -> Extraction[M] | Extraction[Any]:
-        """As `Edge.extract`."""
-        call, read = self._session.extraction(prompt, schema, options)
-        answer = await AsyncStream(call).answer()
-        return Extraction(value=read(answer), answer=answer)
-
-    async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
-        """As `Edge.embed`."""
-        return await asyncio.to_thread(self._session.embed, texts)
-
-    @property
-    def info(self) -> EngineInfo:
-        """What the loaded model is."""
-        return self._session.engine.info
-
-
 class Turns:
     """The messages of a conversation. A turn is added when its answer is complete, or was stopped."""
 
@@ -264,25 +164,3 @@ class Chat:
         asked = self._turns.ask(prompt)
         call = self._edge._session.question(asked, options)
         return Stream(call, on_done=lambda answer: self._turns.add(asked, answer))
-
-
-class AsyncChat:
-    """As `Chat`, with ``await``."""
-
-    def __init__(self, edge: AsyncEdge, turns: Turns) -> None:
-        self._edge, self._turns = edge, turns
-
-    @property
-    def messages(self) -> list[Message]:
-        """The turns so far, the system message first."""
-        return self._turns.messages
-
-    async def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
-        """The answer to the next turn."""
-        return await self.stream(prompt, **options).answer()
-
-    def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
-        """As `Chat.stream`, for ``async for``."""
-        asked = self._turns.ask(prompt)
-        call = self._edge._session.question(asked, options)
-        return AsyncStream(call, on_done=lambda answer: self._turns.add(asked, answer))

@@ -89,13 +89,16 @@ def read_label(text: str, choices: Sequence[str]) -> str | None:
     Case, white space and surrounding quotes, brackets and punctuation do not matter, as far as the choices
     differ without them.
     """
-    for simple in (str, str.strip, _bare):
+    for simple in (str, _folded, _bare):
         hits = [choice for choice in choices if simple(choice) == simple(text)]
         if len(hits) == 1:
             return hits[0]
     return None
 
 
+def _folded(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
 def _bare(text: str) -> str:
-    inner = re.sub(r"^[\W_]+|[\W_]+$", "", text)
-    return " ".join((inner or text).split()).casefold()
+    return _folded(re.sub(r"^[\W_]+|[\W_]+$", "", text) or text)

@@ -55,7 +55,11 @@ class EdgeError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return " ".join(f"{part.rstrip('.')}." for part in (self.what, self.why, self.remedy) if part)
+        return " ".join(_sentence(part) for part in (self.what, self.why, self.remedy) if part)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(("?", "!")) else f"{text.rstrip('.')}."
 
 
 class ConfigError(EdgeError, ValueError):
@@ -150,7 +154,9 @@ class Cancelled(EngineError):
 
 
 class CloudError(EdgeError):
-    """The cloud could not answer."""
+    """The cloud could not answer. ``sent``: bytes of the query may have left the device."""
+
+    sent: bool = True
 
 
 class CloudAuth(CloudError, PermissionError):

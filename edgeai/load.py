@@ -1,7 +1,6 @@
 """From a model's name to a loaded engine."""
 
 import importlib
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -36,8 +35,3 @@ def open_engine(model: str | Path, engine: EngineName, *, n_ctx: int | None, all
         found.path, plan(n_ctx=n_ctx, n_ctx_train=found.manifest.context), name=found.id
     )
     return opened
-
-
-def version() -> str:
-    """The version of this package."""
-    return metadata.version("edgeai")

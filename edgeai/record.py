@@ -77,11 +77,11 @@ class QueryRecord:
 
     def _learn(self, run: Run, answer: Answer) -> None:
         finished = run.finished
-        if finished is not None and finished.reason in ("stop", "length"):
+        if finished is not None and not self.request.choices:
             self.device_times.observe(
                 n_in=finished.n_prompt - finished.n_cached,
                 n_out=run.monitor.n_tokens,
-                prefill_s=run.monitor.first_s,
+                prefill_s=finished.prefill_s,
                 decode_s=run.monitor.decode_s,
             )
         if answer.source == "cloud" and run.cloud_s is not None and answer.finish_reason != "cancelled":

@@ -162,6 +162,7 @@ class Run:
         self.device.text.append(token.text)
         if self.device.first_s is None:
             self.device.first_s = self._now
+            self.monitor.first_s = self._now - self._t0
         self._signals = self.monitor.observe(token)
         if self._speaker != "device":
             return
@@ -247,6 +248,8 @@ class Run:
 
     def _cloud_failed(self, error: CloudError | PolicyError) -> None:
         self.cloud.side, self.cloud.error = Side.FAILED, error
+        if isinstance(error, CloudError) and not error.sent:
+            self.disclosed_bytes = 0
         self._cause = str(error)
         self._kept = _KEPT_BY.get(type(error), Reason.CLOUD_FAILED)
         offline = isinstance(error, CloudUnavailable | CloudTimeout)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from edgeai.call import Call
 from edgeai.choose import Classifier, with_choices
 from edgeai.cloud import Cloud
-from edgeai.drive import Call
 from edgeai.egress import read_label, release
 from edgeai.engines import Engine, Generation
 from edgeai.engines.tools import parse_tool_calls

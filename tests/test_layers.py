@@ -17,8 +17,11 @@ LAYERS = [
     {"devices", "policy", "converters", "device_profiles"},
     {"choose", "load", "options", "outcome", "steps"},
     {"run"},
-    {"drive", "record"},
+    {"call", "record"},
+    {"drive"},
+    {"session"},
     {"edge"},
+    {"async_edge"},
     {"testing", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -5,6 +5,7 @@ load and then answer nonsense.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ FILE_TYPES = {
     26: "iq3_s", 27: "iq3_m", 28: "iq2_s", 29: "iq2_m", 30: "iq4_xs", 31: "iq1_m", 32: "bf16",
     36: "tq1_0", 37: "tq2_0", 38: "mxfp4",
 }  # fmt: skip
+_LAYER = re.compile(r"blk\.(?P<number>0|[1-9][0-9]{0,3})\.(?P<part>.+)")
+PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
 U32, I32, F32, BOOL = 4, 5, 6, 7
 MAX_LAYERS = 512
 MAX_EXPERTS = 512
@@ -86,6 +89,7 @@ class _Checks:
                 f"{self._file} has the architecture {self._arch[:40]!r}",
                 why=f"Supported are {', '.join(sorted(ARCHITECTURES))}",
             )
+        self._int("general.file_type", 0, most=1 << 16)
         if self._int("split.count", 0, most=1 << 16, kinds=(2, 4)) > 1:
             raise ModelUnsupported(
                 f"{self._file} is one part of a split model", remedy="Merge its parts first"
@@ -97,18 +101,18 @@ class _Checks:
         if model not in TOKENIZERS:
             raise ModelUnsupported(f"{self._file} has the tokenizer {str(model)[:40]!r}")
         tokens = self._strings("tokenizer.ggml.tokens")
-        if not tokens or len(set(tokens)) != len(tokens):
+        if not tokens or _distinct(tokens) != len(tokens):
             self._wrong("tokenizer.ggml.tokens is empty or has a token twice")
         if model == "gpt2":
             self._typed_array("tokenizer.ggml.merges", (STRING,))
         elif not _spells_all_bytes(set(tokens)):
             self._wrong("tokenizer.ggml.tokens does not have all 256 bytes")
-        self._parallel("tokenizer.ggml.scores", len(tokens), (F32,))
+        self._parallel("tokenizer.ggml.scores", len(tokens), (F32, I32))
         types = self._parallel("tokenizer.ggml.token_type", len(tokens), (I32,))
         if types and not {1, 2, 3, 4, 5, 6} >= set(types):
             self._wrong("tokenizer.ggml.token_type has a type other than 1 to 6")
         for key, entry in self._values.items():
-            if key.startswith("tokenizer.ggml.") and key.endswith("token_id"):
+            if key in ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"):
                 self._int(key, 0, most=len(tokens) - 1)
             elif key.startswith("tokenizer.ggml.") and key.startswith("add_", 15) and entry.kind != BOOL:
                 self._wrong(f"{key} is not a truth value")
@@ -132,6 +136,8 @@ class _Checks:
         head_dim = n_embd // heads[0]
         if not head_dim and key_length not in self._values:
             self._wrong("there are more attention heads than values")
+        head_dim_k = self._arch_int("attention.key_length", head_dim, least=1, most=MAX_WIDTH)
+        self._arch_int("rope.dimension_count", head_dim_k, least=1, most=head_dim_k)
         return Shape(
             architecture=self._arch,
             context_length=self._arch_int("context_length", least=1, most=MAX_CONTEXT),
@@ -139,7 +145,7 @@ class _Checks:
             n_layer=n_layer,
             n_head=max(heads),
             n_head_kv=max(heads_kv),
-            head_dim_k=self._arch_int("attention.key_length", head_dim, least=1, most=MAX_WIDTH),
+            head_dim_k=head_dim_k,
             head_dim_v=self._arch_int("attention.value_length", head_dim, least=1, most=MAX_WIDTH),
             n_vocab=n_vocab,
         )
@@ -151,9 +157,11 @@ class _Checks:
                 continue
             if entry.kind == F32 and not (isinstance(entry.value, float) and 0 <= entry.value < math.inf):
                 self._wrong(f"{key} is {entry.value}")
-        self._positive("attention.layer_norm_rms_epsilon")
-        self._positive("attention.layer_norm_epsilon")
-        self._positive("rope.freq_base")
+        epsilons = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
+        if not any(self._key(name) in self._values for name in epsilons):
+            self._wrong(f"{self._key(epsilons[0])} is missing")
+        for name in (*epsilons, "rope.freq_base"):
+            self._positive(name)
         scaling = self._text(self._key("rope.scaling.type")) or "linear"
         if scaling not in ROPE_SCALINGS:
             self._wrong(f"the rope scaling {scaling[:40]!r} is unknown")
@@ -171,26 +179,26 @@ class _Checks:
 
     def tensors(self, shape: Shape, tensors: tuple[TensorInfo, ...]) -> None:
         """Each layer is there, no other is, and the tensors we know have the shape the numbers say."""
-        by_name = {tensor.name: tensor for tensor in tensors}
-        if "token_embd.weight" not in by_name:
+        if not any(tensor.name == "token_embd.weight" for tensor in tensors):
             self._wrong("the tensor token_embd.weight is missing")
         layers = set()
+        expected = self._expected_shapes(shape)
         for tensor in tensors:
             if len(tensor.shape) == 1 and tensor.type != "F32":
                 self._wrong(f"tensor {tensor.name} is one row of type {tensor.type}, not F32")
-            if tensor.name.startswith("blk."):
-                number = tensor.name.split(".")[1]
-                if not number.isascii() or not number.isdigit() or str(int(number)) != number:
-                    self._wrong(f"tensor {tensor.name[:60]!r} has no layer number")
-                layers.add(int(number))
-            self._fits(tensor, shape)
+            layer = _LAYER.fullmatch(tensor.name)
+            if layer:
+                layers.add(int(layer["number"]))
+            elif tensor.name.startswith("blk."):
+                self._wrong(f"tensor {tensor.name!r} has no layer number")
+            part = layer["part"] if layer else tensor.name
+            if tensor.shape != expected.get(part, tensor.shape):
+                self._wrong(f"tensor {tensor.name} has the shape {tensor.shape}, not {expected[part]}")
         if layers != set(range(shape.n_layer)):
             self._wrong(f"tensors of {len(layers)} layers are there, block_count says {shape.n_layer}")
 
-    def _fits(self, tensor: TensorInfo, shape: Shape) -> None:
-        part = tensor.name.split(".", 2)[2] if tensor.name.startswith("blk.") else tensor.name
-        uniform = not isinstance(self._values[self._key("attention.head_count")].value, Array)
-        q, kv = shape.n_head * shape.head_dim_k, shape.n_head_kv
+    def _expected_shapes(self, shape: Shape) -> dict[str, tuple[int, ...]]:
+        """Shapes by the tensor's name without its layer; of the matrices only if all layers are alike."""
         expected = {
             "token_embd.weight": (shape.n_embd, shape.n_vocab),
             "output.weight": (shape.n_embd, shape.n_vocab),
@@ -198,17 +206,18 @@ class _Checks:
             "attn_norm.weight": (shape.n_embd,),
             "ffn_norm.weight": (shape.n_embd,),
         }
-        if uniform and not isinstance(
-            self._values.get(self._key("attention.head_count_kv"), Value(U32, 0)).value, Array
-        ):
-            expected |= {
-                "attn_q.weight": (shape.n_embd, q),
-                "attn_k.weight": (shape.n_embd, kv * shape.head_dim_k),
-                "attn_v.weight": (shape.n_embd, kv * shape.head_dim_v),
-                "attn_output.weight": (shape.n_head * shape.head_dim_v, shape.n_embd),
-            }
-        if part in expected and tensor.shape != expected[part]:
-            self._wrong(f"tensor {tensor.name} has the shape {tensor.shape}, not {expected[part]}")
+        entries = (self._values.get(self._key(name)) for name in PER_LAYER)
+        if any(entry and isinstance(entry.value, Array) for entry in entries):
+            return expected
+        n_ff = self._arch_int("feed_forward_length", 0, most=MAX_WIDTH)
+        return expected | {
+            "attn_q.weight": (shape.n_embd, shape.n_head * shape.head_dim_k),
+            "attn_k.weight": (shape.n_embd, shape.n_head_kv * shape.head_dim_k),
+            "attn_v.weight": (shape.n_embd, shape.n_head_kv * shape.head_dim_v),
+            "attn_output.weight": (shape.n_head * shape.head_dim_v, shape.n_embd),
+            "ffn_gate.weight": (shape.n_embd, n_ff),
+            "ffn_down.weight": (n_ff, shape.n_embd),
+        }
 
     def _wrong(self, what: str) -> NoReturn:
         raise ModelCorrupt(
@@ -280,6 +289,12 @@ class _Checks:
         if array.length != length:
             self._wrong(f"{key} has {array.length} values for {length} tokens")
         return array.values or ()
+
+
+def _distinct(tokens: tuple[bytes, ...]) -> int:
+    """How many tokens llama.cpp sees, which cuts them at a zero byte and gives empty ones a name."""
+    seen = (token.partition(b"\0")[0] or b"[EMPTY_%d]" % index for index, token in enumerate(tokens))
+    return len(set(seen))
 
 
 def _spells_all_bytes(tokens: set[bytes]) -> bool:

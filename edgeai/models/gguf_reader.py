@@ -15,6 +15,7 @@ __all__ = ["STRING", "Array", "Reader", "Scalar", "TensorInfo", "Value"]
 MAX_HEADER_BYTES = 64 << 20
 MAX_TENSORS = 1 << 14
 MAX_KEYS = 1 << 12
+MAX_STRINGS = 1 << 21  # of one array
 MAX_NAME = 63  # bytes; ggml's limit of 64 counts the closing zero
 MAX_DIMENSIONS = 4
 MAX_ELEMENTS = 1 << 40
@@ -92,8 +93,8 @@ class Reader:
         for _ in range(self._n_keys):
             start = self._at
             key = self._string("a key")
-            if not key or key in found:
-                raise self.corrupt(f"key {key!r} is {'there twice' if key else 'empty'}", start)
+            if not key or key in found or "\0" in key:
+                raise self.corrupt(f"key {key!r} is empty, not a name, or there twice", start)
             kind = self._int("I", f"the type of {key}")
             found[key] = Value(kind, self._array(key) if kind == ARRAY else self._scalar(kind, key))
         return found
@@ -135,7 +136,7 @@ class Reader:
         at = self._at
         name = self._string("a tensor's name", longest=MAX_NAME)
         n_dims = self._int("I", f"the dimensions of {name}")
-        if not 1 <= n_dims <= MAX_DIMENSIONS:
+        if not 1 <= n_dims <= MAX_DIMENSIONS or "\0" in name:
             raise self.corrupt(f"tensor {name!r} has {n_dims} dimensions", at)
         shape = tuple(self._int("Q", f"the shape of {name}") for _ in range(n_dims))
         type_id = self._int("I", f"the type of {name}")
@@ -158,7 +159,8 @@ class Reader:
         if kind != STRING and kind not in SCALARS:
             raise self.corrupt(f"{key} is an array of the unknown type {kind}")
         width = 8 if kind == STRING else struct.calcsize("<" + SCALARS[kind])
-        length = self._count(f"elements of {key}", MAX_HEADER_BYTES, smallest=width)
+        most = MAX_STRINGS if kind == STRING else MAX_HEADER_BYTES
+        length = self._count(f"elements of {key}", most, smallest=width)
         keep = key in NEEDED_ARRAYS or length <= KEPT_ARRAY
         if kind == STRING:
             return Array(kind, length, self._strings(key, length, keep=keep))

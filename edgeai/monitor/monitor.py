@@ -26,7 +26,7 @@ class Monitor:
         self._max_tokens = max_tokens
         self.score_name = LABEL if labels else MIN_TOKEN
         self.n_prompt = 0
-        self.first_s = 0.0
+        self.first_s = 0.0  # from the call to the first token: queue and prefill, set by the run
         self.decode_s = 0.0
 
     @property
@@ -38,8 +38,6 @@ class Monitor:
         """Take the next token into account."""
         if self.n_tokens:
             self.decode_s += token.step_s
-        else:
-            self.first_s = token.step_s
         self._features.observe(token)
         return self.signals()
 

@@ -44,24 +44,13 @@ _by_pid: dict[int, _Background] = {}
 
 def _start() -> "asyncio.AbstractEventLoop":
     import asyncio
-    import atexit
     from concurrent.futures import Future
 
     started: Future[asyncio.AbstractEventLoop] = Future()
-    stopped = asyncio.Event()
-    owner = os.getpid()
 
     async def main() -> None:
         started.set_result(asyncio.get_running_loop())
-        await stopped.wait()
+        await asyncio.Event().wait()  # for as long as the process lives
 
-    def stop() -> None:
-        """End the connections in order. A fork inherits this call, but neither the thread nor the sockets."""
-        if os.getpid() == owner:
-            started.result().call_soon_threadsafe(stopped.set)
-            thread.join(2)
-
-    thread = threading.Thread(target=lambda: asyncio.run(main()), name="edgeai-net", daemon=True)
-    thread.start()
-    atexit.register(stop)
+    threading.Thread(target=lambda: asyncio.run(main()), name="edgeai-net", daemon=True).start()
     return started.result()

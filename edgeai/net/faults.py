@@ -22,8 +22,9 @@ MAX_QUOTE = 300  # characters of a foreign message that we repeat
 
 def quote(text: str, secrets: tuple[str, ...] = ()) -> str:
     """A foreign message for one of ours: without secrets and control characters, on one line, bounded."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "[key]")
+    for secret in secrets:
+        if len(secret) > 3:  # a shorter one is a placeholder, and part of many words
+            text = text.replace(secret, "[key]")
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= MAX_QUOTE else text[: MAX_QUOTE - 1] + "…"
 

@@ -7,6 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import httpx
 import pytest
 
 from edgeai.errors import DiskFull, DownloadFailed
@@ -15,6 +16,7 @@ from tests.servers import answer, header, scripted
 
 DATA = bytes(range(256)) * 800
 QUICK = Timeouts(connect_s=2, first_token_s=2, between_s=0.3, total_s=5)
+PLAIN = "http://example.invalid/f"
 SOON = Retry(attempts=3, backoff_s=0.01)
 
 
@@ -154,6 +156,22 @@ def test_refusals(reply: bytes, told: str, tries: int, tmp_path: Path) -> None:
     assert len(server.requests) == tries
 
 
+def test_redirect_to_plain_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An https address that leads to http gives no file: anyone on the way could have changed it."""
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        plain = request.url.scheme == "http"
+        return (
+            httpx.Response(200, content=b"x") if plain else httpx.Response(302, headers={"location": PLAIN})
+        )
+
+    client = httpx.Client(transport=httpx.MockTransport(serve), follow_redirects=True)
+    monkeypatch.setattr("edgeai.net.transfer._client", lambda timeouts: client)
+    with pytest.raises(DownloadFailed, match="without encryption"):
+        download("https://example.invalid/f", tmp_path / "f")
+    assert not (tmp_path / "f").exists()
+
+
 def test_silence_ends_in_time(tmp_path: Path) -> None:
     """A server that stops sending is given up after between_s, tries included."""
 
@@ -195,6 +213,6 @@ def test_unwritable_target(plain: str, tmp_path: Path) -> None:
 
 def test_import_loads_no_http_library() -> None:
     """Importing the network part costs nothing until it is used."""
-    code = "import sys, edgeai.net; print({'httpx', 'ssl', 'asyncio'} & set(sys.modules))"
+    code = "import sys, edgeai.net; print({'httpx', 'genai_prices'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

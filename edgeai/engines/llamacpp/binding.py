@@ -10,9 +10,9 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from edgeai.errors import EngineError, EngineLoadFailed, MissingExtra, ModelUnsupported, OutOfMemory
 
@@ -27,7 +27,16 @@ except (OSError, RuntimeError) as error:  # its shared library is missing or doe
         remedy="Reinstall it: pip install --force-reinstall llama-cpp-python",
     ) from error
 
-__all__ = ["ABORT_FUNCTION", "complaints", "native", "refusal", "speak", "start"]
+__all__ = [
+    "ABORT_FUNCTION",
+    "complaints",
+    "embedding_address",
+    "logits_address",
+    "native",
+    "refusal",
+    "speak",
+    "start",
+]
 
 _logger = logging.getLogger("edgeai.llamacpp")
 _LEVELS: Final = {1: logging.INFO, 2: logging.WARNING, 3: logging.ERROR, 4: logging.DEBUG}
@@ -101,6 +110,16 @@ def complaints() -> Iterator[list[str]]:
     finally:
         _state.heard = None
 
+
+def _row_function(name: str) -> Callable[[int | None, int], int | None]:
+    """A getter ``(context, row) -> address``: our own view of it, as the shared one makes slow pointers."""
+    function = native._lib[name]
+    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.c_void_p
+    return cast("Callable[[int | None, int], int | None]", function)
+
+
+logits_address: Final = _row_function("llama_get_logits_ith")
+embedding_address: Final = _row_function("llama_get_embeddings_ith")
 
 _MEMORY_WORDS: Final = (
     "failed to allocate",

@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgeai.engines.llamacpp.binding import ABORT_FUNCTION, complaints, native, refusal
+from edgeai.engines.llamacpp.binding import (
+    ABORT_FUNCTION,
+    complaints,
+    embedding_address,
+    logits_address,
+    native,
+    refusal,
+)
 from edgeai.engines.llamacpp.model import Model
+from edgeai.errors import EngineError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +37,7 @@ class Context:
     """
 
     def __init__(self, model: Model, *, n_ctx: int, n_seq: int, n_threads: int) -> None:
-        self._model = model
+        self._n_vocab, self._n_embd = model.n_vocab, model.n_embd
         self._flag = ctypes.create_string_buffer(b"\x00\x00", 2)
         self._handle: int | None = _open(model, n_ctx, n_seq, n_threads)
         self._memory = native.llama_get_memory(self._handle)
@@ -87,15 +95,15 @@ class Context:
 
     def logits(self, row: int) -> "NDArray[np.float32]":
         """llama.cpp's own buffer with the raw logits of ``row``, valid until the next decode."""
-        pointer = native.llama_get_logits_ith(self._handle, row)
-        return self._view(ctypes.addressof(pointer.contents), self._model.n_vocab)
+        return self._view(logits_address(self._handle, row), self._n_vocab)
 
     def embedding(self, row: int) -> "NDArray[np.float32]":
         """The last layer's hidden state of ``row``; needs `set_embeddings` before the decode."""
-        pointer = native.llama_get_embeddings_ith(self._handle, row)
-        return self._view(ctypes.addressof(pointer.contents), self._model.n_embd)
+        return self._view(embedding_address(self._handle, row), self._n_embd)
 
-    def _view(self, address: int, size: int) -> "NDArray[np.float32]":
+    def _view(self, address: int | None, size: int) -> "NDArray[np.float32]":
+        if address is None:
+            raise EngineError("llama.cpp gave no output for a token", remedy="Open the model again")
         view = self._views.get(address)
         if view is None or view.size != size:
             if len(self._views) > 4 * MAX_OUTPUTS:  # the buffer has moved

@@ -27,6 +27,7 @@ class Model:
         if not path.is_file():
             raise ModelNotFound(f"There is no model file at {path}", remedy="Pull or import the model first")
         self._lock = threading.Lock()
+        self._pieces: dict[int, bytes] = {}
         self.handle: int | None = _load(path)
         self.vocab: int | None = native.llama_model_get_vocab(self.handle)
         self.n_vocab: int = native.llama_vocab_n_tokens(self.vocab)
@@ -75,7 +76,10 @@ class Model:
 
     def piece(self, token: int) -> bytes:
         """The bytes that ``token`` stands for, empty for control tokens; not after `free`."""
-        return self._bytes(token, special=False)
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._bytes(token, special=False)
+        return piece
 
     def name_of(self, token: int) -> str:
         """A special token as text, empty when there is none."""

@@ -1,0 +1,237 @@
+"""The product for asyncio: as `edgeai.edge`, with ``await``. Loaded on first use, as asyncio is not light."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+
+from edgeai.call import Call
+from edgeai.cloud import Cloud
+from edgeai.edge import DEFAULT_MODEL, Edge, Turns
+from edgeai.engines import Engine, EngineInfo
+from edgeai.errors import ConfigError
+from edgeai.load import EngineName
+from edgeai.policy import Policy
+from edgeai.session import Session
+from edgeai.types import (
+    Answer,
+    CallOptions,
+    Choice,
+    CommonOptions,
+    Done,
+    Event,
+    Extraction,
+    JsonSchema,
+    Message,
+    Prompt,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+M = TypeVar("M")
+
+
+class AsyncStream:
+    """As `Stream`, for ``async for``."""
+
+    def __init__(self, call: Call, on_done: Callable[[Answer], None] = lambda answer: None) -> None:
+        self._call, self._on_done = call, on_done
+        self._woken = asyncio.Event()
+        self._begun = False
+        self._events: deque[Event] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            if not self._begun:
+                await self._begin()
+            while not self._events:
+                if failure := self._call.take_failure():
+                    raise failure
+                if self._call.done:
+                    raise StopAsyncIteration
+                await self._wait(self._call.wait_s())
+                self._woken.clear()
+                self._events.extend(self._call.step())
+        except BaseException:
+            self._call.close()
+            raise
+        event = self._events.popleft()
+        if isinstance(event, Done):
+            self._on_done(event.answer)
+        return event
+
+    async def _begin(self) -> None:
+        self._begun = True
+        loop, woken = asyncio.get_running_loop(), self._woken  # no reference to self: it must stay droppable
+
+        def wake() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(woken.set)
+
+        # Opening tokenizes the prompt: milliseconds that other tasks should not wait for.
+        begun = asyncio.ensure_future(asyncio.to_thread(self._call.begin, wake))
+        try:
+            self._events.extend(await asyncio.shield(begun))
+        except asyncio.CancelledError:
+            await asyncio.wait([begun])  # closing while the other thread still opens would leak a side
+            raise
+
+    async def _wait(self, wait_s: float | None) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._woken.wait()
+
+    async def answer(self) -> Answer:
+        """Run to the end and return the answer."""
+        async for event in self:
+            if isinstance(event, Done):
+                return event.answer
+        raise RuntimeError("the stream was closed before its end")
+
+    def cancel(self) -> None:
+        """End the query, from any thread or task."""
+        self._call.stop()
+
+    async def aclose(self) -> None:
+        """End the query; no further events."""
+        self._events.clear()
+        self._call.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        self._call.close()
+
+
+class AsyncEdge:
+    """As `Edge`, with ``await``. ``async with`` loads the model without blocking the loop."""
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        engine: EngineName | Engine = "auto",
+        n_ctx: int | None = None,
+        cloud: str | Cloud | None = None,
+        policy: Policy = Policy(),
+        ledger: bool | Path = True,
+        allow_large: bool = False,
+    ) -> None:
+        self._open = lambda: Edge(
+            model,
+            engine=engine,
+            n_ctx=n_ctx,
+            cloud=cloud,
+            policy=policy,
+            ledger=ledger,
+            allow_large=allow_large,
+        )
+        self._edge: Edge | None = None
+
+    async def __aenter__(self) -> Self:
+        self._edge = await asyncio.to_thread(self._open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End all queries and free the model's memory."""
+        if self._edge is not None:
+            await asyncio.to_thread(self._edge.close)
+
+    @property
+    def _session(self) -> Session:
+        if self._edge is None:
+            raise ConfigError(
+                "The AsyncEdge is not open", remedy="Use it as `async with AsyncEdge(…) as edge:`"
+            )
+        return self._edge._session
+
+    async def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
+        """As `Edge.ask`."""
+        return await self.stream(prompt, **options).answer()
+
+    def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
+        """As `Edge.stream`, for ``async for``."""
+        return AsyncStream(self._session.question(prompt, options))
+
+    def chat(self, system: str | None = None) -> "AsyncChat":
+        """As `Edge.chat`."""
+        return AsyncChat(self, Turns(system))
+
+    async def choose(
+        self,
+        prompt: Prompt,
+        choices: Sequence[str],
+        *,
+        examples: Sequence[tuple[str, str]] = (),
+        **options: Unpack[CommonOptions],
+    ) -> Choice:
+        """As `Edge.choose`."""
+        call, classifier = self._session.classification(prompt, choices, examples, options)
+        answer = await AsyncStream(call).answer()
+        return Choice(label=answer.text, probabilities=classifier.probabilities, answer=answer)
+
+    @overload
+    async def extract(
+        self, prompt: Prompt, schema: type[M], **options: Unpack[CommonOptions]
+    ) -> Extraction[M]: ...
+    @overload
+    async def extract(
+        self, prompt: Prompt, schema: JsonSchema, **options: Unpack[CommonOptions]
+    ) -> Extraction[Any]: ...
+    async def extract(
+        self, prompt: Prompt, schema: type[M] | JsonSchema, **options: Unpack[CommonOptions]
+    ) -> Extraction[M] | Extraction[Any]:
+        """As `Edge.extract`."""
+        call, read = self._session.extraction(prompt, schema, options)
+        answer = await AsyncStream(call).answer()
+        return Extraction(value=read(answer), answer=answer)
+
+    async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """As `Edge.embed`."""
+        return await asyncio.to_thread(self._session.embed, texts)
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the loaded model is."""
+        return self._session.engine.info
+
+
+class AsyncChat:
+    """As `Chat`, with ``await``."""
+
+    def __init__(self, edge: AsyncEdge, turns: Turns) -> None:
+        self._edge, self._turns = edge, turns
+
+    @property
+    def messages(self) -> list[Message]:
+        """The turns so far, the system message first."""
+        return self._turns.messages
+
+    async def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
+        """The answer to the next turn."""
+        return await self.stream(prompt, **options).answer()
+
+    def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
+        """As `Chat.stream`, for ``async for``."""
+        asked = self._turns.ask(prompt)
+        call = self._edge._session.question(asked, options)
+        return AsyncStream(call, on_done=lambda answer: self._turns.add(asked, answer))

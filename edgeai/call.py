@@ -1,0 +1,185 @@
+"""One query in flight: the moving parts between a run and its two sides. It decides nothing.
+
+Whatever happens on a side, in any thread, wakes the driver, which lets the call take all of it in one
+`step`: feed the run, carry out its actions, hand out its events. The sync driver (`edgeai.drive`) waits with
+a thread's event, the async one (`edgeai.async_edge`) with the event loop's; that is all that differs.
+"""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from edgeai.cloud import Cloud, CloudEnd, Piece
+from edgeai.engines.generation import Generation
+from edgeai.errors import CloudError, EdgeError
+from edgeai.run import Run
+from edgeai.steps import Action, Cancel, Fail, Happening, Start, Stop, Tick
+from edgeai.types import Answer, Delta, Done, Event, Released, Replaced
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+# A lock cannot be interrupted by Ctrl-C on Windows, so there the driver looks up from time to time.
+_LONGEST_WAIT_S = 0.1 if sys.platform == "win32" else None
+
+
+class Record(Protocol):
+    """Where a call reports to: money before it is sent, and every end."""
+
+    def before_sending(self, n_bytes: int) -> None:
+        """Reserve what the cloud may cost; raises PolicyError when it may not be spent."""
+        ...
+
+    def answered(self, run: Run, answer: Answer) -> None:
+        """The query has ended with this answer."""
+        ...
+
+    def failed(self, run: Run, error: EdgeError) -> None:
+        """The query has ended with this error."""
+        ...
+
+
+class Call:
+    """One query in flight. `begin` and `step` are called by one thread at a time, `stop` by any."""
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        open_device: Callable[[], Generation],
+        cloud: Cloud | None,
+        release: Callable[[], Released],
+        record: Record,
+    ) -> None:
+        self._run, self._record = run, record
+        self._open_device, self._cloud, self._release = open_device, cloud, release
+        self._generation: Generation | None = None
+        self._sending: Future[None] | None = None
+        self._pieces: deque[Piece | BaseException] = deque()
+        self._wake: Callable[[], None] = lambda: None
+        self._stopped = False
+        self._closed = False
+        self._failure: EdgeError | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the query has ended; there are no further events."""
+        return self._run.done or self._closed
+
+    def begin(self, wake: Callable[[], None]) -> list[Event]:
+        """Start the query; ``wake`` is called, from any thread, when `step` has something to do."""
+        self._wake = wake
+        return self._act(self._run.start(time.monotonic()))
+
+    def step(self) -> list[Event]:
+        """Take in all that has happened."""
+        events: list[Event] = []
+        happened = self._happened()
+        for happening in happened or [Tick()]:
+            events += self._act(self._run.feed(happening, time.monotonic()))
+        return events
+
+    def take_failure(self) -> EdgeError | None:
+        """The error that ended the query, once; it is raised after the events before it were handed out."""
+        failure, self._failure = self._failure, None
+        return failure
+
+    def wait_s(self) -> float | None:
+        """The longest time the driver may sleep, in seconds; None for until it is woken."""
+        wait_s = self._run.wait_s(time.monotonic())
+        return wait_s if _LONGEST_WAIT_S is None else min(wait_s or _LONGEST_WAIT_S, _LONGEST_WAIT_S)
+
+    def stop(self) -> None:
+        """End the query with what was shown so far, from any thread."""
+        self._stopped = True
+        self._wake()
+
+    def close(self) -> None:
+        """End both sides at once; what was shown goes on record as cancelled."""
+        if self._closed:
+            return
+        if not self._run.done:
+            self._act(self._run.feed(Stop(), time.monotonic()))
+        self._closed = True
+
+    def _happened(self) -> list[Happening]:
+        happened: list[Happening] = [Stop()] if self._stopped else []
+        if self._generation is not None and self._run.listening:
+            happened += self._generation.take()
+        while self._pieces:
+            piece = self._pieces.popleft()
+            if isinstance(piece, BaseException) and not isinstance(piece, EdgeError):
+                self.close()
+                raise piece
+            happened.append(piece)
+        return happened
+
+    def _act(self, actions: list[Action]) -> list[Event]:
+        events: list[Event] = []
+        for action in actions:
+            match action:
+                case Start("device"):
+                    events += self._start_device()
+                case Start("cloud"):
+                    events += self._start_cloud()
+                case Cancel(side):
+                    self._cancel(side)
+                case Fail(error):
+                    self._record.failed(self._run, error)
+                    self._failure = error
+                case Delta() | Replaced() | Done():
+                    if isinstance(action, Done):
+                        self._record.answered(self._run, action.answer)
+                    events.append(action)
+        return events
+
+    def _start_device(self) -> list[Event]:
+        if self._generation is not None:  # it was paused; what it made in the meantime is waiting
+            self._wake()
+            return []
+        try:
+            self._generation = self._open_device()
+        except EdgeError as error:
+            return self._act(self._run.feed(error, time.monotonic()))
+        self._generation.on_ready(self._wake)
+        return []
+
+    def _start_cloud(self) -> list[Event]:
+        from edgeai import net  # loads httpx, which a query that stays never needs
+
+        assert self._cloud is not None
+        try:
+            released = self._release()
+            n_bytes = len(self._cloud.encode(released))
+            self._record.before_sending(n_bytes)
+        except EdgeError as error:
+            return self._act(self._run.feed(error, time.monotonic()))
+        self._run.disclosed_bytes += n_bytes
+        self._sending = net.submit(self._receive(self._cloud, released))
+        self._sending.add_done_callback(self._on_sent)
+        return []
+
+    async def _receive(self, cloud: Cloud, released: Released) -> None:
+        try:
+            async for piece in cloud.stream(released):
+                self._pieces.append(piece)
+                self._wake()
+                if isinstance(piece, CloudEnd):
+                    return
+        except CloudError as error:
+            self._pieces.append(error)
+            self._wake()
+
+    def _on_sent(self, sending: "Future[None]") -> None:
+        """A bug in a codec must reach the caller, not leave it waiting."""
+        if not sending.cancelled() and (bug := sending.exception()) is not None:
+            self._pieces.append(bug)
+            self._wake()
+
+    def _cancel(self, side: str) -> None:
+        if side == "device" and self._generation is not None:
+            self._generation.cancel()
+        elif side == "cloud" and self._sending is not None:
+            self._sending.cancel()

@@ -1,0 +1,70 @@
+"""The command line: one module per verb, imported when the verb is used."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from edgeai.cli.exits import exit_code, explain_exits
+from edgeai.errors import ConfigError, EdgeError
+from edgeai.options import nearest
+
+VERBS = ("ask", "chat", "models", "ledger", "doctor")
+
+
+class Verbs(TyperGroup):
+    """A group whose verbs are the modules of this package."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        """The verbs, in the order of the help."""
+        return list(VERBS)
+
+    def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | TyperGroup:
+        """Import the verb's module. Raises ConfigError for a verb that does not exist."""
+        if cmd_name not in VERBS:
+            raise ConfigError(f"There is no verb {cmd_name!r}", remedy=nearest(cmd_name, VERBS))
+        verb = get_command(import_module(f"{__name__}.{cmd_name}").app)
+        assert isinstance(verb, TyperCommand | TyperGroup)
+        return verb
+
+
+app = typer.Typer(
+    cls=Verbs,
+    name="edgeai",
+    help="Ask a small model on this device; hard questions go to a cloud, if your policy lets them.",
+    epilog=explain_exits(),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # Rich would double the time to the help
+)
+
+
+def _show_version(*, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"edgeai {version('edgeai')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options that belong to no verb; typer reads the signature."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one verb and exit; an error of ours becomes one line on stderr and an exit code."""
+    try:
+        app(args, prog_name="edgeai")
+    except EdgeError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(exit_code(error))

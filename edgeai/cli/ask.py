@@ -1,0 +1,83 @@
+"""`edgeai ask`: one question, one answer."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from edgeai.cli import options
+from edgeai.cli.exits import Exit
+from edgeai.errors import ConfigError
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def ask(
+    question: Annotated[str | None, typer.Argument(help="The question; without it stdin is read.")] = None,
+    *,
+    system: options.System = None,
+    model: options.Model = None,
+    engine: options.Engine = None,
+    n_ctx: options.Context = None,
+    cloud: options.Cloud = None,
+    cloud_base_url: options.CloudBaseUrl = None,
+    cloud_key_variable: options.CloudKeyVariable = None,
+    privacy: options.Privacy = None,
+    min_score: options.MinScore = None,
+    deadline: options.Deadline = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    schema: options.Schema = None,
+    ledger: options.UseLedger = None,
+    json: options.Json = False,
+) -> None:
+    """Ask one question; the answer streams to stdout, what it cost to stderr.
+
+    The model is pulled first if it is not on this device yet.
+    """
+    from edgeai import Message
+    from edgeai.cli.opening import may_leave, open_edge
+    from edgeai.cli.output import write_json
+    from edgeai.cli.screen import show, write_summary
+    from edgeai.config import Settings
+
+    keywords = options.call_options(max_tokens=max_tokens, temperature=temperature, seed=seed, schema=schema)
+    asked = [Message("user", _question(question))]
+    prompt = asked if system is None else [Message("system", system), *asked]
+    settings = Settings.load(
+        {
+            "model": model,
+            "engine": engine,
+            "n_ctx": n_ctx,
+            "cloud": cloud,
+            "cloud_base_url": cloud_base_url,
+            "cloud_key_variable": cloud_key_variable,
+            "privacy": privacy,
+            "min_score": min_score,
+            "deadline_s": deadline,
+            "ledger": ledger,
+        }
+    )
+    with open_edge(settings) as edge:
+        stream = edge.stream(prompt, **keywords)
+        if json:
+            answer = stream.answer()
+            write_json(answer)
+        else:
+            answer = show(stream, may_leave=may_leave(settings))
+            write_summary(answer)
+    if answer.finish_reason == "cancelled":
+        raise typer.Exit(Exit.STOPPED)
+
+
+def _question(given: str | None) -> str:
+    if given is not None and given != "-":
+        return given
+    if sys.stdin.isatty():
+        raise ConfigError("Nothing was asked", remedy='Write the question: edgeai ask "Why is the sky blue?"')
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ConfigError("The question on stdin is not valid text", why=str(error)) from error

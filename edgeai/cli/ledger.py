@@ -1,0 +1,104 @@
+"""`edgeai ledger`: what was asked, answered and paid, without the texts."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from edgeai.cli import options
+from edgeai.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edgeai.ledger import Entry, Totals
+
+app = typer.Typer(rich_markup_mode=None)
+
+UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+@app.command()
+def ledger(
+    *,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many queries to list.")] = 20,
+    since: Annotated[str | None, typer.Option(help="30m, 24h, 7d, 4w, or a date like 2026-01-31.")] = None,
+    source: Annotated[
+        Literal["device", "cloud"] | None, typer.Option(help="Where they were answered.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, such as low_confidence.")] = None,
+    json: options.Json = False,
+) -> None:
+    """The latest queries, and totals over all that fit."""
+    from edgeai.cli.output import write_json
+    from edgeai.ledger import Ledger
+
+    moment = None if since is None else _moment(since)
+    with Ledger.open() as record:
+        rows = record.rows(limit, since=moment, source=source, reason=reason)
+        totals = record.totals(since=moment, source=source, reason=reason)
+    if json:
+        write_json({"queries": rows, "totals": totals})
+        return
+    _write_rows(rows)
+    typer.echo(_sentence(totals))
+
+
+def _write_rows(rows: "tuple[Entry, ...]") -> None:
+    from edgeai.cli.output import write_table
+
+    if rows:
+        headers = (
+            "TIME",
+            "SOURCE",
+            "MODEL",
+            "REASON",
+            "SCORE",
+            "TOKENS",
+            "FIRST",
+            "TOTAL",
+            "TOK/S",
+            "COST",
+            "SENT",
+        )
+        write_table(headers, [_cells(row) for row in rows])
+
+
+def _cells(row: "Entry") -> tuple[str, ...]:
+    when = datetime.fromisoformat(row.time).astimezone()
+    return (
+        when.strftime("%Y-%m-%d %H:%M:%S"),
+        row.source or "none",
+        row.model,
+        row.error or row.reason or "?",
+        _number(row.score, ".2f"),
+        _number(row.completion_tokens, "d"),
+        _number(row.ttft_s, ".2f", " s"),
+        _number(row.total_s, ".2f", " s"),
+        _number(row.decode_tps, ".0f"),
+        "?" if row.cost_usd is None else f"${row.cost_usd:.6f}",
+        f"{row.disclosed_bytes} B",
+    )
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "?" if value is None else f"{value:{form}}{unit}"
+
+
+def _sentence(totals: "Totals") -> str:
+    unpriced = f" and {totals.unpriced} of unknown price" if totals.unpriced else ""
+    return (
+        f"{totals.queries} queries: {totals.device} on the device, {totals.cloud} in the cloud, "
+        f"{totals.errors} failed; ${totals.cost_usd:.6f}{unpriced}; "
+        f"{totals.disclosed_bytes} bytes left the device."
+    )
+
+
+def _moment(text: str) -> datetime:
+    if span := re.fullmatch(r"(\d{1,6})([mhdw])", text):
+        return datetime.now(UTC) - timedelta(**{UNITS[span[2]]: int(span[1])})
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"--since is {text!r}", remedy="Give 30m, 24h, 7d, 4w, or a date like 2026-01-31"
+        ) from None

@@ -1,0 +1,84 @@
+"""The options that verbs share, and what becomes of them."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeai.errors import ConfigError
+from edgeai.types import CallOptions
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names of the catalog and ids of the store, for the shell's completion."""
+    from edgeai.models import catalog, store
+
+    names = {entry.name for entry in catalog.entries()} | {model.id for model in store.installed()}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", help="A catalog name, or the path of a .gguf file.", autocompletion=complete_model
+    ),
+]
+Engine = Annotated[str | None, typer.Option(help="auto, or the name of an engine.")]
+Context = Annotated[int | None, typer.Option("--n-ctx", help="Tokens of prompt and answer together.")]
+Cloud = Annotated[str | None, typer.Option(help='The bigger model, such as "openai:gpt-4o-mini".')]
+CloudBaseUrl = Annotated[
+    str | None, typer.Option("--cloud-base-url", help="The address of an OpenAI-compatible server.")
+]
+CloudKeyVariable = Annotated[
+    str | None, typer.Option("--cloud-key-variable", help="The environment variable with its API key.")
+]
+Privacy = Annotated[
+    str | None, typer.Option(help="local: nothing leaves this device. allow: the cloud may be asked.")
+]
+MinScore = Annotated[
+    float | None, typer.Option("--min-score", help="Ask the cloud below this score, 0 to 1.")
+]
+Deadline = Annotated[float | None, typer.Option("--deadline", help="Seconds for the whole answer.")]
+UseLedger = Annotated[bool | None, typer.Option("--ledger/--no-ledger", help="Record the query.")]
+
+System = Annotated[str | None, typer.Option("--system", "-s", help="What the model should be or do.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", help="The longest answer, in tokens.")]
+Temperature = Annotated[float | None, typer.Option(help="0: always the likeliest token.")]
+Seed = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
+Schema = Annotated[
+    Path | None, typer.Option(help="A file with a JSON schema, which the answer will fit.", dir_okay=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+
+
+def call_options(
+    *,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
+    schema: Path | None = None,
+) -> CallOptions:
+    """The keywords of a call that were given. Raises ConfigError for a schema that is none."""
+    options: CallOptions = {}
+    if max_tokens is not None:
+        options["max_tokens"] = max_tokens
+    if temperature is not None:
+        options["temperature"] = temperature
+    if seed is not None:
+        options["seed"] = seed
+    if schema is not None:
+        options["schema"] = _read_schema(schema)
+    return options
+
+
+def _read_schema(path: Path) -> dict[str, Any]:
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} is not a JSON schema", why=str(error), remedy="Give a JSON file"
+        ) from error
+    if not isinstance(schema, dict):
+        raise ConfigError(f"{path} is not a JSON schema", why="It is JSON, but not an object")
+    return schema

@@ -1,0 +1,70 @@
+"""How a pull looks: a bar on a terminal, a line for each stage elsewhere. All of it on stderr."""
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from edgeai.models import store
+
+STAGES = {
+    "wait": "waiting for another process",
+    "download": "pulling",
+    "unpack": "unpacking",
+    "verify": "verifying",
+}
+
+
+def pull_with_bar(name: str, *, allow_large: bool = False) -> store.InstalledModel:
+    """Pull a model of the catalog and show how far it is. Raises what `store.pull` raises."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        return store.pull(name, progress=_lines(console), allow_large=allow_large)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        return store.pull(name, progress=_bar(bar), allow_large=allow_large)
+
+
+def _bar(bar: Progress) -> Callable[[store.Progress], None]:
+    task = bar.add_task("", total=None)
+    stage = ""
+
+    def show(step: store.Progress) -> None:
+        nonlocal stage
+        if step.stage != stage:  # a new stage starts the bar and its speed anew
+            stage = step.stage
+            bar.reset(task, description=_title(step), total=step.total)
+        bar.update(task, completed=step.done, total=step.total)
+
+    return show
+
+
+def _lines(console: Console) -> Callable[[store.Progress], None]:
+    shown = set[tuple[str, int]]()
+
+    def show(step: store.Progress) -> None:
+        quarter = 4 * step.done // step.total if step.total else 0
+        if (step.stage, quarter) not in shown and quarter < 4:
+            shown.add((step.stage, quarter))
+            size = f", {step.total / 1e6:.0f} MB, {25 * quarter} %" if step.total else ""
+            console.print(f"{_title(step)}{size}", soft_wrap=True)
+
+    return show
+
+
+def _title(step: store.Progress) -> str:
+    source = f" from {step.source}" if step.source else ""
+    return f"{STAGES[step.stage]} {step.id}{source if step.stage == 'download' else ''}"

@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from edgeai.cli.exits import Exit
+from edgeai.ledger import Ledger
+from edgeai.testing import forbid_network
+from tests.cli.conftest import Run
+
+
+def findings(run: Run, code: int) -> dict[str, dict[str, str]]:
+    """What the doctor says about each thing, without touching the network."""
+    with forbid_network() as attempts:
+        shown = run("doctor", "--json")
+    assert attempts == []
+    assert shown.code == code
+    return {finding["about"]: finding for finding in json.loads(shown.out)}
+
+
+def test_all_is_well(run: Run, model: Path) -> None:
+    """With engine and model there is nothing to do, and the code is 0."""
+    Ledger.open().close()
+    found = findings(run, Exit.OK)
+    assert {finding["state"] for finding in found.values()} == {"ok"}
+    assert "right hashes" in found["model"]["found"]
+    assert "nothing can leave" in found["cloud"]["found"]
+    assert found["ledger"]["found"] == "0 queries"
+
+
+def test_plain_text(run: Run, model: Path) -> None:
+    """Without --json each thing has a line."""
+    lines = run("doctor").out.splitlines()
+    assert [line[4:14].strip() for line in lines[:4]] == ["edgeai", "python", "system", "processor"]
+    assert all(line.startswith("ok  ") for line in lines)
+
+
+def test_a_missing_model(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A model that is not here is a problem with its remedy."""
+    monkeypatch.setenv("EDGEAI_HOME", str(tmp_path / "empty"))
+    found = findings(run, Exit.PROBLEM)["model"]
+    assert found["remedy"] == "Pull it: edgeai models pull smollm2-135m-instruct"
+
+
+def test_bad_settings_and_a_damaged_ledger(run: Run, model: Path, home: Path) -> None:
+    """What is broken is named, and the rest is still looked at."""
+    for folder in ("config", "data"):
+        (home / folder).mkdir()
+    (home / "config" / "edgeai.toml").write_text('privcay = "local"\n')
+    (home / "data" / "ledger.sqlite3").write_bytes(b"no database" * 100)
+    found = findings(run, Exit.PROBLEM)
+    assert found["settings"]["remedy"] == "Did you mean privacy?"
+    assert "cannot be used" in found["ledger"]["found"]
+    assert found["model"]["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("variables", "state", "words"),
+    [
+        ({"EDGEAI_CLOUD": "openai:x"}, "note", "privacy is local"),
+        ({"EDGEAI_CLOUD": "openai:x", "EDGEAI_PRIVACY": "allow"}, "problem", "no key"),
+        (
+            {"EDGEAI_CLOUD": "openai:x", "EDGEAI_PRIVACY": "allow", "OPENAI_API_KEY": "k"},
+            "ok",
+            "not contacted",
+        ),
+        (
+            {
+                "EDGEAI_CLOUD": "openai:x",
+                "EDGEAI_PRIVACY": "allow",
+                "EDGEAI_CLOUD_BASE_URL": "http://127.0.0.1:1/v1",
+            },
+            "ok",
+            "not contacted",
+        ),
+    ],
+)
+def test_the_cloud(
+    run: Run,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    state: str,
+    words: str,
+) -> None:
+    """A configured cloud is described and never contacted; a missing key is a problem."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = findings(run, Exit.PROBLEM if state == "problem" else Exit.OK)["cloud"]
+    assert found["state"] == state
+    assert words in found["found"]

@@ -1,0 +1,79 @@
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from edgeai import errors
+from edgeai.cli import VERBS
+from edgeai.cli.exits import MEANINGS, Exit, exit_code
+from tests.cli.conftest import EDGEAI, Run
+
+
+def leaves(kind: type[errors.EdgeError]) -> list[type[errors.EdgeError]]:
+    """The ends of the tree below ``kind``."""
+    below = kind.__subclasses__()
+    return [leaf for child in below for leaf in leaves(child)] or [kind]
+
+
+def test_the_help_names_verbs_and_exit_codes(run: Run) -> None:
+    """`--help` lists every verb and every exit code with its meaning."""
+    shown = run("--help")
+    text = " ".join(shown.out.split())
+    assert shown.code == 0
+    assert [verb for verb in VERBS if f" {verb} " not in text] == []
+    assert [code for code, meaning in MEANINGS.items() if f"{code.value} {meaning}" not in text] == []
+
+
+@pytest.mark.parametrize("verb", [(verb,) for verb in VERBS] + [("models", "pull")])
+def test_each_verb_has_help_and_json(run: Run, verb: tuple[str, ...]) -> None:
+    """Every verb explains itself, and offers JSON where it writes a result."""
+    shown = run(*verb, "--help")
+    assert shown.code == 0
+    assert "--json" in shown.out or verb == ("models",)
+
+
+def test_the_version(run: Run) -> None:
+    """`--version` is the installed package's."""
+    assert run("--version").out == f"edgeai {version('edgeai')}\n"
+
+
+def test_a_mistyped_verb(run: Run) -> None:
+    """A verb that does not exist is a usage error that names the nearest one."""
+    shown = run("aks", "hello")
+    assert shown.code == Exit.USAGE
+    assert shown.err == "error: There is no verb 'aks'. Did you mean 'ask'?\n"
+
+
+def test_a_mistyped_option(run: Run) -> None:
+    """An unknown option is a usage error."""
+    assert run("ask", "--temprature", "1", "hello").code == Exit.USAGE
+
+
+@pytest.mark.parametrize("leaf", leaves(errors.EdgeError), ids=lambda leaf: leaf.__name__)
+def test_each_error_has_an_exit_code(leaf: type[errors.EdgeError]) -> None:
+    """No error of the tree ends as the code that Python gives a bug."""
+    made = errors.BothFailed("x", [errors.CloudAuth("y")]) if leaf is errors.BothFailed else leaf("x")
+    assert exit_code(made) not in (Exit.OK, Exit.PROBLEM)
+
+
+def test_the_help_loads_nothing_heavy() -> None:
+    """Help must be quick: no engine, no network, no Rich, no database."""
+    code = (
+        "import sys\nfrom edgeai.cli import main\ntry: main(['--help'])\n"
+        "except SystemExit: print([m for m in ('numpy', 'httpx', 'llama_cpp', 'rich', 'jinja2', 'sqlite3') "
+        "if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_shell_can_complete() -> None:
+    """The completion script of a shell is there, and completes verbs and models."""
+    from edgeai.cli.options import complete_model
+
+    script = subprocess.run(
+        [*EDGEAI, "--show-completion", "bash"], capture_output=True, text=True, check=False
+    )
+    assert "complete" in script.stdout
+    assert "smollm2-135m-instruct" in complete_model("smol")

@@ -1,0 +1,285 @@
+"""The two drivers: the same scenarios give the same events, and nothing is left running."""
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from edgeai import (
+    Answer,
+    AsyncEdge,
+    BothFailed,
+    CloudUnavailable,
+    Delta,
+    Done,
+    Edge,
+    EdgeError,
+    EngineCrashed,
+    Event,
+    Policy,
+    Reason,
+    Replaced,
+)
+from edgeai.cloud import Piece
+from edgeai.testing import FakeCloud, FakeEngine
+from edgeai.types import Released
+
+OPEN = Policy(privacy="allow", min_score=0.5)
+DOWN = CloudUnavailable("No connection")
+CRASH = EngineCrashed("The engine died")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What the two sides do, and what a reader must see (adjacent Deltas joined)."""
+
+    name: str
+    sees: list[Event | type[EdgeError]]
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    cloud: FakeCloud | None = field(default_factory=FakeCloud)
+    policy: Policy = OPEN
+    hold: int | None = None
+
+
+SCENARIOS = [
+    Scenario("kept", [Delta("A fake answer.", "device")]),
+    Scenario(
+        "unsure from the start",
+        [Delta("A fake cloud's answer.", "cloud")],
+        engine=FakeEngine(probability=0.1),
+    ),
+    Scenario(
+        "private",
+        [Delta("A fake answer.", "device")],
+        engine=FakeEngine(probability=0.1),
+        policy=Policy(min_score=0.5),
+    ),
+    Scenario("no cloud", [Delta("A fake answer.", "device")], engine=FakeEngine(probability=0.1), cloud=None),
+    Scenario(
+        "the cloud is down",
+        [Delta("A fake answer.", "device")],
+        engine=FakeEngine(probability=0.1),
+        cloud=FakeCloud(error=DOWN),
+    ),
+    Scenario(
+        "the cloud dies midway",
+        [
+            Delta("A fake ", "cloud"),
+            Replaced(Reason.CLOUD_FAILED, "device"),
+            Delta("A fake answer.", "device"),
+        ],
+        engine=FakeEngine(probability=0.1),
+        cloud=FakeCloud(error=DOWN, fails_after=2),
+    ),
+    Scenario(
+        "the engine fails midway",
+        [
+            Delta("A ", "device"),
+            Replaced(Reason.ENGINE_ERROR, "cloud"),
+            Delta("A fake cloud's answer.", "cloud"),
+        ],
+        engine=FakeEngine(error=CRASH, fails_after=1),
+    ),
+    Scenario("both fail", [BothFailed], engine=FakeEngine(error=CRASH), cloud=FakeCloud(error=DOWN)),
+    Scenario(
+        "a final text fails",
+        [Delta("A ", "device"), EngineCrashed],
+        engine=FakeEngine(error=CRASH, fails_after=1),
+        hold=1,
+    ),
+    Scenario(
+        "offline is an error",
+        [CloudUnavailable],
+        engine=FakeEngine(probability=0.1),
+        cloud=FakeCloud(error=DOWN),
+        policy=Policy(privacy="allow", min_score=0.5, when_offline="error"),
+    ),
+    Scenario(
+        "the cloud first",
+        [Delta("A fake cloud's answer.", "cloud")],
+        policy=Policy(privacy="allow", prefer="cloud"),
+    ),
+    Scenario(
+        "the device as the way back",
+        [Delta("A fake answer.", "device")],
+        cloud=FakeCloud(error=DOWN),
+        policy=Policy(privacy="allow", prefer="cloud"),
+    ),
+    Scenario(
+        "held back",
+        [Delta("A fake cloud's answer.", "cloud")],
+        engine=FakeEngine(probability=0.1),
+        hold=2,
+    ),
+    Scenario("too long a prompt", [Delta("A fake cloud's answer.", "cloud")], engine=FakeEngine(n_ctx=0)),
+]
+
+
+def seen_by_sync(scenario: Scenario) -> list[Event | type[EdgeError]]:
+    events: list[Event | type[EdgeError]] = []
+    with Edge(engine=scenario.engine, cloud=scenario.cloud, policy=scenario.policy, ledger=False) as edge:
+        try:
+            events.extend(edge.stream("Why?", hold=scenario.hold))
+        except EdgeError as error:
+            events.append(type(error))
+    return joined(events)
+
+
+async def seen_by_async(scenario: Scenario) -> list[Event | type[EdgeError]]:
+    events: list[Event | type[EdgeError]] = []
+    edge = AsyncEdge(engine=scenario.engine, cloud=scenario.cloud, policy=scenario.policy, ledger=False)
+    async with edge:
+        try:
+            async for event in edge.stream("Why?", hold=scenario.hold):
+                events.append(event)  # what came before an error counts
+        except EdgeError as error:
+            events.append(type(error))
+    return joined(events)
+
+
+def joined(events: list[Event | type[EdgeError]]) -> list[Event | type[EdgeError]]:
+    """Without the Done, and adjacent Deltas as one: how text is cut depends on the threads' timing."""
+    result: list[Event | type[EdgeError]] = []
+    for event in events:
+        last = result[-1] if result else None
+        if isinstance(event, Delta) and isinstance(last, Delta) and last.source == event.source:
+            result[-1] = Delta(last.text + event.text, event.source)
+        elif not isinstance(event, Done):
+            result.append(event)
+    return result
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_both_drivers_show_the_same(scenario: Scenario) -> None:
+    """Each scenario gives the expected events on the sync and on the async driver."""
+    assert seen_by_sync(scenario) == scenario.sees
+    assert asyncio.run(seen_by_async(scenario)) == scenario.sees
+
+
+def test_the_answer_is_the_streams_last_word() -> None:
+    """`ask` returns the answer that `stream` ends with."""
+    with Edge(engine=FakeEngine(), ledger=False) as edge:
+        *_, done = edge.stream("Why?")
+        assert isinstance(done, Done)
+        assert edge.ask("Why?").text == done.answer.text == "A fake answer."
+
+
+def test_cancel_from_another_thread_ends_the_stream() -> None:
+    """The last event is a Done with what was shown, soon after the cancel."""
+    with Edge(engine=FakeEngine("word " * 10_000, delay_s=0.002), ledger=False) as edge:
+        stream = edge.stream("Why?", max_tokens=10_000)
+        first = next(stream)
+        assert isinstance(first, Delta)
+        threading.Timer(0.05, stream.cancel).start()
+        started = time.monotonic()
+        *_, done = stream
+        assert time.monotonic() - started < 2
+    assert isinstance(done, Done)
+    assert done.answer.finish_reason == "cancelled"
+    assert done.answer.text.startswith("word ")
+
+
+class HangingCloud(FakeCloud):
+    """A cloud that never says anything, and notes when its stream was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.closed = threading.Event(), threading.Event()
+
+    async def stream(self, released: Released) -> AsyncIterator[Piece]:
+        self.asked.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.closed.set()
+        async for piece in super().stream(released):
+            yield piece
+
+
+def test_leaving_the_stream_closes_the_cloud_at_once() -> None:
+    """A stream that is dropped or closed cancels the cloud's task."""
+    cloud = HangingCloud()
+    with Edge(engine=FakeEngine(probability=0.1), cloud=cloud, policy=OPEN, ledger=False) as edge:
+        with edge.stream("Why?") as stream:
+            threading.Thread(target=lambda: list(stream), daemon=True).start()
+            assert cloud.asked.wait(5)
+            stream.cancel()
+        assert cloud.closed.wait(5)
+
+
+def test_a_cancelled_task_closes_both_sides() -> None:
+    """Cancelling the task that reads raises CancelledError in it and ends the cloud's stream."""
+    cloud = HangingCloud()
+
+    async def cancelled() -> None:
+        edge = AsyncEdge(engine=FakeEngine(probability=0.1), cloud=cloud, policy=OPEN, ledger=False)
+        async with edge:
+            task = asyncio.create_task(edge.ask("Why?"))
+            await asyncio.to_thread(cloud.asked.wait, 5)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(cloud.closed.wait, 5)
+
+    asyncio.run(cancelled())
+
+
+def test_a_dropped_async_stream_is_not_kept_alive() -> None:
+    """Nothing but its reader holds a stream, so that dropping it ends the query."""
+    engine = FakeEngine("word " * 1000, delay_s=0.001)
+
+    async def dropped() -> None:
+        async with AsyncEdge(engine=engine, ledger=False) as edge:
+            stream = edge.stream("Why?", max_tokens=1000)
+            await anext(stream)
+            generation = stream._call._generation
+            assert generation is not None
+            del stream
+            gc.collect()
+            assert generation.cancelled
+
+    asyncio.run(dropped())
+
+
+class BuggyCloud(FakeCloud):
+    """A codec with a programming mistake."""
+
+    async def stream(self, released: Released) -> AsyncIterator[Piece]:
+        raise TypeError("a bug")
+        yield
+
+
+def test_a_bug_stays_a_bug() -> None:
+    """A TypeError inside a codec reaches the caller and leaves nobody waiting."""
+    with (
+        Edge(engine=FakeEngine(probability=0.1), cloud=BuggyCloud(), policy=OPEN, ledger=False) as edge,
+        pytest.raises(TypeError, match="a bug"),
+    ):
+        edge.ask("Why?")
+
+
+def test_a_deadline_is_met_by_the_cloud() -> None:
+    """A device that stalls is overtaken at the last moment at which the cloud can still make it."""
+    policy = Policy(privacy="allow", deadline_s=3.2)
+    stalled = FakeEngine(delay_s=30.0)
+    with Edge(engine=stalled, cloud=FakeCloud(), policy=policy, ledger=False) as edge:
+        answer = edge.ask("Why?")
+    assert (answer.source, answer.reason) == ("cloud", Reason.DEADLINE)
+    assert answer.timing.total_s is not None
+    assert answer.timing.total_s < 3.2
+
+
+def test_many_threads_share_one_edge() -> None:
+    """Eight threads get their own answers from one Edge."""
+    answers: list[Answer] = []
+    with Edge(engine=FakeEngine(), ledger=False) as edge:
+        threads = [threading.Thread(target=lambda: answers.append(edge.ask("Why?"))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert [answer.text for answer in answers] == ["A fake answer."] * 8
