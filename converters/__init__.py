@@ -2,11 +2,15 @@
 
 ``convert.convert`` installs a package in the store, ``convert.export`` writes one to a folder. The contract
 between the graph and the engine that runs it is in `edgeai.converters.graph`. A package's files:
-``model.onnx`` and ``model.onnx.data`` (the graph, the weights), ``tokenizer.json``, ``chat_template.jinja`` (if
-the model has one), ``tokenizer_config.json`` (``add_bos_token``, ``bos_token``, ``eos_token``),
-``generation_config.json`` (``bos_token_id``, ``eos_token_id``: all ids that end a text) and
-``conversion.json`` (what packing did to the weights, as numbers). To encode text in which control tokens are
-not to be read as such, set ``encode_special_tokens`` on the `tokenizers.Tokenizer`.
+
+- ``model.onnx`` and ``model.onnx.data``: the graph and the weights
+- ``tokenizer.json``, and ``chat_template.jinja`` if the model has one
+- ``tokenizer_config.json``: ``add_bos_token``, ``bos_token``, ``eos_token``
+- ``generation_config.json``: ``bos_token_id``, ``eos_token_id`` (all ids that end a text)
+- ``conversion.json``: what packing did to the weights, as numbers
+
+To encode text in which control tokens are not to be read as such, set ``encode_special_tokens`` on the
+`tokenizers.Tokenizer`.
 """
 
 if __name__ != "edgeai.converters":

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+_FOUR = np.uint8(4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ def _nibbles(raw: Bytes) -> Bytes:
 
 
 def _fifth_bits(raw: Bytes) -> Bytes:
-    return np.unpackbits(raw, axis=-1, bitorder="little") << 4
+    return np.unpackbits(raw, axis=-1, bitorder="little") << _FOUR
 
 
 def _symmetric(codes: Bytes, scale: Floats, bits: int, zero: int) -> Blocks:
@@ -71,7 +72,7 @@ def _q5_1(raw: Bytes) -> Blocks:
 
 
 def _q8_0(raw: Bytes) -> Blocks:
-    return _symmetric(raw[..., 2:] ^ 0x80, _half(raw[..., :2]), 8, 128)
+    return _symmetric(raw[..., 2:] ^ np.uint8(0x80), _half(raw[..., :2]), 8, 128)
 
 
 def _k_scales(raw: Bytes) -> tuple[Bytes, Bytes]:
@@ -107,16 +108,16 @@ def _q4_k(raw: Bytes) -> Blocks:
 
 def _q5_k(raw: Bytes) -> Blocks:
     shifts = np.arange(8, dtype=np.uint8)[:, None]
-    high = (raw[..., None, 16:48] >> shifts) & 1
-    return _k_affine(raw, _k_nibbles(raw[..., 48:]) | (high << 4), 5)
+    high = (raw[..., None, 16:48] >> shifts) & np.uint8(1)
+    return _k_affine(raw, _k_nibbles(raw[..., 48:]) | (high << _FOUR), 5)
 
 
 def _q6_k(raw: Bytes) -> Blocks:
     lead = raw.shape[:-1]
-    low = raw[..., :128].reshape(*lead, 2, 1, 64) >> np.array([[0], [4]], np.uint8) & 0x0F
+    low = raw[..., :128].reshape(*lead, 2, 1, 64) >> np.array([[0], [4]], np.uint8) & np.uint8(0x0F)
     shifts = np.array([[0], [2], [4], [6]], np.uint8)
-    high = (raw[..., 128:192].reshape(*lead, 2, 1, 32) >> shifts) & 3
-    codes = (low.reshape(*lead, 2, 4, 32) | (high << 4)).reshape(*lead, 16, 16)
+    high = (raw[..., 128:192].reshape(*lead, 2, 1, 32) >> shifts) & np.uint8(3)
+    codes = (low.reshape(*lead, 2, 4, 32) | (high << _FOUR)).reshape(*lead, 16, 16)
     scale = _half(raw[..., 208:210])[..., None] * raw[..., 192:208].view(np.int8)
     rows = len(raw)
     return _symmetric(codes.reshape(rows, -1, 16), scale.astype(np.float32).reshape(rows, -1), 6, 32)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from edgeai.errors import ConfigError, MissingExtra, ModelCorrupt, ModelNotFound, ModelUnsupported
-from edgeai.models.catalog import valid_id
+from edgeai.models.catalog import entries, valid_id
 from edgeai.models.disk import check_room, hash_file, writing
 from edgeai.models.package import Manifest, PackageFile, write_manifest
 from edgeai.models.shelf import InstalledModel, refuse_large
@@ -65,7 +64,7 @@ def convert(
     Raises ModelError's leaves, ConfigError, DiskFull or StoreLocked.
     """
     opened = open_source(source)
-    title = name or _slug(opened.decoder.name)
+    title = name or _known_name(opened) or _slug(opened.decoder.name)
     draft = _draft_id(title, opened, quant, allow_large=allow_large)
     with working_on(draft) as staging:
         package = staging / "package"
@@ -110,7 +109,9 @@ def open_source(path: str | Path) -> Source:
     if not path.exists():
         raise ModelNotFound(f"There is no model at {path}", remedy="Give a .gguf file or a model folder")
     if path.suffix != ".gguf":
-        raise ModelUnsupported(f"{path.name} cannot be converted", remedy="Give a .gguf file or a model folder")
+        raise ModelUnsupported(
+            f"{path.name} cannot be converted", remedy="Give a .gguf file or a model folder"
+        )
     return GgufSource(path)
 
 
@@ -141,19 +142,22 @@ def _write(
     rows = losses.report()
     _write_json(folder / REPORT, {"source": dict(source.provenance), "quant": quant, "weights": rows})
     label = _label(losses, quant)
-    return Conversion(folder=folder, manifest=_manifest(source, folder, title, label, context), losses=tuple(rows))
+    return Conversion(
+        folder=folder, manifest=_manifest(source, folder, title, label, context), losses=tuple(rows)
+    )
 
 
 def _check(tokenizer: TokenizerData, n_vocab: int) -> None:
     """Raise ModelCorrupt unless the tokenizer loads and fits the embedding."""
     try:
         loaded = tokenizers.Tokenizer.from_str(tokenizer.json)
-    except Exception as error:  # noqa: BLE001  # the library raises Exception itself
+    except Exception as error:  # the library raises Exception itself
         raise ModelCorrupt("The model's tokenizer cannot be read", why=str(error)) from error
     highest = max(loaded.get_vocab(with_added_tokens=True).values(), default=-1)
     if highest >= n_vocab:
         raise ModelCorrupt(
-            "The tokenizer does not match the model", why=f"It has token {highest}, the model has {n_vocab} tokens"
+            "The tokenizer does not match the model",
+            why=f"It has token {highest}, the model has {n_vocab} tokens",
         )
 
 
@@ -205,7 +209,15 @@ def _files(folder: Path, names: Iterable[str]) -> Iterable[PackageFile]:
 
 
 def _facts(provenance: Mapping[str, object]) -> dict[str, str]:
-    return {f"source_{key}": str(value) for key, value in provenance.items() if not isinstance(value, Mapping)}
+    return {
+        f"source_{key}": str(value) for key, value in provenance.items() if not isinstance(value, Mapping)
+    }
+
+
+def _known_name(source: Source) -> str | None:
+    """The catalog's name for this very file."""
+    sha256 = source.provenance["sha256"]
+    return next((entry.name for entry in entries() if entry.sha256 == sha256), None)
 
 
 def _slug(name: str) -> str:

@@ -10,7 +10,7 @@ Roles of a layer's matrices: ``q k v o gate up down``; of its vectors: ``attn_no
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +106,7 @@ class Source(Protocol):
         ...
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
+    def provenance(self) -> Mapping[str, str | int | Mapping[str, int]]:
         """Reproducible facts about where the weights come from."""
         ...
 

@@ -1,16 +1,38 @@
 """A GGUF file's tokenizer as a `tokenizer.json` that gives the same ids as llama.cpp."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from edgeai.converters.decoder import TokenizerData
 from edgeai.converters.pretokenizers import pre_tokenizer
 from edgeai.errors import ModelCorrupt, ModelUnsupported
 
-Field = Callable[..., Any]
-"""``field(key, default=None)``: a value of the file's metadata."""
+
+class Metadata(Protocol):
+    """What a tokenizer asks of a file: values by key and type, None where there is none."""
+
+    def text(self, key: str) -> str | None:
+        """A string."""
+        ...
+
+    def integer(self, key: str) -> int | None:
+        """A whole number."""
+        ...
+
+    def flag(self, key: str) -> bool | None:
+        """A truth value."""
+        ...
+
+    def texts(self, key: str) -> list[str] | None:
+        """A list of strings."""
+        ...
+
+    def numbers(self, key: str) -> list[float] | None:
+        """A list of numbers."""
+        ...
+
 
 Json = dict[str, Any]
 
@@ -39,7 +61,7 @@ _SPACE = "▁"
 @dataclass(frozen=True, slots=True)
 class _Vocabulary:
     tokens: list[str]
-    kinds: Sequence[int]
+    kinds: Sequence[float]
 
     def special(self, i: int) -> bool:
         return self.kinds[i] in (_CONTROL, _UNKNOWN) or self.tokens[i] in _ENDS
@@ -48,9 +70,9 @@ class _Vocabulary:
         return {token: i for i, token in enumerate(self.tokens)}
 
 
-def tokenizer_of(field: Field) -> TokenizerData:
+def tokenizer_of(data: Metadata) -> TokenizerData:
     """Write the tokenizer anew; raises ModelUnsupported for a kind or pre-tokenizer that is not known."""
-    kind = field("tokenizer.ggml.model")
+    kind = data.text("tokenizer.ggml.model")
     writers = {"gpt2": _byte_level, "llama": _sentence_piece}
     if kind not in writers:
         raise ModelUnsupported(
@@ -58,45 +80,53 @@ def tokenizer_of(field: Field) -> TokenizerData:
             why="The converter knows byte-level BPE (gpt2) and SentencePiece BPE (llama)",
             remedy="Run the GGUF file with the llamacpp engine",
         )
-    vocabulary = _vocabulary(field)
-    content, add_bos = writers[kind](field, vocabulary)
-    bos = field("tokenizer.ggml.bos_token_id", 1 if kind == "llama" else None)
-    add_bos = bool(field("tokenizer.ggml.add_bos_token", add_bos)) and bos is not None
-    eos = field("tokenizer.ggml.eos_token_id", 2 if kind == "llama" else None)
-    add_eos = bool(field("tokenizer.ggml.add_eos_token", False)) and eos is not None
+    vocabulary = _vocabulary(data)
+    content, add_bos = writers[kind](data, vocabulary)
+    defaults = (1, 2) if kind == "llama" else (None, None)
+    bos, eos = (
+        default if (found := data.integer(f"tokenizer.ggml.{name}_token_id")) is None else found
+        for name, default in zip(("bos", "eos"), defaults, strict=True)
+    )
+    added = data.flag("tokenizer.ggml.add_bos_token")
+    add_bos = (add_bos if added is None else added) and bos is not None
+    add_eos = bool(data.flag("tokenizer.ggml.add_eos_token"))
     content["post_processor"] = _template(vocabulary, bos if add_bos else None, eos if add_eos else None)
     return TokenizerData(
         json=json.dumps(content, ensure_ascii=False),
-        chat_template=field("tokenizer.chat_template"),
+        chat_template=data.text("tokenizer.chat_template"),
         bos_id=bos,
-        eos_ids=_ends(field, vocabulary, eos),
+        eos_ids=_ends(data, vocabulary, eos),
         add_bos=add_bos,
-        tokens={name: vocabulary.tokens[i] for name, i in (("bos_token", bos), ("eos_token", eos)) if i is not None},
+        tokens={
+            name: vocabulary.tokens[i]
+            for name, i in (("bos_token", bos), ("eos_token", eos))
+            if i is not None
+        },
     )
 
 
-def _vocabulary(field: Field) -> _Vocabulary:
-    tokens = field("tokenizer.ggml.tokens")
+def _vocabulary(data: Metadata) -> _Vocabulary:
+    tokens = data.texts("tokenizer.ggml.tokens")
     if not tokens:
         raise ModelCorrupt("The file has no vocabulary")
     tokens = [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
-    kinds = field("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
+    kinds = data.numbers("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
     if len(kinds) < len(tokens) or len(set(tokens)) != len(tokens):
         raise ModelCorrupt("The vocabulary is inconsistent", why="Missing token types or repeated tokens")
     return _Vocabulary(tokens, kinds)
 
 
-def _ends(field: Field, vocabulary: _Vocabulary, eos: int | None) -> tuple[int, ...]:
+def _ends(data: Metadata, vocabulary: _Vocabulary, eos: int | None) -> tuple[int, ...]:
     """All tokens that end a generation, the one named by the file first."""
-    named = [eos, *(field(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom"))]
+    named = [eos, *(data.integer(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom"))]
     ids = vocabulary.ids()
     found = [i for i in [*named, *(ids.get(end) for end in _ENDS)] if i is not None]
     return tuple(dict.fromkeys(int(i) for i in found))
 
 
-def _byte_level(field: Field, vocabulary: _Vocabulary) -> tuple[Json, bool]:
-    rules = pre_tokenizer(field("tokenizer.ggml.pre"))
-    merges = field("tokenizer.ggml.merges")
+def _byte_level(data: Metadata, vocabulary: _Vocabulary) -> tuple[Json, bool]:
+    rules = pre_tokenizer(data.text("tokenizer.ggml.pre"))
+    merges = data.texts("tokenizer.ggml.merges")
     if merges is None:
         raise ModelCorrupt("The file has no merges for its tokenizer")
     ids = vocabulary.ids()
@@ -124,12 +154,12 @@ def _possible(pair: tuple[str, str], ids: dict[str, int]) -> bool:
     return pair[0] in ids and pair[1] in ids and pair[0] + pair[1] in ids
 
 
-def _sentence_piece(field: Field, vocabulary: _Vocabulary) -> tuple[Json, bool]:
-    scores = field("tokenizer.ggml.scores")
+def _sentence_piece(data: Metadata, vocabulary: _Vocabulary) -> tuple[Json, bool]:
+    scores = data.numbers("tokenizer.ggml.scores")
     if scores is None or len(scores) < len(vocabulary.tokens):
         raise ModelCorrupt("The file has no scores for its tokenizer")
-    prefix = bool(field("tokenizer.ggml.add_space_prefix", True))
-    phi3 = any(mark in str(field("general.name", "")).lower() for mark in ("phi-3", "phi3"))
+    prefix = data.flag("tokenizer.ggml.add_space_prefix") is not False
+    phi3 = any(mark in (data.text("general.name") or "").lower() for mark in ("phi-3", "phi3"))
     content = _skeleton(vocabulary, rstrip=phi3)
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     steps = [{"type": "Prepend", "prepend": _SPACE}, replace] if prefix else [replace]
@@ -143,7 +173,7 @@ def _sentence_piece(field: Field, vocabulary: _Vocabulary) -> tuple[Json, bool]:
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     content["decoder"] = {"type": "Sequence", "decoders": decoders}
     ids = vocabulary.ids()
-    unknown = vocabulary.tokens[int(field("tokenizer.ggml.unknown_token_id", 0))]
+    unknown = vocabulary.tokens[data.integer("tokenizer.ggml.unknown_token_id") or 0]
     content["model"] = _bpe(ids, _merges(vocabulary.tokens, scores, ids), unknown=unknown)
     return content, True
 
@@ -216,7 +246,8 @@ def _template(vocabulary: _Vocabulary, bos: int | None, eos: int | None) -> Json
         return None
     text = [{"Sequence": {"id": "A", "type_id": 0}}]
     before, after = (
-        [] if i is None else [{"SpecialToken": {"id": vocabulary.tokens[i], "type_id": 0}}] for i in (bos, eos)
+        [] if i is None else [{"SpecialToken": {"id": vocabulary.tokens[i], "type_id": 0}}]
+        for i in (bos, eos)
     )
     names = {vocabulary.tokens[i]: i for i in (bos, eos) if i is not None}
     return {

@@ -29,13 +29,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgeai.converters.decoder import Decoder, Source
+from edgeai.converters.decoder import Source
 from edgeai.converters.linear import Embedding, Linear, Plan
 from edgeai.converters.nodes import Nodes
 from edgeai.converters.quantize import Losses
 from edgeai.converters.rope import tables
 from edgeai.converters.weights_file import WeightsFile
-from edgeai.errors import ModelCorrupt
+from edgeai.errors import ModelCorrupt, ModelUnsupported
 
 CONTRACT = 1
 """The number of this contract between graph and engine."""
@@ -47,7 +47,8 @@ Progress = Callable[[int, int], None]
 def write_graph(source: Source, folder: Path, plan: Plan, max_positions: int, progress: Progress) -> Losses:
     """Write ``model.onnx`` and ``model.onnx.data`` into the folder; return what packing did to the weights.
 
-    Raises ModelCorrupt when a tensor is missing or has the wrong shape.
+    Raises ModelCorrupt when a tensor is missing or has the wrong shape, ModelUnsupported
+    for what the kernels cannot do.
     """
     losses = Losses()
     with WeightsFile(folder / "model.onnx.data") as weights:
@@ -71,7 +72,7 @@ class _Builder:
         embedding = Embedding(self._linear)
         residual = embedding.look_up("input_ids", "embedding")
         if d.embedding_scale != 1.0:
-            scale = self._weights.add("embedding_scale", np.float32(d.embedding_scale))
+            scale = self._weights.add("embedding_scale", np.array(d.embedding_scale, np.float32))
             residual = add("Mul", [residual, scale], "scaled_embedding")
         normed = self._norm(residual, "attn_norm", 0)
         for i in range(d.n_layers):
@@ -84,7 +85,9 @@ class _Builder:
             hidden = self._post_norm(self._mlp(normed, i), "post_ffn_norm", i)
             last = i == d.n_layers - 1
             role, layer = ("final_norm", None) if last else ("attn_norm", i + 1)
-            normed, residual = self._skip_norm(hidden, residual, role, layer, "hidden_state" if last else None)
+            normed, residual = self._skip_norm(
+                hidden, residual, role, layer, "hidden_state" if last else None
+            )
             progress(i + 1, d.n_layers)
         self._head(embedding, normed)
         return self._model()
@@ -112,11 +115,17 @@ class _Builder:
         if self._source.vector("q_norm", i) is None:
             return self._linear(x, ("q", "k", "v"), i, f"{name}.qkv"), "", ""
         query, key, value = (self._linear(x, (role,), i, f"{name}.{role}") for role in ("q", "k", "v"))
-        return self._head_norm(query, "q_norm", i, d.n_heads), self._head_norm(key, "k_norm", i, d.n_kv_heads), value
+        return (
+            self._head_norm(query, "q_norm", i, d.n_heads),
+            self._head_norm(key, "k_norm", i, d.n_kv_heads),
+            value,
+        )
 
     def _head_norm(self, x: str, role: str, i: int, n_heads: int) -> str:
         """The norm of each head."""
-        apart = self._weights.add(f"{role}.heads", np.array([0, 0, n_heads, self._decoder.head_dim], np.int64))
+        apart = self._weights.add(
+            f"{role}.heads", np.array([0, 0, n_heads, self._decoder.head_dim], np.int64)
+        )
         joined = self._weights.add("heads.joined", np.array([0, 0, -1], np.int64))
         heads = self._norm(self._nodes.add("Reshape", [x, apart], f"{x}.heads"), role, i)
         return self._nodes.add("Reshape", [heads, joined], f"{x}.normed")
@@ -125,6 +134,11 @@ class _Builder:
         rope = self._decoder.ropes[i]
         number = sorted(set(self._decoder.ropes), key=self._decoder.ropes.index).index(rope)
         names = f"rope.{number}.cos", f"rope.{number}.sin"
+        if rope.dim % 16:
+            raise ModelUnsupported(
+                f"Heads with {rope.dim} rotated dimensions cannot be converted",
+                why="ONNX Runtime's attention kernel needs a multiple of 16",
+            )
         if names[0] not in self._weights.initializers:
             for name, table in zip(names, tables(rope, self._max_positions), strict=True):
                 self._weights.add(name, table)
@@ -152,8 +166,10 @@ class _Builder:
 
     def _gamma(self, role: str, layer: int | None) -> str:
         values = self._source.vector(role, layer)
-        if values is None:
-            raise ModelCorrupt(f"The model has no {role}" + ("" if layer is None else f" in layer {layer}"))
+        width = self._decoder.head_dim if role in ("q_norm", "k_norm") else self._decoder.n_embd
+        if values is None or values.shape != (width,):
+            where = role if layer is None else f"{role} in layer {layer}"
+            raise ModelCorrupt(f"The model has no {where} of length {width}")
         return self._weights.add(role if layer is None else f"layer.{layer}.{role}", values)
 
     def _norm(self, x: str, role: str, layer: int) -> str:
@@ -164,7 +180,9 @@ class _Builder:
     def _post_norm(self, x: str, role: str, layer: int) -> str:
         return x if self._source.vector(role, layer) is None else self._norm(x, role, layer)
 
-    def _skip_norm(self, x: str, skip: str, role: str, layer: int | None, out: str | None = None) -> tuple[str, str]:
+    def _skip_norm(
+        self, x: str, skip: str, role: str, layer: int | None, out: str | None = None
+    ) -> tuple[str, str]:
         """The norm of the sum, and the sum."""
         name = out or f"layer.{layer}.{role}.out"
         total = "" if out else f"layer.{layer}.{role}.sum"
@@ -178,13 +196,15 @@ class _Builder:
         cap = self._decoder.logit_softcap
         raw = embedding.project(x, "raw_logits" if cap else "logits")
         if cap:
-            scale = self._weights.add("logit_softcap", np.float32(cap))
-            bent = self._nodes.add("Tanh", [self._nodes.add("Div", [raw, scale], "logits.scaled")], "logits.bent")
+            scale = self._weights.add("logit_softcap", np.array(cap, np.float32))
+            bent = self._nodes.add(
+                "Tanh", [self._nodes.add("Div", [raw, scale], "logits.scaled")], "logits.bent"
+            )
             self._nodes.add("Mul", [bent, scale], "logits")
 
     def _model(self) -> onnx.ModelProto:
         d, f32 = self._decoder, TensorProto.FLOAT
-        cache = ["batch", d.n_kv_heads, "max_length", d.head_dim]
+        cache: list[str | int | None] = ["batch", d.n_kv_heads, "max_length", d.head_dim]
         kinds = [(i, kind) for i in range(d.n_layers) for kind in ("key", "value")]
         value = helper.make_tensor_value_info
         inputs = [
@@ -194,11 +214,11 @@ class _Builder:
             value("logits_index", TensorProto.INT64, ["n_outputs"]),
             *(value(f"past_key_values.{i}.{kind}", f32, cache) for i, kind in kinds),
         ]
-        present = [*cache[:2], "present_length", cache[3]]
+        new_cache: list[str | int | None] = [*cache[:2], "present_length", cache[3]]
         outputs = [
             value("logits", f32, ["n_outputs", d.n_vocab]),
             value("hidden_state", f32, ["n_outputs", d.n_embd]),
-            *(value(f"present.{i}.{kind}", f32, present) for i, kind in kinds),
+            *(value(f"present.{i}.{kind}", f32, new_cache) for i, kind in kinds),
         ]
         graph = helper.make_graph(
             self._nodes.made, "decoder", inputs, outputs, list(self._weights.initializers.values())

@@ -21,7 +21,9 @@ def decoder_of(config: Config, name: str, licence: str | None) -> Decoder:
     try:
         return _read(config, name, licence)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ModelCorrupt("config.json is incomplete or wrong", why=f"{type(error).__name__}: {error}") from error
+        raise ModelCorrupt(
+            "config.json is incomplete or wrong", why=f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _refuse(config: Config) -> None:
@@ -39,7 +41,9 @@ def _refuse(config: Config) -> None:
     }
     for feature, present in missing.items():
         if present:
-            raise ModelUnsupported(f"This {kind} model cannot be converted", why=f"The converter lacks {feature}")
+            raise ModelUnsupported(
+                f"This {kind} model cannot be converted", why=f"The converter lacks {feature}"
+            )
 
 
 def _activation(config: Config) -> str:
@@ -81,7 +85,9 @@ def _sliding(config: Config, n_layers: int) -> tuple[bool, ...]:
     types = config.get("layer_types")
     if types:
         if len(types) != n_layers or not {"full_attention", "sliding_attention"}.issuperset(types):
-            raise ModelUnsupported("The layers' kinds of attention are unknown", why=", ".join(sorted(set(types))))
+            raise ModelUnsupported(
+                "The layers' kinds of attention are unknown", why=", ".join(sorted(set(types)))
+            )
         return tuple(kind == "sliding_attention" for kind in types)
     kind = config["model_type"]
     if kind == "gemma3_text":
@@ -135,7 +141,8 @@ def _rope(config: Config, head_dim: int, *, local: bool) -> Rope:
     if kind == "longrope":
         return _longrope(config, scaling, base, dim)
     raise ModelUnsupported(
-        f"The rotary scaling {kind!r} cannot be converted", why="Known are default, linear, llama3 and longrope"
+        f"The rotary scaling {kind!r} cannot be converted",
+        why="Known are default, linear, llama3 and longrope",
     )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from edgeai.converters.decoder import Floats, Matrix, Source
+from edgeai.converters.decoder import Decoder, Floats, Matrix, Source
 from edgeai.converters.nodes import Nodes
 from edgeai.converters.quantize import BLOCK, Format, Loss, Losses, Packed, join, pack
 from edgeai.errors import ModelCorrupt
@@ -52,14 +52,22 @@ class Linear:
         target = self.plan.format([m.kind for m in matrices])
         if target is None:
             return self._floats(x, matrices, bias, output)
-        packed = join([pack(m, target, self.loss(r, m, target)) for r, m in zip(roles, matrices, strict=True)])
+        packed = join(
+            [pack(m, target, self.loss(r, m, target)) for r, m in zip(roles, matrices, strict=True)]
+        )
         return self.multiply(x, packed, matrices[0].shape[1], bias, output)
 
     def need(self, role: str, layer: int | None = None) -> Matrix:
-        """The matrix of the role; raises ModelCorrupt if there is none."""
+        """The matrix of the role; raises ModelCorrupt if there is none or its shape is wrong."""
         matrix = self.source.matrix(role, layer)
+        where = role if layer is None else f"{role} in layer {layer}"
         if matrix is None:
-            raise ModelCorrupt(f"The model has no matrix for {role}" + ("" if layer is None else f" in layer {layer}"))
+            raise ModelCorrupt(f"The model has no matrix for {where}")
+        expected = _shape(self.source.decoder, role)
+        if matrix.shape != expected:
+            raise ModelCorrupt(
+                f"The matrix for {where} has the wrong shape", why=f"{matrix.shape}, not {expected}"
+            )
         return matrix
 
     def loss(self, role: str, matrix: Matrix, target: str) -> Loss:
@@ -90,7 +98,9 @@ class Linear:
         ones = (blocks[:, None] == np.arange(offset.shape[1])).astype(np.float32)
         summing = self.nodes.weights.add(f"block_sum.{n_columns}", ones)
         sums = self.nodes.add("MatMul", [x, summing], f"{output}.sums")
-        return self.nodes.add("MatMul", [sums, self.nodes.weights.add(f"{output}.offset", offset.T)], f"{output}.shift")
+        return self.nodes.add(
+            "MatMul", [sums, self.nodes.weights.add(f"{output}.offset", offset.T)], f"{output}.shift"
+        )
 
     def _bias(self, roles: Sequence[str], layer: int | None, sizes: Sequence[int], output: str) -> str:
         """The stacked biases; zeros where only some of the roles have one."""
@@ -118,7 +128,7 @@ class Embedding:
         self._linear, self._nodes = linear, linear.nodes
         self._matrix = linear.need("embed")
         self._target = linear.plan.format([self._matrix.kind], head=True)
-        self._head = linear.source.matrix("head")
+        self._head = None if linear.source.matrix("head") is None else linear.need("head")
 
     def look_up(self, ids: str, output: str) -> str:
         """The rows for the ids."""
@@ -156,6 +166,20 @@ class Embedding:
             return self._nodes.add("MatMul", [x, values], output)
         packed = pack(head, target, self._linear.loss("head", head, target))
         return self._linear.multiply(x, packed, head.shape[1], "", output)
+
+
+def _shape(d: Decoder, role: str) -> tuple[int, int]:
+    """Output and input features of a role."""
+    n_q, n_kv = d.n_heads * d.head_dim, d.n_kv_heads * d.head_dim
+    return {
+        "q": (n_q, d.n_embd),
+        "k": (n_kv, d.n_embd),
+        "v": (n_kv, d.n_embd),
+        "o": (d.n_embd, n_q),
+        "gate": (d.n_ff, d.n_embd),
+        "up": (d.n_ff, d.n_embd),
+        "down": (d.n_embd, d.n_ff),
+    }.get(role, (d.n_vocab, d.n_embd))
 
 
 def floats(matrix: Matrix) -> Floats:

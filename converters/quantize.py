@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeai.converters.blocks import Blocks
 from edgeai.converters.decoder import Floats, Matrix
+from edgeai.errors import ModelCorrupt
 
 BLOCK = 32
 """Weights that share a scale."""
@@ -114,6 +115,8 @@ def pack(matrix: Matrix, target: Format, loss: Loss) -> Packed:
         before = rows.floats() if isinstance(rows, Blocks) else rows
         loss.count(before, piece.floats(n_columns))
         pieces.append(piece)
+    if not np.isfinite(loss.sum_weight_squares):
+        raise ModelCorrupt("The model has weights that are not numbers", remedy="Fetch it again")
     packed = join(pieces)
     loss.n_bytes += n_bytes(packed)
     return packed
@@ -231,7 +234,7 @@ def _codes4(values: Floats, scale: Floats) -> Floats:
 
 def _pack_nibbles(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Neighbours share a byte, the first one in its low half."""
-    return codes[..., 0::2] | (codes[..., 1::2] << 4)
+    return codes[..., 0::2] | (codes[..., 1::2] << np.uint8(4))
 
 
 def _unpack_nibbles(data: NDArray[np.uint8]) -> NDArray[np.uint8]:

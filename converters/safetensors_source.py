@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ class SafetensorsSource:
         self._tensors = open_folder(folder)
         self._refuse_unknown()
 
-    @property
-    def provenance(self) -> Mapping[str, Any]:
+    @cached_property
+    def provenance(self) -> Mapping[str, str | int | Mapping[str, int]]:
         """The folder's name and the hash of its configuration and weights."""
         digest = hashlib.sha256()
         for path in [self._folder / "config.json", *sorted(self._folder.glob("*.safetensors"))]:
@@ -116,10 +117,13 @@ class SafetensorsSource:
         """Refuse what the builder would silently leave out."""
         names = [*self._names.values(), *_PACKED.values()]
         known = {name.format(i) for name in names for i in range(self.decoder.n_layers)}
-        strange = sorted(name for name in set(self._tensors) - known if not name.endswith("rotary_emb.inv_freq"))
+        strange = sorted(
+            name for name in set(self._tensors) - known if not name.endswith("rotary_emb.inv_freq")
+        )
         if strange:
             raise ModelUnsupported(
-                f"{self._folder.name} has tensors that the converter does not know", why=", ".join(strange[:5])
+                f"{self._folder.name} has tensors that the converter does not know",
+                why=", ".join(strange[:5]),
             )
 
     def _part(self, role: str) -> slice:

@@ -1,4 +1,4 @@
-"""Initializers of an ONNX graph: small ones inside the model, large ones in one external file, written once."""
+"""Initializers of an ONNX graph: small ones inside the model, large ones in one external file."""
 
 from collections.abc import Sequence
 from pathlib import Path

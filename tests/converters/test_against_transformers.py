@@ -45,6 +45,7 @@ LONGROPE = {
     "long_factor": [2.0 + i for i in range(8)],
     "original_max_position_embeddings": 64,
 }
+PARTIAL = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "llama tied, wide heads": ("Llama", {"tie_word_embeddings": True, "head_dim": 32}),
@@ -52,32 +53,34 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama with biases": ("Llama", {"attention_bias": True}),
     "mistral": ("Mistral", {"sliding_window": 8}),
     "qwen2": ("Qwen2", {}),
-    "qwen2 with windows": ("Qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}),
+    "qwen2 with windows": (
+        "Qwen2",
+        {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
+    ),
     "qwen3": ("Qwen3", {"head_dim": 32}),
     "gemma3": (
         "Gemma3",
         {"head_dim": 32, "sliding_window": 8, "query_pre_attn_scalar": 24, "final_logit_softcapping": 5.0},
     ),
     "phi3": ("Phi3", {"sliding_window": 8}),
+    "phi3, part of a head rotated": ("Phi3", {"rope_parameters": PARTIAL, "head_dim": 32}),
     "phi3 with longrope": ("Phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 64}),
 }
 PROMPT = np.random.default_rng(3).integers(3, 160, 40).tolist()
 
 
-def make(kind: str, folder: Path) -> Any:
+def make(kind: str, folder: Path) -> Callable[..., Any]:
     """A model with random weights, biases and norms, saved to the folder."""
     family, changes = MODELS[kind]
     family = {"Gemma3": "Gemma3Text"}.get(family, family)
     config = getattr(transformers, f"{family}Config")(**COMMON | changes)
     torch.manual_seed(0)
-    classes: dict[str, Callable[[Any], Any]] = vars(transformers.models.auto)
-    assert classes
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for name, values in model.named_parameters():
             values.normal_(1.0 if "norm" in name and family != "Gemma3Text" else 0.0, 0.15)
     model.save_pretrained(folder)
-    return model
+    return model  # type: ignore[no-any-return]  # transformers is imported by name
 
 
 @pytest.mark.parametrize("kind", MODELS)
