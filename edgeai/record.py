@@ -35,7 +35,8 @@ class QueryRecord:
             return
         if self.price is None:
             raise PolicyError(NO_PRICE, remedy=PRICE_REMEDY)
-        worst_usd = worst_cost(self.price, n_bytes, self.request.max_tokens)
+        n_images = sum(len(message.images) for message in self.request.messages)
+        worst_usd = worst_cost(self.price, n_bytes, self.request.max_tokens, images=n_images)
         if worst_usd > (limit := budget.get("query", worst_usd)):
             raise BudgetExceeded(
                 f"The answer could cost ${worst_usd:.4f}, the budget for a query is ${limit:.4f}",
