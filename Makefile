@@ -7,6 +7,10 @@ Q      ?= Name the chemical symbol for gold, and say one thing it is used for.
 # pip and its builds say nothing unless something fails.
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
+# The wheel is tried where nothing else is, and away from this folder's sources.
+EMPTY     := build/empty
+EMPTY_BIN := cd build && empty/$(notdir $(BIN))
+
 .PHONY: demo test check pytest wheel bench soak format clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -29,13 +33,13 @@ pytest: $(VENV)/.test ## the tests, without the long ones
 	$(BIN)/pytest -m "not soak"
 
 wheel: $(VENV)/.test ## build the wheel from the sdist; install and import it in an empty environment
-	@rm -rf build dist
-	$(BIN)/python -m build --no-isolation --outdir dist . > dist.log 2>&1 || { cat dist.log; exit 1; }
-	@mkdir -p build && mv dist.log build/
-	$(PYTHON) -m venv build/empty
-	VENV=build/empty && $${VENV}/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check dist/*.whl
-	cd build && empty/$(notdir $(BIN))/python -I -c "import edgeai, edgeai.converters, edgeai.device_profiles"
-	cd build && empty/$(notdir $(BIN))/edgeai --version
+	@rm -rf build dist && mkdir build
+	$(BIN)/python -m build --no-isolation . > build/log 2>&1 || { cat build/log; exit 1; }
+	@$(PYTHON) -m venv $(EMPTY)
+	$(EMPTY_BIN)/python -m pip install -qq --disable-pip-version-check ../dist/*.whl
+	$(EMPTY_BIN)/python -I -c "import edgeai, edgeai.converters, edgeai.device_profiles"
+	$(EMPTY_BIN)/edgeai --version
+	$(EMPTY_BIN)/edgeai models list
 
 bench: $(VENV)/.test ## measure, and write the table in benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
@@ -53,7 +57,7 @@ clean: ## remove what make made, with the virtual environment; models and ledger
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@echo "Installing edgeai into $(VENV)."
 	@$(COMPILE_NOTE)
-	@test -e $(VENV)/.test || $(INSTALL) -e ".[llama]"
+	@test $(VENV)/.test -nt pyproject.toml || $(INSTALL) -e ".[llama]"
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
@@ -63,7 +67,7 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@touch $@
 
 COMPILE_NOTE = $(BIN)/python -c "import importlib.util as u; raise SystemExit(u.find_spec('llama_cpp') is None)" \
-	|| echo "Compiling llama.cpp: 6–10 minutes, once; pip keeps the wheel."
+	|| echo "llama.cpp is compiled now: 6–10 minutes, once; pip keeps the wheel."
 
 $(BIN)/python:
 	@$(PYTHON) -c "import sys; raise SystemExit(sys.version_info < (3, 11))" || { \

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from edgeai.cloud import Cloud, open_cloud
 from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
+from edgeai.errors import EdgeError
 from edgeai.load import EngineName, open_engine
 from edgeai.options import read_messages
 from edgeai.policy import Policy
@@ -55,11 +56,15 @@ class Edge:
         ledger: bool | Path = True,
         allow_large: bool = False,
     ) -> None:
-        book = open_ledger(ledger)
         bigger = open_cloud(cloud) if isinstance(cloud, str) else cloud
-        check_budget(policy, bigger, book)
+        check_budget(policy, bigger, has_ledger=ledger is not False)
         if isinstance(engine, str):
             engine = open_engine(model, engine, n_ctx=n_ctx, allow_large=allow_large)
+        try:
+            book = open_ledger(ledger)
+        except EdgeError:
+            engine.close()
+            raise
         self._session = Session(engine=engine, cloud=bigger, policy=policy, ledger=book)
 
     def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:

@@ -35,7 +35,8 @@ class QueryRecord:
             return
         if self.price is None:
             raise PolicyError(NO_PRICE, remedy=PRICE_REMEDY)
-        worst_usd = worst_cost(self.price, n_bytes, self.request.max_tokens)
+        n_images = sum(len(message.images) for message in self.request.messages)
+        worst_usd = worst_cost(self.price, n_bytes, self.request.max_tokens, images=n_images)
         if worst_usd > (limit := budget.get("query", worst_usd)):
             raise BudgetExceeded(
                 f"The answer could cost ${worst_usd:.4f}, the budget for a query is ${limit:.4f}",
@@ -92,14 +93,14 @@ NO_PRICE = "The policy has a budget, but the price of the cloud's model is not k
 PRICE_REMEDY = 'Give the cloud a price=Price(…), or install the price list: pip install "edgeai[prices]"'
 
 
-def check_budget(policy: Policy, cloud: Cloud | None, ledger: "Ledger | None") -> None:
+def check_budget(policy: Policy, cloud: Cloud | None, *, has_ledger: bool) -> None:
     """Raise PolicyError when the policy's budget could not be kept: no price, or no record of spending."""
     budget = policy.budget_usd
     if not budget or cloud is None:
         return
     if cloud.price is None:
         raise PolicyError(NO_PRICE, remedy=PRICE_REMEDY)
-    if ledger is None and set(budget) - {"query"}:
+    if not has_ledger and set(budget) - {"query"}:
         raise PolicyError(
             "A budget per hour, day or month needs the ledger, which is switched off",
             remedy="Use ledger=True",

@@ -55,7 +55,7 @@ class Session:
     ) -> Call:
         """The moving parts of one query. ``open_device`` replaces the engine's ordinary stream."""
         if policy is not self.policy:
-            check_budget(policy, self.cloud, self.ledger)
+            check_budget(policy, self.cloud, has_ledger=self.ledger is not None)
         monitor = Monitor(
             self.device_times if policy.deadline_s else None,
             max_tokens=request.max_tokens,

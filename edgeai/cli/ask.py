@@ -9,7 +9,7 @@ from edgeai.cli import options
 from edgeai.cli.exits import Exit
 from edgeai.errors import ConfigError
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from edgeai.cli import options
 from edgeai.errors import ConfigError, EdgeError
 from edgeai.types import CallOptions
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 PROMPT = "› "
 HELP = """\

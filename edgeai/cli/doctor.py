@@ -15,7 +15,7 @@ from edgeai.errors import ConfigError, LedgerError, ModelError
 if TYPE_CHECKING:
     from edgeai.config import Settings
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 State = Literal["ok", "note", "problem"]
 

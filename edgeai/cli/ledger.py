@@ -12,7 +12,7 @@ from edgeai.errors import ConfigError
 if TYPE_CHECKING:
     from edgeai.ledger import Entry, Totals
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

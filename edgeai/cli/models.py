@@ -9,7 +9,10 @@ import typer
 from edgeai.cli import options
 
 app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="List, pull, import, verify and remove models."
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="List, pull, import, verify and remove models.",
 )
 
 Name = Annotated[str, typer.Argument(help="A catalog name or an id.", autocompletion=options.complete_model)]

@@ -56,10 +56,11 @@ def _lines(console: Console) -> Callable[[store.Progress], None]:
     shown = set[tuple[str, int]]()
 
     def show(step: store.Progress) -> None:
-        quarter = 4 * step.done // step.total if step.total else 0
+        quarter = 4 * step.done // step.total if step.total and step.stage == "download" else 0
         if (step.stage, quarter) not in shown and quarter < 4:
             shown.add((step.stage, quarter))
-            size = f", {step.total / 1e6:.0f} MB, {25 * quarter} %" if step.total else ""
+            size = f", {step.total / 1e6:.0f} MB" if step.total else ""
+            size += f", {25 * quarter} %" if quarter else ""
             console.print(f"{_title(step)}{size}", soft_wrap=True)
 
     return show

@@ -110,7 +110,11 @@ class OpenAI:
 
     async def stream(self, released: Released) -> AsyncGenerator[Piece, None]:
         """Ask, and give the pieces as they arrive, one CloudEnd last. Raises CloudError's leaves."""
-        key = self._find_key()
+        try:
+            key = self._find_key()
+        except CloudAuth as error:
+            error.sent = False
+            raise
         call = HttpCall(
             url=self.endpoint,
             body=self.encode(released),

@@ -38,8 +38,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        ours = isinstance(error, EdgeError) or (error.filename is None and error.errno not in NO_ROOM)
-        if ours:  # an error of edgeai, or of the caller's own progress function
+        if isinstance(error, EdgeError) or not _concerns(error, folder):
             raise
         if error.errno in NO_ROOM:
             what, remedy = f"The disk became full while writing to {folder}", "Free some space"
@@ -47,6 +46,14 @@ def writing(folder: Path) -> Iterator[None]:
             what, remedy = f"{folder} cannot be written to", "Give it write permission"
         remedy += ", or set EDGEAI_HOME to another folder"
         raise DiskFull(what, why=f"{error.strerror} ({error.filename})", remedy=remedy) from error
+
+
+def _concerns(error: OSError, folder: Path) -> bool:
+    """Whether it is about ``folder``, and not about a source or the caller's own progress function."""
+    if not isinstance(error.filename, str):
+        return error.errno in NO_ROOM
+    path = Path(error.filename)
+    return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
 @contextmanager

@@ -5,11 +5,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from edgeai.errors import ConfigError, ModelNotFound, ModelUnsupported
+from edgeai.errors import ConfigError, ModelCorrupt, ModelNotFound, ModelUnsupported
 from edgeai.models import catalog, disk
 from edgeai.models.gguf import read_header
 from edgeai.models.package import Manifest, PackageFile, read_manifest
-from edgeai.models.shelf import InstalledModel, check_hash, manifest_of, refuse_large
+from edgeai.models.shelf import InstalledModel, check_hash, manifest_of, present, refuse_large
 from edgeai.models.workbench import install, working_on
 
 __all__ = ["import_"]
@@ -70,6 +70,15 @@ def _copy_in(folder: Path, manifest: Manifest) -> InstalledModel:
         for file in manifest.files:
             target = package / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / file.path, target)
+            _copy(present(folder, file), target)
             check_hash(file, disk.hash_file(target), str(folder / file.path))
         return install(package, manifest)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        incoming = source.open("rb")
+    except OSError as error:
+        raise ModelCorrupt(f"{source} cannot be read", why=error.strerror) from error
+    with incoming, target.open("wb") as out:
+        shutil.copyfileobj(incoming, out, disk.CHUNK)

@@ -21,6 +21,7 @@ __all__ = [
     "manifest_of",
     "models_dir",
     "open_package",
+    "present",
     "refuse_large",
     "verify",
 ]
@@ -85,7 +86,7 @@ def verify(name: str | Path) -> InstalledModel:
     folder = path if _is_path(name, path) else installed_folder(str(name))
     manifest = read_manifest(folder)
     for file in manifest.files:
-        check_hash(file, disk.hash_file(_present(folder, file)), str(folder / file.path))
+        check_hash(file, disk.hash_file(present(folder, file)), str(folder / file.path))
     return _describe(folder, manifest)
 
 
@@ -106,7 +107,7 @@ def open_package(folder: Path) -> InstalledModel:
     """The package in ``folder``, its files compared with the manifest; cheap if nothing changed."""
     manifest = read_manifest(folder)
     for file in manifest.files:
-        check_hash(file, disk.remembered_sha256(_present(folder, file)), str(folder / file.path))
+        check_hash(file, disk.remembered_sha256(present(folder, file)), str(folder / file.path))
     model = _describe(folder, manifest)
     if not model.trusted and model.path.suffix == ".gguf":
         read_header(model.path)
@@ -186,7 +187,8 @@ def _describe(folder: Path, manifest: Manifest) -> InstalledModel:
     )
 
 
-def _present(folder: Path, file: PackageFile) -> Path:
+def present(folder: Path, file: PackageFile) -> Path:
+    """The file's path, if it is there and has the right size. Raises ModelCorrupt."""
     path = folder / file.path
     size = path.stat().st_size if path.is_file() else None
     if size != file.size:

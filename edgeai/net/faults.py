@@ -37,7 +37,10 @@ def mapped(where: str, timeouts: Timeouts, secrets: tuple[str, ...] = ()) -> Ite
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict) as error:
-        raise translate(error, where, timeouts, secrets) from error
+        mapped_error = translate(error, where, timeouts, secrets)
+        unsent = httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ConnectError, httpx.UnsupportedProtocol
+        mapped_error.sent = not isinstance(error, (*unsent, httpx.InvalidURL))
+        raise mapped_error from error
 
 
 def translate(error: Exception, where: str, timeouts: Timeouts, secrets: tuple[str, ...] = ()) -> CloudError:

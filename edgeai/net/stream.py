@@ -24,13 +24,14 @@ DRAIN_S = 0.1  # how long to wait for the end of an answer that is complete, to 
 async def read_events(call: HttpCall, timeouts: Timeouts, retry: Retry) -> AsyncGenerator[ServerEvent, None]:
     """See `edgeai.net.stream_events`."""
     clock = _Clock(place(call.url), timeouts)
-    failures = 0
+    failures, sent = 0, False
     while True:
         async with aclosing(_events(call, timeouts)) as events:
             try:
                 event = await clock.limit(anext(events, None), "first_token_s")
             except (CloudRateLimited, CloudUnavailable) as error:
                 failures += 1
+                sent = error.sent = error.sent or sent
                 wait_s = clock.pause(retry, failures, error)
             else:
                 while event is not None:

@@ -1,0 +1,53 @@
+"""What a program pays before its first token; each a fresh process, the time of an empty interpreter taken
+off where it says so. Medians.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+from benchmarks.table import Row, below, interleaved, plain
+from edgeai.models import store
+
+FIRST_TOKEN = """
+from edgeai import Edge
+with Edge("smollm2-135m-instruct", ledger=False) as edge:
+    next(edge.stream("Name the chemical symbol for gold."))
+"""
+ROUNDS = 15
+
+
+def measure() -> list[Row]:
+    """The rows of the table."""
+    store.pull("smollm2-135m-instruct")
+    figures = interleaved(
+        {
+            "nothing": process("-c", "pass"),
+            "import": process("-c", "import edgeai"),
+            "help": process("-m", "edgeai.cli", "--help"),
+            "first token": process("-c", FIRST_TOKEN),
+        },
+        rounds=ROUNDS,
+    )
+    empty = median(figures["nothing"])
+    return [
+        below(
+            "import edgeai, without the interpreter's own start", median(figures["import"]) - empty, 80, "ms"
+        ),
+        below("edgeai --help, whole process", median(figures["help"]), 250, "ms"),
+        plain("process start to first token, model loaded from disk", median(figures["first token"]), "ms"),
+        plain("an empty interpreter", empty, "ms"),
+    ]
+
+
+def process(*arguments: str) -> Callable[[], float]:
+    """How to run this and time it, in milliseconds."""
+
+    def run() -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        return (time.perf_counter() - started) * 1e3
+
+    return run
