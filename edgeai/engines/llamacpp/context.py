@@ -20,14 +20,11 @@ from edgeai.errors import EngineError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ABORTED", "MAX_OUTPUTS", "N_BATCH", "Context"]
+__all__ = ["MAX_OUTPUTS", "N_BATCH", "Context"]
 
 N_BATCH: Final = 512
 MAX_OUTPUTS: Final = 64
 """Most tokens of one batch whose logits or hidden states are kept: each costs 4 bytes × vocabulary."""
-
-ABORTED: Final = 2
-"""What `Context.decode` returns after `Context.abort`."""
 
 
 class Context:
@@ -43,6 +40,7 @@ class Context:
         self._memory = native.llama_get_memory(self._handle)
         self.n_ctx: int = min(native.llama_n_ctx(self._handle), n_ctx)
         native.llama_set_abort_callback(self._handle, ABORT_FUNCTION, ctypes.addressof(self._flag))
+        self.n_batch = N_BATCH
         self.n_tokens = 0
         self._views: dict[int, NDArray[np.float32]] = {}
         self._allocate_batch()
@@ -92,6 +90,10 @@ class Context:
         """Run the batch and empty it: 0 is success, 1 no room in the KV cache, 2 aborted, below 0 failed."""
         self._batch.n_tokens, self.n_tokens = self.n_tokens, 0
         return int(native.llama_decode(self._handle, self._batch))
+
+    def failure(self, code: int) -> EngineError:
+        """What a code of `decode` other than success means."""
+        return EngineError("llama.cpp could not decode", why=f"its error code is {code}")
 
     def logits(self, row: int) -> "NDArray[np.float32]":
         """llama.cpp's own buffer with the raw logits of ``row``, valid until the next decode."""

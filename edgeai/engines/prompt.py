@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.template import CHATML, ChatTemplate, as_dicts
 from edgeai.engines.tools import with_tool_text
+from edgeai.engines.vocabulary import Vocabulary
 from edgeai.errors import ConfigError, ModelUnsupported
 from edgeai.types import Request
 
@@ -16,7 +16,7 @@ _MARK: Final = re.compile("\x1a([0-9]+)\x1a")
 """Stands for the content of one message while a template is rendered."""
 
 
-def chat_template(model: Model) -> ChatTemplate | None:
+def chat_template(model: Vocabulary) -> ChatTemplate | None:
     """The model's template, ChatML where only its tokens are known, None where not even they are."""
     source = model.chat_template
     if source is None and len(model.tokenize("<|im_start|>", special=True)) == 1:
@@ -26,7 +26,7 @@ def chat_template(model: Model) -> ChatTemplate | None:
     return ChatTemplate(source, bos=model.name_of(model.bos), eos=model.name_of(model.eos))
 
 
-def prompt_tokens(model: Model, template: ChatTemplate | None, request: Request) -> list[int]:
+def prompt_tokens(model: Vocabulary, template: ChatTemplate | None, request: Request) -> list[int]:
     """The request's prompt as token ids.
 
     Raises ConfigError when it is empty, ModelUnsupported without a template and for images.
@@ -49,7 +49,7 @@ def prompt_tokens(model: Model, template: ChatTemplate | None, request: Request)
     return [model.bos, *ids] if model.add_bos and ids[:1] != [model.bos] else ids
 
 
-def _controls(model: Model, ids: Sequence[int]) -> int:
+def _controls(model: Vocabulary, ids: Sequence[int]) -> int:
     return sum(token in model.control for token in ids)
 
 

@@ -7,8 +7,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from edgeai.engines.generation import Finished, Generation
-from edgeai.engines.llamacpp.slots import Slot
 from edgeai.engines.sampling import Sampler
+from edgeai.engines.slots import Slot
 from edgeai.engines.text import TextAssembler
 from edgeai.errors import Cancelled, EngineError
 from edgeai.types import FinishReason, Token

@@ -6,24 +6,75 @@ Readers only ever touch the queue, under ``_changed``; the context is never shar
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from edgeai.engines.llamacpp.context import ABORTED, N_BATCH, Context
-from edgeai.engines.llamacpp.jobs import Job
-from edgeai.engines.llamacpp.query import Query
-from edgeai.engines.llamacpp.slots import Slots
+from edgeai.engines.jobs import Job
+from edgeai.engines.query import Query
+from edgeai.engines.slots import Cache, Slots
 from edgeai.errors import EngineCrashed, EngineError, QueueFull
 
-__all__ = ["MAX_WAITING", "Scheduler"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["ABORTED", "MAX_WAITING", "Context", "Scheduler"]
+
+ABORTED: Final = 2
+"""What `Context.decode` returns after `Context.abort`."""
 
 MAX_WAITING: Final = 256
 """Queries that may wait for a sequence."""
 
 _POLITE_PREFILL: Final = 64
 """Tokens of new prompts in one step while others are being answered, so that those go on smoothly."""
+
+
+class Context(Cache, Protocol):
+    """One native context: a batch, the KV cache of its sequences, and the outputs of the last decode.
+
+    It belongs to the scheduler's thread, except for `abort` and `proceed`. A batch holds ``n_batch`` tokens.
+    """
+
+    n_batch: int
+    n_tokens: int
+
+    def add(self, tokens: Sequence[int], start: int, seq: int, *, outputs: int = 0) -> int:
+        """Append ``tokens`` of sequence ``seq`` from position ``start``; the last ``outputs`` give logits.
+
+        Returns the row of the last one.
+        """
+        ...
+
+    def discard(self) -> None:
+        """Empty the batch without running it."""
+        ...
+
+    def decode(self) -> int:
+        """Run the batch and empty it: 0 is success, `ABORTED`, or something else that has failed."""
+        ...
+
+    def failure(self, code: int) -> EngineError:
+        """What that something was."""
+        ...
+
+    def logits(self, row: int) -> "NDArray[np.float32]":
+        """The raw logits of ``row``, valid until the next decode."""
+        ...
+
+    def abort(self) -> None:
+        """Stop the running decode, and later ones, until `proceed`. Safe from any thread."""
+        ...
+
+    def proceed(self) -> None:
+        """Let decodes run again."""
+        ...
+
+    def free(self) -> None:
+        """Give the memory back; the context is unusable afterwards."""
+        ...
 
 
 @dataclass(slots=True)
@@ -36,7 +87,10 @@ class _Step:
 
 
 class Scheduler:
-    """Starts its thread; ``close`` ends it, which frees the context and calls ``at_end``."""
+    """Starts its thread, named after the engine; ``close`` ends it, which frees the context.
+
+    ``at_end`` is called when the context is gone.
+    """
 
     def __init__(
         self,
@@ -44,6 +98,7 @@ class Scheduler:
         slots: Slots,
         at_end: Callable[[], None] = lambda: None,
         *,
+        name: str,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self._context = context
@@ -56,7 +111,7 @@ class Scheduler:
         self._jobs: list[Job] = []
         self._decoding: list[Query] = []
         self._closing = False
-        self._thread = threading.Thread(target=self._main, name="edgeai-llamacpp", daemon=True)
+        self._thread = threading.Thread(target=self._main, name=f"edgeai-{name}", daemon=True)
         self._thread.start()
 
     # from any thread
@@ -161,9 +216,9 @@ class Scheduler:
         for query in answering:
             row = self._feed(step, query, 1, outputs=1)
             step.rows.append((query, row))
-        room = _POLITE_PREFILL if answering else N_BATCH
+        room = _POLITE_PREFILL if answering else self._context.n_batch
         for query in self._live:
-            size = min(room, query.pending - 1, N_BATCH - self._context.n_tokens)
+            size = min(room, query.pending - 1, self._context.n_batch - self._context.n_tokens)
             if size > 0 and query.wanted:
                 self._feed(step, query, size, outputs=0)
                 room -= size
@@ -199,7 +254,7 @@ class Scheduler:
                 self._slots.rewind(query.slot, n_past)
         if code == ABORTED:
             return
-        error = EngineError("llama.cpp could not decode", why=f"its error code is {code}")
+        error = self._context.failure(code)
         for query, _ in step.fed:
             self._fail(query, error)
         self._slots.drop_idle()

@@ -1,0 +1,208 @@
+"""What all engines in this process share: from requests to the scheduler, and back."""
+
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from edgeai.engines import EngineInfo, Generation
+from edgeai.engines.jobs import Job, Steps
+from edgeai.engines.prompt import chat_template, prompt_tokens
+from edgeai.engines.query import Query
+from edgeai.engines.sampling import Sampler, Scratch
+from edgeai.engines.scheduler import Context, Scheduler
+from edgeai.engines.slots import Slots
+from edgeai.engines.text import TextAssembler
+from edgeai.engines.vocabulary import Vocabulary
+from edgeai.errors import Cancelled, ConfigError, ContextOverflow
+from edgeai.types import Request
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgeai.engines.constrain import Constraint
+
+__all__ = ["N_LIVE", "LocalEngine"]
+
+N_LIVE: Final = 4
+"""Queries that are answered at once; more wait."""
+
+
+class LocalEngine(ABC):
+    """An `edgeai.engines.Engine`, but for what depends on the native library.
+
+    The engine owns ``context``, which its scheduler's thread frees before it calls ``at_end``.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        context: Context,
+        info: EngineInfo,
+        *,
+        rewinds: bool = True,
+        at_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.info = info
+        self._vocabulary = vocabulary
+        self._template = chat_template(vocabulary)
+        self._scratch = Scratch(info.n_vocab)
+        self._constraint_lock = threading.Lock()
+        self._constraint_tokenizer: object = None
+        slots = Slots(context, N_LIVE, info.n_ctx, rewinds=rewinds)
+        end = partial(_end, at_end, self._constraint_lock)
+        self._scheduler = Scheduler(context, slots, end, name=info.engine)
+        # Also at interpreter exit. The thread knows nothing of the engine, so that it does not keep it alive.
+        self._finalizer = weakref.finalize(self, self._scheduler.close)
+
+    # what depends on the native library
+
+    @abstractmethod
+    def memory(self) -> Mapping[str, int]:
+        """Where the memory goes, in bytes."""
+
+    @abstractmethod
+    def _score_steps(self, tails: Sequence[Sequence[int]], totals: list[float]) -> Steps:
+        """Steps that add to ``totals`` the log-probability of each of ``tails`` after the slot's tokens."""
+
+    @abstractmethod
+    def _score_cells(self, tails: Sequence[Sequence[int]]) -> int:
+        """KV cells that scoring ``tails`` takes beyond those of what comes before."""
+
+    @abstractmethod
+    def _embed_steps(self, sums: "NDArray[np.float64]") -> Steps:
+        """Steps that add to ``sums`` the last layer's hidden states of all of the slot's tokens."""
+
+    @abstractmethod
+    def _make_constraint_tokenizer(self) -> object:
+        """llguidance's view of the vocabulary. Raises EngineCrashed when the engine is closed."""
+
+    # the protocol
+
+    def stream(self, request: Request) -> Generation:
+        """Queue the request; its tokens arrive in the Generation.
+
+        The end-of-turn token is handed over as well, without text of its own. Raises ConfigError for an empty
+        prompt or an invalid schema, ContextOverflow, QueueFull, ModelUnsupported (images, no template),
+        MissingExtra (a constraint without llguidance).
+        """
+        prompt = prompt_tokens(self._vocabulary, self._template, request)
+        self._check_fits(len(prompt), self.info.n_ctx - 1)
+        room = self.info.n_ctx - len(prompt)
+        query = Query(
+            prompt=prompt,
+            limit=min(request.max_tokens, room),
+            capped=room < request.max_tokens,
+            sampler=Sampler(request.sampling, self._scratch),
+            text=TextAssembler(request.stop),
+            piece=self._vocabulary.piece,
+            eog=self._vocabulary.eog,
+            background=request.priority == "background",
+            constraint=self._constraint(request),
+        )
+        generation = Generation(partial(self._scheduler.wake, query))
+        query.attach(generation)
+        self._scheduler.submit(query)
+        return generation
+
+    def score(self, prompt: str, continuations: Sequence[str]) -> tuple[float, ...]:
+        """The total log-probability (nats) of each continuation's tokens after the plain ``prompt``.
+
+        Prompt and continuation are tokenized together. Where a continuation changes how the prompt's end is
+        tokenized, all are scored from the last token they share. Raises ConfigError when one of the texts is
+        empty, ContextOverflow, QueueFull.
+        """
+        if not prompt or not all(continuations):
+            raise ConfigError("There is nothing to score", why="the prompt or a continuation is empty")
+        if not continuations:
+            return ()
+        head, tails = self._split(prompt, continuations)
+        need = len(head) + self._score_cells(tails)
+        self._check_fits(need)
+        totals = [0.0] * len(tails)
+        self._run(head, need, self._score_steps(tails, totals))
+        return tuple(totals)
+
+    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """The mean of each text's last hidden states as a unit vector: shape (len(texts), n_embd).
+
+        Raises ConfigError for an empty text, ContextOverflow, QueueFull.
+        """
+        vectors = np.zeros((len(texts), self.info.n_embd), np.float64)
+        for text, vector in zip(texts, vectors, strict=True):
+            tokens = self._vocabulary.tokenize(text, whole=True)
+            if not tokens:
+                raise ConfigError("There is nothing to embed", why="a text is empty")
+            self._check_fits(len(tokens))
+            self._run(tokens, len(tokens), self._embed_steps(vector))
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: NDArray[np.float32] = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
+        return unit
+
+    def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+        """Token ids of ``text``; with ``special`` control tokens in the text are read as such."""
+        return tuple(self._vocabulary.tokenize(text, special=special))
+
+    def count_prompt(self, request: Request) -> int:
+        """How many tokens the request's prompt has after the chat template; errors as of `stream`."""
+        return len(prompt_tokens(self._vocabulary, self._template, request))
+
+    def close(self) -> None:
+        """Cancel what runs and free the memory; may be called again."""
+        self._finalizer()
+
+    def _check_fits(self, n_prompt: int, most: int | None = None) -> None:
+        if n_prompt > (self.info.n_ctx if most is None else most):
+            raise ContextOverflow(
+                f"The prompt takes {n_prompt} tokens; the context holds {self.info.n_ctx}, with the answer",
+                n_prompt=n_prompt,
+                n_ctx=self.info.n_ctx,
+                remedy="Shorten the prompt, or open the model with a larger n_ctx",
+            )
+
+    def _split(self, prompt: str, continuations: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """The tokens that all share, and what follows in each: at least one token on both sides."""
+        vocabulary = self._vocabulary
+        alone = vocabulary.tokenize(prompt, whole=True)
+        full = [vocabulary.tokenize(prompt + text, whole=True) for text in continuations]
+        shared = min(_common(alone, tokens) for tokens in full)
+        if shared == 0:
+            start = vocabulary.bos if vocabulary.bos >= 0 else vocabulary.eos
+            return [start], full
+        return alone[:shared], [tokens[shared:] for tokens in full]
+
+    def _run(self, tokens: list[int], need: int, steps: Steps) -> None:
+        job = Job(prompt=tokens, need=need, steps=steps)
+        self._scheduler.submit(job)
+        try:
+            job.done.result()
+        except CancelledError:
+            raise Cancelled("The work was cancelled") from None
+        finally:
+            job.done.cancel()  # after Ctrl-C nobody waits for it
+
+    def _constraint(self, request: Request) -> "Constraint | None":
+        if request.schema is None and request.grammar is None and not request.tools:
+            return None
+        from edgeai.engines.constrain import Constraint
+
+        with self._constraint_lock:  # held against `close`: llguidance may call into the vocabulary
+            self._vocabulary.check_open()
+            if self._constraint_tokenizer is None:
+                self._constraint_tokenizer = self._make_constraint_tokenizer()
+            return Constraint(self._constraint_tokenizer, request, self.info.n_vocab)
+
+
+def _end(at_end: Callable[[], None], in_use: threading.Lock) -> None:
+    with in_use:
+        at_end()
+
+
+def _common(left: Sequence[int], right: Sequence[int]) -> int:
+    size = min(len(left), len(right))
+    return next((i for i in range(size) if left[i] != right[i]), size)
