@@ -11,8 +11,8 @@ from edgeai.converters.nodes import Nodes
 from edgeai.converters.quantize import BLOCK, Format, Loss, Losses, Packed, join, pack
 from edgeai.errors import ModelCorrupt
 
-Quant = Literal["auto", "int8", "int4", "f32"]
-"""``auto`` carries what the source has; ``f32`` is for proofs."""
+Quant = Literal["auto", "exact", "int8", "int4", "f32"]
+"""How to store weights: see `edgeai.converters.convert.convert`."""
 
 _INT8_ACCUMULATION = 4  # MatMulNBits' accuracy_level: inputs are quantized to 8 bit, too
 _EXACT4 = {"Q4_0"}
@@ -21,10 +21,9 @@ _OFFSET4 = {"Q4_0", "Q4_1", "Q4_K"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How weights are stored. ``offsets`` carries Q4_1 and Q4_K in 4 bit with a block-sum term."""
+    """How weights are stored."""
 
     quant: Quant = "auto"
-    offsets: bool = False
 
     def format(self, kinds: Sequence[str], *, head: bool = False) -> Format | None:
         """The format for matrices that are packed together; None means floats."""
@@ -32,11 +31,10 @@ class Plan:
             return None
         if self.quant == "int4" and not head:
             return "int4"
-        if self.quant == "auto":
-            if _EXACT4.issuperset(kinds):
-                return "int4"
-            if self.offsets and not head and _OFFSET4.issuperset(kinds):
-                return "int4+offset"
+        if self.quant in ("auto", "exact") and _EXACT4.issuperset(kinds):
+            return "int4"
+        if self.quant == "exact" and not head and _OFFSET4.issuperset(kinds):
+            return "int4+offset"
         return "int8"
 
 

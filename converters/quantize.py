@@ -111,12 +111,12 @@ def pack(matrix: Matrix, target: Format, loss: Loss) -> Packed:
     pieces = []
     for start in range(0, n_rows, step):
         rows = matrix.rows(start, min(start + step, n_rows))
-        piece = _PACKERS[target](rows)
         before = rows.floats() if isinstance(rows, Blocks) else rows
+        if not np.isfinite(before).all():
+            raise ModelCorrupt("The model has weights that are not numbers", remedy="Fetch it again")
+        piece = _PACKERS[target](rows)
         loss.count(before, piece.floats(n_columns))
         pieces.append(piece)
-    if not np.isfinite(loss.sum_weight_squares):
-        raise ModelCorrupt("The model has weights that are not numbers", remedy="Fetch it again")
     packed = join(pieces)
     loss.n_bytes += n_bytes(packed)
     return packed

@@ -3,8 +3,9 @@
 import gguf
 import numpy as np
 import pytest
-from edgeai.converters.blocks import FORMATS, unpack
 from numpy.typing import NDArray
+
+from edgeai.converters.blocks import FORMATS, unpack
 
 
 def random_bytes(kind: str, *, rows: int = 6, blocks: int = 4) -> NDArray[np.uint8]:

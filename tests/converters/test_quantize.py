@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from edgeai.converters.blocks import Blocks, unpack
-from edgeai.converters.quantize import Format, Loss, Losses, pack, to_int4, to_int4_offset, to_int8
-from edgeai.errors import ModelCorrupt
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from edgeai.converters.blocks import Blocks, unpack
+from edgeai.converters.quantize import Format, Loss, Losses, pack, to_int4, to_int4_offset, to_int8
+from edgeai.errors import ModelCorrupt
 from tests.converters.test_blocks import random_bytes
 
 Floats = NDArray[np.float32]
@@ -58,14 +59,20 @@ def test_4_bits_with_offset_carry_every_4_bit_format(kind: str) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1.0), st.floats(-3.0, 3.0), st.sampled_from([4, 5]))
-def test_an_offset_moves_a_block_as_a_whole_and_little(seed: int, step: float, ratio: float, bits: int) -> None:
+def test_an_offset_moves_a_block_as_a_whole_and_little(
+    seed: int, step: float, ratio: float, bits: int
+) -> None:
     """Differences inside a block stay; the shift is at most half of the 8 bit grid's coarsest step."""
     random = np.random.default_rng(seed)
     top = (1 << bits) - 1
     scale = np.full((2, 3), step, np.float32)
     offset = (-step * top / 2 * (1 + ratio / 3) * random.uniform(0.5, 1.5, (2, 3))).astype(np.float32)
     blocks = Blocks(
-        codes=random.integers(0, top + 1, (2, 3, 32), np.uint8), scale=scale, offset=offset, bits=bits, zero=None
+        codes=random.integers(0, top + 1, (2, 3, 32), np.uint8),
+        scale=scale,
+        offset=offset,
+        bits=bits,
+        zero=None,
     )
     error = (to_int8(blocks).floats(96) - blocks.floats()).reshape(2, 3, 32)
     reach = np.abs(blocks.floats()).reshape(2, 3, 32).max(axis=-1).max()
@@ -76,7 +83,11 @@ def test_blocks_without_a_step_keep_their_value() -> None:
     """A scale of zero leaves the offset alone: a constant block."""
     offset = np.array([[0.25, 0.0, -3.0]], np.float32)
     flat = Blocks(
-        codes=np.full((1, 3, 32), 7, np.uint8), scale=np.zeros((1, 3), np.float32), offset=offset, bits=4, zero=None
+        codes=np.full((1, 3, 32), 7, np.uint8),
+        scale=np.zeros((1, 3), np.float32),
+        offset=offset,
+        bits=4,
+        zero=None,
     )
     np.testing.assert_allclose(to_int8(flat).floats(96), flat.floats(), rtol=1e-6)
 
