@@ -16,7 +16,7 @@ from edgeai.types import Sampling
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Choice", "Sampler", "draw"]
+__all__ = ["Choice", "Sampler", "Scratch", "draw"]
 
 _WIDTHS: Final = (4.0, 8.0, 16.0, math.inf)
 """How far (nats) below the most likely token candidates are looked for, step by step."""
@@ -31,23 +31,30 @@ class Choice(NamedTuple):
     margin: float
 
 
-class Sampler:
-    """Chooses the tokens of one query. Not safe for two threads at once."""
+class Scratch:
+    """Room to compute in, for all queries of one thread."""
 
-    def __init__(self, sampling: Sampling, n_vocab: int) -> None:
+    def __init__(self, n_vocab: int) -> None:
+        self.below = np.empty(n_vocab, np.float32)
+        self.weight = np.empty(n_vocab, np.float32)
+
+
+class Sampler:
+    """Chooses the tokens of one query, on the thread that owns ``scratch``."""
+
+    def __init__(self, sampling: Sampling, scratch: Scratch) -> None:
         self._sampling = sampling
         self._random = (
             np.random.Generator(np.random.PCG64(sampling.seed)) if sampling.temperature > 0 else None
         )
-        self._below = np.empty(n_vocab, np.float32)
-        self._weight = np.empty(n_vocab, np.float32)
+        self._scratch = scratch
 
     def choose(self, logits: "NDArray[np.float32]", allowed: "NDArray[np.bool_] | None" = None) -> Choice:
         """The next token among the ``allowed`` ones (None: all). ``logits`` are as before afterwards.
 
         Raises EngineError when the logits hold no number.
         """
-        below, weight = self._below, self._weight
+        below, weight = self._scratch.below, self._scratch.weight
         top = int(logits.argmax())
         peak = float(logits[top])
         if not math.isfinite(peak):
@@ -104,7 +111,7 @@ def _head(tempered: "NDArray[np.float32]", sampling: Sampling) -> "NDArray[np.in
             or (sampling.top_p < 1 and float(weights.sum(dtype=np.float64)) >= sampling.top_p * total)
         ):
             break
-    order = np.argsort(-weights, kind="stable")
+    order = np.argsort(-tempered[ids], kind="stable")
     keep = len(ids)
     if sampling.top_k > 0:
         keep = min(keep, sampling.top_k)

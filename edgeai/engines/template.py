@@ -103,11 +103,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self.globals["strftime_now"] = _strftime_now
 
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
-        size = max((len(side) for side in (left, right) if isinstance(side, Sized)), default=1)
+        size = max((len(side) for side in (left, right) if isinstance(side, Sized)), default=0)
         factors = [abs(side) for side in (left, right) if isinstance(side, int | float)]
         if operator == "**" and max(factors, default=0) > 1000:
             raise SecurityError("the template computes a power that is too large")
-        if operator == "*" and size > 1 and size * max(factors, default=0) > _MAX_PRODUCT:
+        if operator == "*" and size * max(factors, default=0) > _MAX_PRODUCT:
             raise SecurityError("the template makes a text that is too long")
         return super().call_binop(context, operator, left, right)
 

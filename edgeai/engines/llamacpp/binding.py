@@ -39,8 +39,9 @@ __all__ = [
 ]
 
 _logger = logging.getLogger("edgeai.llamacpp")
-_LEVELS: Final = {1: logging.INFO, 2: logging.WARNING, 3: logging.ERROR, 4: logging.DEBUG}
-_ERROR: Final = 3
+# as in ggml.h; llama-cpp-python's own table is of an older version
+_LEVELS: Final = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.ERROR}
+_ERROR: Final = 4
 _CONTINUED: Final = 5
 _state = threading.local()
 _lock = threading.Lock()
@@ -52,7 +53,7 @@ def _hear(level: int, text: bytes | None, _: object) -> None:
     """llama.cpp's log callback; may be called from any thread."""
     line = (text or b"").decode("utf-8", "replace").rstrip("\n")
     if level == _CONTINUED:
-        level = getattr(_state, "level", 4)
+        level = getattr(_state, "level", 1)
     _state.level = level
     if not line.strip(" ."):
         return

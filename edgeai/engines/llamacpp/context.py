@@ -138,7 +138,7 @@ class Context:
 
     def free(self) -> None:
         """Give the memory back; the context is unusable afterwards."""
-        handle, self._handle = self._handle, None
+        handle, self._handle, self._memory = self._handle, None, None
         if handle is not None:
             native.llama_free(handle)
 

@@ -13,13 +13,13 @@ import numpy as np
 from edgeai.engines import DevicePlan, EngineInfo, Generation
 from edgeai.engines.llamacpp import binding
 from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
-from edgeai.engines.llamacpp.jobs import N_SCRATCH, Job, embed_steps, score_steps
+from edgeai.engines.llamacpp.jobs import N_SCRATCH, Job, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.llamacpp.prompt import chat_template, prompt_tokens
 from edgeai.engines.llamacpp.query import Query
 from edgeai.engines.llamacpp.scheduler import Scheduler
 from edgeai.engines.llamacpp.slots import Slot, Slots
-from edgeai.engines.sampling import Sampler
+from edgeai.engines.sampling import Sampler, Scratch
 from edgeai.engines.text import TextAssembler
 from edgeai.errors import Cancelled, ConfigError, ContextOverflow
 from edgeai.types import Request
@@ -59,6 +59,7 @@ class LlamaCppEngine:
         self._model = model
         self._context = context
         self._template = chat_template(model)
+        self._scratch = Scratch(model.n_vocab)
         self._constraint_lock = threading.Lock()
         self._constraint_tokenizer: object = None
         self.info = EngineInfo(
@@ -74,9 +75,9 @@ class LlamaCppEngine:
             provider=plan.provider,
         )
         slots = Slots(context, N_LIVE, context.n_ctx, rewinds=model.rewinds)
-        self._scheduler = Scheduler(context, slots)
+        self._scheduler = Scheduler(context, slots, partial(_free, model, self._constraint_lock))
         # Also at interpreter exit. The thread knows nothing of the engine, so that it does not keep it alive.
-        self._finalizer = weakref.finalize(self, _shut_down, self._scheduler, model, self._constraint_lock)
+        self._finalizer = weakref.finalize(self, self._scheduler.close)
 
     def stream(self, request: Request) -> Generation:
         """Queue the request; its tokens arrive in the Generation.
@@ -86,13 +87,13 @@ class LlamaCppEngine:
         MissingExtra (a constraint without llguidance).
         """
         prompt = prompt_tokens(self._model, self._template, request)
-        self._check_fits(len(prompt) + 1)
+        self._check_fits(len(prompt), self.info.n_ctx - 1)
         room = self.info.n_ctx - len(prompt)
         query = Query(
             prompt=prompt,
             limit=min(request.max_tokens, room),
             capped=room < request.max_tokens,
-            sampler=Sampler(request.sampling, self._model.n_vocab),
+            sampler=Sampler(request.sampling, self._scratch),
             text=TextAssembler(request.stop),
             piece=self._model.piece,
             eog=self._model.eog,
@@ -116,7 +117,7 @@ class LlamaCppEngine:
         if not continuations:
             return ()
         head, tails = self._split(prompt, continuations)
-        need = len(head) + sum(map(len, tails))
+        need = len(head) + scratch_cells(tails)
         self._check_fits(need)
         totals = [0.0] * len(tails)
         self._run(head, need, partial(score_steps, self._context, N_LIVE, tails, totals))
@@ -158,10 +159,10 @@ class LlamaCppEngine:
         """Cancel what runs and free the memory; may be called again."""
         self._finalizer()
 
-    def _check_fits(self, n_prompt: int) -> None:
-        if n_prompt > self.info.n_ctx:
+    def _check_fits(self, n_prompt: int, most: int | None = None) -> None:
+        if n_prompt > (self.info.n_ctx if most is None else most):
             raise ContextOverflow(
-                f"The prompt takes {n_prompt} tokens, and the context holds {self.info.n_ctx}",
+                f"The prompt takes {n_prompt} tokens; the context holds {self.info.n_ctx}, with the answer",
                 n_prompt=n_prompt,
                 n_ctx=self.info.n_ctx,
                 remedy="Shorten the prompt, or open the model with a larger n_ctx",
@@ -199,8 +200,7 @@ class LlamaCppEngine:
             return Constraint(self._constraint_tokenizer, request, self._model.n_vocab)
 
 
-def _shut_down(scheduler: Scheduler, model: Model, in_use: threading.Lock) -> None:
-    scheduler.close()
+def _free(model: Model, in_use: threading.Lock) -> None:
     with in_use:
         model.free()
 

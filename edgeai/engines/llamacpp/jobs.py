@@ -3,10 +3,9 @@
 A job is a generator that decodes one batch a step, so that nobody's answer waits for a long document.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,14 +17,14 @@ from edgeai.errors import Cancelled, EdgeError, EngineError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["N_SCRATCH", "Job", "embed_steps", "score_steps"]
+__all__ = ["N_SCRATCH", "Job", "embed_steps", "score_steps", "scratch_cells"]
 
 N_SCRATCH: Final = 8
 """Sequences for continuations that are scored side by side."""
 
 _CHUNK: Final = 64
 
-Steps = Callable[[Slot], Iterator[None]]
+Steps = Callable[[Slot], Generator[None, None, None]]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -38,7 +37,7 @@ class Job:
     background: bool = False
     done: Future[None] = field(default_factory=Future)
     _slot: Slot | None = None
-    _running: Iterator[None] | None = None
+    _running: Generator[None, None, None] | None = None
 
     @property
     def cancelled(self) -> bool:
@@ -58,17 +57,23 @@ class Job:
     def advance(self) -> bool:
         """Do one step; false when it was the last one."""
         assert self._running is not None
+        if self.cancelled:
+            self._running.close()
+            return False
         try:
-            for _ in islice(self._running, 1):
-                return not self.cancelled
+            next(self._running)
+        except StopIteration:
+            self._settle(None)
+            return False
         except EdgeError as error:
             self._settle(error)
             return False
-        self._settle(None)
-        return False
+        return True
 
     def abandon(self, error: EngineError | None) -> None:
         """The engine ends: with an error, or because it was closed."""
+        if self._running is not None:
+            self._running.close()  # it cleans up in the context, which is still there
         self._settle(error or Cancelled("The engine was closed"))
 
     def _settle(self, error: EdgeError | None) -> None:
@@ -82,7 +87,7 @@ class Job:
 
 def score_steps(
     context: Context, first_scratch: int, tails: Sequence[Sequence[int]], totals: list[float], slot: Slot
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Add to ``totals`` the log-probability of each of ``tails`` after the slot's tokens."""
     try:
         yield from _prefill(context, slot, len(slot.tokens) - 1)
@@ -95,8 +100,18 @@ def score_steps(
             group = range(start, min(start + N_SCRATCH, len(tails)))
             yield from _score_group(context, first_scratch, tails, group, totals, slot)
     finally:
-        for seq in range(first_scratch, first_scratch + N_SCRATCH):
-            context.forget(seq)
+        _clear(context, first_scratch)
+
+
+def scratch_cells(tails: Sequence[Sequence[int]]) -> int:
+    """KV cells that scoring ``tails`` takes beyond those of what comes before."""
+    groups = (tails[start : start + N_SCRATCH] for start in range(0, len(tails), N_SCRATCH))
+    return max(sum(len(tail) - 1 for tail in group) for group in groups)
+
+
+def _clear(context: Context, first_scratch: int) -> None:
+    for seq in range(first_scratch, first_scratch + N_SCRATCH):
+        context.forget(seq)
 
 
 def _score_group(
@@ -106,11 +121,11 @@ def _score_group(
     group: Sequence[int],
     totals: list[float],
     slot: Slot,
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Each tail of the group in a scratch sequence of its own, as many tokens a batch as may have logits."""
     todo = [(number, at) for number in group for at in range(len(tails[number]) - 1)]
+    _clear(context, first_scratch)
     for number in group:
-        context.forget(first_scratch + number - group[0])
         context.share(slot.seq, first_scratch + number - group[0], slot.n_past)
     for start in range(0, len(todo), MAX_OUTPUTS):
         part = todo[start : start + MAX_OUTPUTS]
@@ -137,7 +152,7 @@ def _log_total(logits: "NDArray[np.float32]") -> float:
     return peak + float(np.log(np.exp(logits - np.float32(peak)).sum(dtype=np.float64)))
 
 
-def embed_steps(context: Context, sums: "NDArray[np.float64]", slot: Slot) -> Iterator[None]:
+def embed_steps(context: Context, sums: "NDArray[np.float64]", slot: Slot) -> Generator[None, None, None]:
     """Add to ``sums`` the last layer's hidden states of all of the slot's tokens."""
     context.forget(slot.seq)  # every token's state is needed, known ones too
     slot.n_past = 0
@@ -155,7 +170,7 @@ def embed_steps(context: Context, sums: "NDArray[np.float64]", slot: Slot) -> It
         yield
 
 
-def _prefill(context: Context, slot: Slot, end: int) -> Iterator[None]:
+def _prefill(context: Context, slot: Slot, end: int) -> Generator[None, None, None]:
     while slot.n_past < end:
         chunk = slot.tokens[slot.n_past : min(end, slot.n_past + _CHUNK)]
         context.add(chunk, slot.n_past, slot.seq)

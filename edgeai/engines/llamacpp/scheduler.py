@@ -6,6 +6,7 @@ Readers only ever touch the queue, under ``_changed``; the context is never shar
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
@@ -35,10 +36,18 @@ class _Step:
 
 
 class Scheduler:
-    """Starts its thread; ``close`` ends it and frees the context."""
+    """Starts its thread; ``close`` ends it, which frees the context and calls ``at_end``."""
 
-    def __init__(self, context: Context, slots: Slots, *, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(
+        self,
+        context: Context,
+        slots: Slots,
+        at_end: Callable[[], None] = lambda: None,
+        *,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
         self._context = context
+        self._at_end = at_end
         self._slots = slots
         self._max_waiting = max_waiting
         self._changed = threading.Condition()  # re-entrant: a dying Generation may call `wake` anywhere
@@ -201,6 +210,7 @@ class Scheduler:
                 self._context.proceed()
         if not job.advance():
             self._jobs.remove(job)
+            self._slots.rewind(job.slot, job.slot.n_past)  # a batch that failed may have left something
             self._slots.release(job.slot)
 
     def _fail(self, query: Query, error: EngineError) -> None:
@@ -224,3 +234,4 @@ class Scheduler:
         for work in works:
             work.abandon(None if clean else EngineCrashed("The engine's thread died", remedy="Open it again"))
         self._context.free()
+        self._at_end()
