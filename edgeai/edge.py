@@ -66,6 +66,8 @@ class Edge:
             engine.close()
             raise
         self._session = Session(engine=engine, cloud=bigger, policy=policy, ledger=book)
+        if policy.deadline_s is not None:
+            self._session.profile()
 
     def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
         """The answer to a text or a list of messages. Raises EngineError, CloudError or BothFailed."""

@@ -1,5 +1,6 @@
 """What all queries of one Edge share, and how each of them is put together."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from edgeai.ledger import Ledger
 
 M = TypeVar("M")
+PROFILE_WORDS = (8, 32, 96)
+PROFILE_TOKENS = 8
+PROFILE_LIMIT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +168,31 @@ class Session:
         if isinstance(texts, str) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
             raise ConfigError("embed takes a list of texts, none of them empty")
         return self.engine.embed(texts)
+
+    def profile(self) -> None:
+        """Prime the time model by a few short generations, so that the first deadline has a prediction.
+
+        About a second; a device that takes longer than two stays unknown, and counts as late.
+        """
+        for n_words in PROFILE_WORDS:
+            request = read_request("word " * n_words, max_tokens=PROFILE_TOKENS)
+            with self.engine.stream(request) as generation:
+                limit = threading.Timer(PROFILE_LIMIT_S, generation.cancel)
+                limit.start()
+                try:
+                    tokens = list(generation)
+                except EngineError:
+                    return
+                finally:
+                    limit.cancel()
+            if (finished := generation.finished) is not None:
+                self.device_times.observe(
+                    n_in=finished.n_prompt - finished.n_cached,
+                    n_out=len(tokens),
+                    prefill_s=finished.prefill_s,
+                    decode_s=sum(token.step_s for token in tokens[1:]),
+                    typical=False,
+                )
 
     def close(self) -> None:
         """End all queries and free the model's memory."""

@@ -320,6 +320,16 @@ def test_a_budget_without_a_price_is_refused() -> None:
         Edge(engine=FakeEngine(), cloud=FakeCloud(price=None), policy=policy, ledger=False)
 
 
+def test_a_deadline_primes_the_time_model(model_path: Path) -> None:
+    """With a deadline in the policy the first query has a prediction; a generous one stays."""
+    policy = Policy(privacy="allow", deadline_s=60.0)
+    with Edge(model_path, n_ctx=512, cloud=FakeCloud(), policy=policy, ledger=False) as edge:
+        predicted = edge._session.device_times.total_s(n_in=40, max_tokens=8)
+        assert edge.ask("What is 2 + 2?", max_tokens=8).source == "device"
+    assert predicted is not None
+    assert 0 < predicted < 60
+
+
 # the record
 
 

@@ -21,7 +21,7 @@ MEMORY = Path(":memory:")
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite3") as opened:
+    with Ledger.open(tmp_path / "record" / "ledger.sqlite3") as opened:
         yield opened
 
 

@@ -27,10 +27,14 @@ def write_tiny_gguf(
     n_ctx: int = 512,
     n_layer: int = 2,
     chat_template: str | None = CHAT_TEMPLATE,
+    architecture: str = "llama",
 ) -> Path:
-    """Write the model to ``path``, which is returned; the same arguments give the same bytes."""
+    """Write the model to ``path``, which is returned; the same arguments give the same bytes.
+
+    ``architecture`` may be ``llama`` or ``gemma``, which have the same tensors.
+    """
     n_embd, n_head, n_head_kv, n_ff = 64, 4, 2, 128
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("Tiny")
     writer.add_license("apache-2.0")
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)

@@ -22,6 +22,9 @@ ARCHITECTURES = {
     "granite", "hunyuan-dense", "internlm2", "lfm2", "llama", "minicpm", "nemotron", "olmo", "olmo2",
     "openelm", "phi2", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "stablelm", "starcoder2",
 }  # fmt: skip
+PARTLY_ROTATED = {
+    "gemma", "gemma2", "gemma3", "gpt2", "gptneox", "lfm2", "nemotron", "openelm", "phi2", "phi3", "stablelm",
+}  # fmt: skip
 TOKENIZERS = frozenset({"gpt2", "llama"})
 ROPE_SCALINGS = frozenset({"none", "linear", "yarn", "longrope"})
 FILE_TYPES = {
@@ -137,7 +140,11 @@ class _Checks:
         if not head_dim and key_length not in self._values:
             self._wrong("there are more attention heads than values")
         head_dim_k = self._arch_int("attention.key_length", head_dim, least=1, most=MAX_WIDTH)
-        self._arch_int("rope.dimension_count", head_dim_k, least=1, most=head_dim_k)
+        head_dim_v = self._arch_int("attention.value_length", head_dim, least=1, most=MAX_WIDTH)
+        n_rot = self._arch_int("rope.dimension_count", head_dim_k, least=1, most=head_dim_k)
+        rotates_all = self._arch not in PARTLY_ROTATED
+        if head_dim_k != head_dim_v or n_rot % 2 or (rotates_all and n_rot != head_dim_k):
+            self._wrong(f"heads of {head_dim_k} and {head_dim_v} values, {n_rot} of them rotated, do not fit")
         return Shape(
             architecture=self._arch,
             context_length=self._arch_int("context_length", least=1, most=MAX_CONTEXT),
@@ -146,7 +153,7 @@ class _Checks:
             n_head=max(heads),
             n_head_kv=max(heads_kv),
             head_dim_k=head_dim_k,
-            head_dim_v=self._arch_int("attention.value_length", head_dim, least=1, most=MAX_WIDTH),
+            head_dim_v=head_dim_v,
             n_vocab=n_vocab,
         )
 
@@ -166,6 +173,7 @@ class _Checks:
         if scaling not in ROPE_SCALINGS:
             self._wrong(f"the rope scaling {scaling[:40]!r} is unknown")
         self._arch_int("pooling_type", 0, most=4)
+        self._arch_int("shortconv.l_cache", 2, least=2, most=64)
         self._arch_int("attention.sliding_window", 0, most=MAX_CONTEXT)
 
     def experts(self) -> None:

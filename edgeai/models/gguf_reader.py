@@ -68,6 +68,7 @@ class Reader:
         self._n_keys = 0
 
     def corrupt(self, what: str, at: int | None = None) -> ModelCorrupt:
+        """The error that says what is wrong, and at which byte."""
         return ModelCorrupt(
             f"{self._name} is not a sound GGUF file",
             why=f"{what} at byte {self._at if at is None else at} of {self._size}",

@@ -55,14 +55,20 @@ class TimeModel:
         self._lock = threading.Lock()
         self.n_observed = 0
 
-    def observe(self, *, n_in: int, n_out: int, prefill_s: float, decode_s: float) -> None:
-        """Learn from one answer: its uncached prompt tokens, its tokens, and the seconds they took."""
+    def observe(
+        self, *, n_in: int, n_out: int, prefill_s: float, decode_s: float, typical: bool = True
+    ) -> None:
+        """Learn from one answer: its uncached prompt tokens, its tokens, and the seconds they took.
+
+        The length of an answer that is not ``typical`` (a profile's) says nothing about the next one's.
+        """
         with self._lock:
             if self.n_observed >= ENOUGH and (predicted := self._seconds(n_in, n_out)) > 0:
                 self._ratios.append((prefill_s + decode_s) / predicted)
             self._prefill.observe(_prefill_terms(n_in), prefill_s)
             self._decode.observe(_decode_terms(n_in, n_out), decode_s)
-            self._lengths.append(n_out)
+            if typical:
+                self._lengths.append(n_out)
             self.n_observed += 1
 
     def total_s(self, *, n_in: int, max_tokens: int, quantile: float = 0.9) -> float | None:

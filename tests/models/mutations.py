@@ -103,7 +103,7 @@ def _rename(data: bytearray, size: int, chance: random.Random) -> None:
 def _keys(data: bytearray, size: int) -> list[int]:
     """Where the type of each key stands."""
     ends = []
-    for prefix in (b"general.", b"llama.", b"tokenizer."):
+    for prefix in (b"general.", b"llama.", b"gemma.", b"tokenizer."):
         at = data.find(prefix, 0, size)
         while at >= 8:
             ends.append(at + min(200, int.from_bytes(data[at - 8 : at], "little")))

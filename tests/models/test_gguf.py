@@ -30,10 +30,13 @@ def u32(value: int) -> bytes:
 
 
 def test_the_default_model_is_described(model_path: Path) -> None:
-    """The header of a real model gives the facts its makers publish, in less than 0.3 s."""
-    started = time.perf_counter()
-    header = read_header(model_path)
-    assert time.perf_counter() - started < 0.3
+    """The header of a real model gives the facts its makers publish, in less than 0.3 s (best of three)."""
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        header = read_header(model_path)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.3
     assert (header.architecture, header.quantization, header.parameters) == ("llama", "q4_1", 134_515_008)
     assert (header.n_embd, header.n_layer, header.n_head, header.n_head_kv) == (576, 30, 9, 3)
     assert (header.context_length, header.n_vocab) == (8192, 49152)
@@ -108,10 +111,11 @@ def test_other_architectures_are_unsupported(tiny: Path, name: bytes) -> None:
         ("llama.block_count", u32(0), "block_count"),
         ("llama.block_count", u32(3), "block_count says 3"),
         ("llama.block_count", u32(2**32 - 1), "block_count"),
-        ("llama.embedding_length", u32(128), "shape"),
+        ("llama.embedding_length", u32(128), "do not fit"),
         ("llama.feed_forward_length", u32(64), "shape"),
         ("llama.context_length", u32(0), "context_length"),
         ("llama.rope.dimension_count", u32(4096), "rope.dimension_count"),
+        ("llama.rope.dimension_count", u32(8), "8 of them rotated"),
         ("llama.attention.layer_norm_rms_epsilon", struct.pack("<f", float("nan")), "epsilon"),
         ("llama.attention.layer_norm_rms_epsilon", struct.pack("<f", -1.0), "epsilon"),
         ("llama.rope.freq_base", struct.pack("<f", float("inf")), "freq_base"),

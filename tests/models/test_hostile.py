@@ -8,8 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from edgeai.models.gguf import read_header
 from tests.models.mutations import mutate
+from tests.tiny_gguf import write_tiny_gguf
 
 Record = Callable[[str, object], None]
 SEEDS = 1000
@@ -42,8 +45,12 @@ def run_child(tiny: Path, first: int) -> tuple[int, list[list[str]]]:
     return child.returncode, lines
 
 
-def test_a_thousand_damaged_headers_harm_nobody(tiny: Path, record_property: Record) -> None:
+@pytest.mark.parametrize("architecture", ["llama", "gemma"])
+def test_a_thousand_damaged_headers_harm_nobody(
+    architecture: str, tmp_path: Path, record_property: Record
+) -> None:
     """Each ends in a typed error or loads, in time; native code never crashes, not even the child."""
+    tiny = write_tiny_gguf(tmp_path / "tiny.gguf", architecture=architecture)
     verdicts: dict[int, str] = {}
     crashed: list[int] = []
     seconds: list[float] = []

