@@ -6,7 +6,7 @@ Readers only ever touch the queue, under ``_changed``; the context is never shar
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
@@ -87,7 +87,10 @@ class _Step:
 
 
 class Scheduler:
-    """Starts its thread; ``close`` ends it, which frees the context and calls ``at_end``."""
+    """Starts its thread, named after the engine; ``close`` ends it, which frees the context.
+
+    ``at_end`` is called when the context is gone.
+    """
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class Scheduler:
         slots: Slots,
         at_end: Callable[[], None] = lambda: None,
         *,
+        name: str,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self._context = context

@@ -1,14 +1,7 @@
 """Scoring and embedding with llama.cpp, one batch a step."""
 
-A job is a generator that decodes one batch a step, so that nobody's answer waits for a long document.
-"""
-
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Final
 
 from edgeai.engines.jobs import log_total
 from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
@@ -18,72 +11,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["N_SCRATCH", "Job", "embed_steps", "score_steps", "scratch_cells"]
+__all__ = ["N_SCRATCH", "embed_steps", "score_steps", "scratch_cells"]
 
 N_SCRATCH: Final = 8
 """Sequences for continuations that are scored side by side."""
 
 _CHUNK: Final = 64
-
-Steps = Callable[[Slot], Generator[None, None, None]]
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Job:
-    """``prompt`` is where it starts (its slot may know a head of it), ``need`` the cells that it takes."""
-
-    prompt: list[int]
-    need: int
-    steps: Steps
-    background: bool = False
-    done: Future[None] = field(default_factory=Future)
-    _slot: Slot | None = None
-    _running: Generator[None, None, None] | None = None
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether nobody waits for the result any more."""
-        return self.done.cancelled()
-
-    @property
-    def slot(self) -> Slot:
-        """The slot it works in, once it has begun."""
-        assert self._slot is not None
-        return self._slot
-
-    def begin(self, slot: Slot) -> None:
-        """The slot is ours."""
-        self._slot, self._running = slot, self.steps(slot)
-
-    def advance(self) -> bool:
-        """Do one step; false when it was the last one."""
-        assert self._running is not None
-        if self.cancelled:
-            self._running.close()
-            return False
-        try:
-            next(self._running)
-        except StopIteration:
-            self._settle(None)
-            return False
-        except EdgeError as error:
-            self._settle(error)
-            return False
-        return True
-
-    def abandon(self, error: EngineError | None) -> None:
-        """The engine ends: with an error, or because it was closed."""
-        if self._running is not None:
-            self._running.close()  # it cleans up in the context, which is still there
-        self._settle(error or Cancelled("The engine was closed"))
-
-    def _settle(self, error: EdgeError | None) -> None:
-        if not self.done.set_running_or_notify_cancel():
-            return
-        if error is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(error)
 
 
 def score_steps(
@@ -146,11 +79,6 @@ def _collect(
     norms = {row: log_total(context.logits(row)) for row in set(rows)}
     for row, token, number in zip(rows, tokens, numbers, strict=True):
         totals[number] += min(0.0, float(context.logits(row)[token]) - norms[row])
-
-
-def _log_total(logits: "NDArray[np.float32]") -> float:
-    peak = float(logits.max())
-    return peak + float(np.log(np.exp(logits - np.float32(peak)).sum(dtype=np.float64)))
 
 
 def embed_steps(context: Context, sums: "NDArray[np.float64]", slot: Slot) -> Generator[None, None, None]:
