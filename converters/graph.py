@@ -20,6 +20,9 @@ decodes with sequence 1, each with its own ``seqlens_k``. ``logits_index`` may b
 last layer's MLP and the head then cost nothing. Metadata properties of the model: ``edgeai.graph`` (this
 contract's number), ``edgeai.max_positions`` (length of the rotary tables: a longer context is out of range),
 ``edgeai.architecture``.
+
+For sessions: leave prepacking on (without it MatMulNBits falls back to a path 20 times slower), and do not
+run a chunk of several tokens after a past with more than one sequence (the kernel takes batch 1 there).
 """
 
 from collections.abc import Callable
