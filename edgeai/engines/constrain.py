@@ -13,12 +13,12 @@ from edgeai.types import Request
 try:
     import llguidance
 except ImportError as error:
-    raise MissingExtra("llguidance is not installed", extra="llama", why=str(error)) from error
+    raise MissingExtra("llguidance is not installed", extra="onnx", why=str(error)) from error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Constraint", "tokenizer_from_llamacpp"]
+__all__ = ["Constraint", "tokenizer_from_json", "tokenizer_from_llamacpp"]
 
 _PLAIN_JSON: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """One way to write whitespace: small models otherwise lose themselves in it."""
@@ -35,6 +35,12 @@ def tokenizer_from_llamacpp(
         eos_token=list(end_tokens),
         slices=None,
     )
+    return tokenizer
+
+
+def tokenizer_from_json(text: str, n_vocab: int, end_tokens: Sequence[int]) -> object:
+    """llguidance's view of a ``tokenizer.json``; takes about half a second, so keep it."""
+    tokenizer: object = llguidance.LLTokenizer(text, n_vocab=n_vocab, eos_token=list(end_tokens))
     return tokenizer
 
 

@@ -3,7 +3,9 @@
 import codecs
 from collections.abc import Sequence
 
-__all__ = ["TextAssembler"]
+from edgeai.errors import ConfigError
+
+__all__ = ["TextAssembler", "utf8"]
 
 
 class TextAssembler:
@@ -43,3 +45,13 @@ class TextAssembler:
             if any(stop.startswith(self._held[-size:]) for stop in self._stops):
                 return size
         return 0
+
+
+def utf8(text: str) -> bytes:
+    """The text's bytes. Raises ConfigError for text that has none: lone surrogates."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            "The text is not valid Unicode", why=str(error), remedy="Remove the lone surrogates from it"
+        ) from error

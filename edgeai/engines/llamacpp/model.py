@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from edgeai.engines.llamacpp.binding import complaints, native, refusal, start
-from edgeai.errors import ConfigError, EngineCrashed, ModelNotFound, ModelUnsupported
+from edgeai.engines.text import utf8
+from edgeai.errors import EngineCrashed, ModelNotFound, ModelUnsupported
 
 __all__ = ["Model"]
 
@@ -63,7 +64,7 @@ class Model:
 
         Raises ConfigError for text that has no UTF-8 form, EngineCrashed when the model is closed.
         """
-        data = _utf8(text)
+        data = utf8(text)
         capacity = len(data) + 4
         with self._lock:
             vocab = self.check_open()
@@ -159,15 +160,6 @@ class Model:
             buffer = ctypes.create_string_buffer(-size)
             size = native.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
         return ctypes.string_at(buffer, size)
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            "The text is not valid Unicode", why=str(error), remedy="Remove the lone surrogates from it"
-        ) from error
 
 
 def _load(path: Path) -> int:

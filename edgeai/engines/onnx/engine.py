@@ -1,0 +1,167 @@
+"""The ONNX engine: one package, many callers."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from edgeai.engines import DevicePlan, EngineInfo
+from edgeai.engines.jobs import Steps
+from edgeai.engines.local import N_LIVE, LocalEngine
+from edgeai.engines.onnx.context import MAX_OUTPUTS, Context
+from edgeai.engines.onnx.folder import Folder, read_folder
+from edgeai.engines.onnx.jobs import embed_steps, score_cells, score_steps
+from edgeai.engines.onnx.proto import Graph, Tensor, read_graph
+from edgeai.engines.onnx.session import Session
+from edgeai.engines.onnx.signature import Signature, read_signature
+from edgeai.engines.onnx.tokenizer import PackageVocabulary
+from edgeai.engines.onnx.vetting import check, weights_size
+from edgeai.errors import EngineLoadFailed, ModelUnsupported
+from edgeai.models.package import MANIFEST, read_manifest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["OnnxEngine", "open_engine"]
+
+_MODEL: Final = "model.onnx"
+_DEFAULT_CONTEXT: Final = 2048
+"""For packages that say nothing about it."""
+
+
+def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
+    """Load the ONNX file at ``path`` with the files beside it, and make it ready.
+
+    Raises ModelNotFound, ModelCorrupt, ModelUnsupported, EngineLoadFailed, OutOfMemory; MissingExtra on
+    import.
+    """
+    path = path / _MODEL if path.is_dir() else path
+    graph = read_graph(path)
+    check(graph, path)
+    folder = read_folder(path.parent)
+    session = Session(path, n_threads=plan.n_threads, verbose=plan.verbose)
+    signature = read_signature(session, graph)
+    vocabulary = PackageVocabulary(folder, signature.n_vocab)
+    info = _info(path, graph, folder, signature, vocabulary, plan, name)
+    context = Context(session, signature, n_ctx=info.n_ctx, n_seq=N_LIVE)
+    _try_out(context, path)
+    return OnnxEngine(vocabulary, context, info, signature, weights_size(graph))
+
+
+class OnnxEngine(LocalEngine):
+    """An `edgeai.engines.Engine`. Made by `open_engine`."""
+
+    def __init__(
+        self,
+        vocabulary: PackageVocabulary,
+        context: Context,
+        info: EngineInfo,
+        signature: Signature,
+        n_bytes: int,
+    ) -> None:
+        self._signature = signature
+        self._n_bytes = n_bytes
+        self._context = context
+        self._model = vocabulary
+        super().__init__(vocabulary, context, info, at_end=vocabulary.close)
+
+    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """The mean of each text's last hidden states as a unit vector: shape (len(texts), n_embd).
+
+        Raises ConfigError for an empty text, ContextOverflow, QueueFull, ModelUnsupported when the graph
+        gives no hidden states.
+        """
+        if self._signature.hidden is None:
+            raise ModelUnsupported(
+                "The model gives no hidden states, which make up embeddings",
+                remedy="Export it with an output hidden_states, or convert it with edgeai",
+            )
+        return super().embed(texts)
+
+    def memory(self) -> Mapping[str, int]:
+        """Where the memory goes, in bytes: weights (packed for the processor), KV cache, output rows."""
+        hidden = self._signature.n_embd or 0
+        return {
+            "weights": self._n_bytes,
+            "kv_cache": self.info.n_ctx * self._signature.cache_bytes_per_token,
+            "outputs": MAX_OUTPUTS * (self.info.n_vocab + hidden) * 4,
+        }
+
+    def _score_steps(self, tails: Sequence[Sequence[int]], totals: list[float]) -> Steps:
+        return partial(score_steps, self._context, tails, totals)
+
+    def _score_cells(self, tails: Sequence[Sequence[int]]) -> int:
+        return score_cells(tails)
+
+    def _embed_steps(self, sums: "NDArray[np.float64]") -> Steps:
+        return partial(embed_steps, self._context, sums)
+
+    def _make_constraint_tokenizer(self) -> object:
+        return self._model.constraint_tokenizer()
+
+
+def _try_out(context: Context, path: Path) -> None:
+    """Run one token: what fails always is told while opening, and the first answer does not wait for it."""
+    row = context.add([0], 0, 0, outputs=1)
+    if context.decode() != 0:
+        why = str(context.failure(-1))
+        raise EngineLoadFailed(f"ONNX Runtime cannot run {path.name}", why=why, remedy="Verify the files")
+    if not np.isfinite(context.logits(row)).any():
+        raise EngineLoadFailed(f"{path.name} computes no numbers", remedy="Verify the files")
+    context.forget(0)
+
+
+def _info(
+    path: Path,
+    graph: Graph,
+    folder: Folder,
+    signature: Signature,
+    vocabulary: PackageVocabulary,
+    plan: DevicePlan,
+    name: str,
+) -> EngineInfo:
+    manifest = read_manifest(path.parent) if (path.parent / MANIFEST).is_file() else None
+    claims = (manifest.context if manifest else folder.context, signature.max_length)
+    trained = min((n for n in claims if n is not None), default=_DEFAULT_CONTEXT)
+    return EngineInfo(
+        engine="onnx",
+        model=name,
+        parameters=manifest.parameters if manifest else _parameters(graph),
+        n_ctx=min(plan.n_ctx, trained),
+        n_ctx_train=trained,
+        n_vocab=signature.n_vocab,
+        n_embd=signature.n_embd or folder.n_embd or 0,
+        quantization=manifest.quantization if manifest else _quantization(graph),
+        template_hash=vocabulary.template_hash,
+    )
+
+
+def _parameters(graph: Graph) -> int:
+    """How many weights the graph has, as well as it can be told: packed ones by what they stand for."""
+    packed = {
+        node.inputs[1]: node.numbers["N"] * node.numbers["K"]
+        for node in graph.nodes
+        if node.op == "MatMulNBits"
+    }
+    own: dict[object, int] = {}
+    for tensor in graph.tensors.values():
+        own[_place(tensor)] = packed.get(tensor.name, tensor.count if len(tensor.dims) > 1 else 0)
+    return sum(own.values())
+
+
+def _place(tensor: Tensor) -> object:
+    """What tells tensors apart that share their data."""
+    return (tensor.external["location"], tensor.external.get("offset")) if tensor.external else tensor.name
+
+
+def _quantization(graph: Graph) -> str:
+    """The format of most weights, such as ``int4`` or ``f16``."""
+    sizes: dict[str, int] = {}
+    packed = {n.inputs[1]: n.numbers.get("bits", 4) for n in graph.nodes if n.op == "MatMulNBits"}
+    names = {1: "f32", 10: "f16", 16: "bf16", 3: "int8", 2: "int8"}
+    for tensor in graph.tensors.values():
+        label = f"int{packed[tensor.name]}" if tensor.name in packed else names.get(tensor.data_type, "mixed")
+        sizes[label] = sizes.get(label, 0) + tensor.count
+    return max(sizes, key=lambda label: sizes[label], default="unknown")

@@ -1,0 +1,207 @@
+"""The only door to ONNX Runtime, opened quietly: sessions, values, runs, and what its errors mean."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edgeai.errors import (
+    EngineError,
+    EngineLoadFailed,
+    MissingExtra,
+    ModelCorrupt,
+    ModelUnsupported,
+    OutOfMemory,
+)
+
+try:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+except ImportError as error:
+    raise MissingExtra("onnxruntime is not installed", extra="onnx", why=str(error)) from error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Binding", "Port", "Session", "Stop", "value"]
+
+_FATAL: Final = 4
+_ABORTED: Final = "terminate flag"
+_MEMORY_WORDS: Final = ("bad_alloc", "failed to allocate", "out of memory", "bad allocation")
+_UNSUPPORTED_WORDS: Final = (
+    "is not a registered function/op",
+    "no op registered",
+    "could not find an implementation",
+    "no schema registered",
+    "unsupported model ir version",
+    "is under development",
+    "not been implemented",
+)
+_FAULTS: Final = (
+    native.EPFail,
+    native.EngineError,
+    native.Fail,
+    native.InvalidArgument,
+    native.InvalidGraph,
+    native.InvalidProtobuf,
+    native.ModelLoaded,
+    native.NoModel,
+    native.NoSuchFile,
+    native.NotImplemented,
+    native.RuntimeException,
+    RuntimeError,
+    MemoryError,
+)
+_DTYPES: Final[Mapping[str, type[np.generic]]] = {
+    "tensor(bool)": np.bool_,
+    "tensor(double)": np.float64,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An input or output. ``dtype`` is None for what numpy does not have, a dimension None if not fixed."""
+
+    name: str
+    dtype: type[np.generic] | None
+    shape: tuple[int | None, ...]
+
+
+class Stop:
+    """Ends the runs it is given to, from any thread."""
+
+    def __init__(self) -> None:
+        self._options = _quiet_run()
+        self._partly = _quiet_run()
+        self._partly.only_execute_path_to_fetches = True
+
+    def stop(self) -> None:
+        """End running and later runs, until `proceed`."""
+        self._options.terminate = self._partly.terminate = True
+
+    def proceed(self) -> None:
+        """Let runs go on again."""
+        self._options.terminate = self._partly.terminate = False
+
+    def options(self, *, partly: bool) -> Any:  # noqa: ANN401  # an object of the untyped library
+        """ONNX Runtime's own; ``partly``: only compute what is bound as an output."""
+        return self._partly if partly else self._options
+
+
+class Binding:
+    """Where one kind of run finds its inputs and leaves its outputs; what is bound stays bound."""
+
+    def __init__(self, session: "Session") -> None:
+        self._native = session.native.io_binding()
+        self._run = session.native.run_with_iobinding
+        self._kept: dict[str, object] = {}
+
+    def input(self, name: str, bound: Any) -> None:  # noqa: ANN401  # an OrtValue of the untyped library
+        """Read the input from the value."""
+        self._kept[name] = bound
+        self._native.bind_ortvalue_input(name, bound)
+
+    def output(self, name: str, bound: Any) -> None:  # noqa: ANN401  # as above
+        """Leave the output in the value."""
+        self._kept[name] = bound
+        self._native.bind_ortvalue_output(name, bound)
+
+    def new_output(self, name: str) -> None:
+        """Leave the output in memory that ONNX Runtime makes, see `outputs`."""
+        self._native.bind_output(name, "cpu")
+
+    def outputs(self) -> Sequence[Any]:
+        """The values of all outputs, in the order in which they were bound."""
+        values: Sequence[Any] = self._native.get_outputs()
+        return values
+
+    def run(self, stop: Stop, *, partly: bool = False) -> bool:
+        """Run the model; False if it was stopped. Raises EngineError's leaves."""
+        try:
+            self._run(self._native, stop.options(partly=partly))
+        except _FAULTS as error:
+            if _ABORTED in str(error):
+                return False
+            raise _failure(error) from error
+        return True
+
+
+class Session:
+    """A loaded model. Raises ModelCorrupt, ModelUnsupported, EngineLoadFailed or OutOfMemory."""
+
+    def __init__(self, path: Path, *, n_threads: int, verbose: bool = False) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = n_threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 1 if verbose else _FATAL
+        # A spinning thread steals the core of whoever else runs: the same median, half the 95th percentile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Weights stay packed for the processor: without that, MatMulNBits is 20 times slower.
+        with _LOADING:
+            try:
+                self.native: Any = onnxruntime.InferenceSession(
+                    path, options, providers=["CPUExecutionProvider"]
+                )
+            except _FAULTS as error:
+                raise _refusal(path.name, error) from error
+        self.inputs = {port.name: port for port in map(_port, self.native.get_inputs())}
+        self.outputs = {port.name: port for port in map(_port, self.native.get_outputs())}
+
+    def new_binding(self) -> Binding:
+        """A binding with nothing bound."""
+        return Binding(self)
+
+
+_LOADING = threading.Lock()
+"""One model is loaded at a time: loading takes twice its memory for a moment."""
+
+
+def value(array: "NDArray[Any]") -> Any:  # noqa: ANN401  # an OrtValue of the untyped library
+    """The array as ONNX Runtime sees it; the memory is shared, and must outlive the value."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _quiet_run() -> Any:  # noqa: ANN401  # as above
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL
+    return options
+
+
+def _port(found: Any) -> Port:  # noqa: ANN401  # as above
+    shape = tuple(dim if isinstance(dim, int) else None for dim in found.shape)
+    return Port(name=found.name, dtype=_DTYPES.get(found.type), shape=shape)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:400]
+
+
+def _failure(error: BaseException) -> EngineError:
+    why = _first_line(error)
+    if isinstance(error, MemoryError) or any(word in why.lower() for word in _MEMORY_WORDS):
+        return OutOfMemory("ONNX Runtime needs more memory", why=why, remedy="Use a smaller context")
+    return EngineError("ONNX Runtime could not decode", why=why)
+
+
+def _refusal(name: str, error: BaseException) -> EngineError | ModelCorrupt | ModelUnsupported:
+    """The typed error for a model that is not loaded, with ONNX Runtime's own words as the reason."""
+    what, why = f"ONNX Runtime cannot load {name}", _first_line(error)
+    words = why.lower()
+    if isinstance(error, MemoryError) or any(word in words for word in _MEMORY_WORDS):
+        return OutOfMemory(what, why=why, remedy="Use a smaller model")
+    if isinstance(error, native.NotImplemented) or any(word in words for word in _UNSUPPORTED_WORDS):
+        return ModelUnsupported(what, why=why, remedy="Use another model, or a newer onnxruntime")
+    if isinstance(error, native.InvalidProtobuf | native.InvalidGraph | native.NoSuchFile):
+        return ModelCorrupt(what, why=why, remedy="Get the model again")
+    return EngineLoadFailed(what, why=why, remedy="Verify the files, or use another model")
