@@ -1,16 +1,17 @@
 """One native context: a batch, the KV cache of its sequences, and the outputs of the last decode.
 
-The sequences of a batch run one after the other, each for itself: what a query computes does not depend on
-its company. (Together they would be no faster: measured, weights are read from the cache by the second.)
+Sequences that make their next token run together where the graph allows it: weights are read once for all
+(measured with 8-bit weights on one core: 104 tokens a second alone, 255 with four). Prompts run alone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgeai.engines.onnx.lanes import GrowingLane, SharedLane, make_lane
+from edgeai.engines.onnx.cache import make_cache
+from edgeai.engines.onnx.feeds import Feeds
 from edgeai.engines.onnx.session import Binding, Port, Session, Stop, value
 from edgeai.engines.onnx.signature import Signature
 from edgeai.engines.scheduler import ABORTED
@@ -18,6 +19,8 @@ from edgeai.errors import EngineError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Rows = NDArray[np.floating]
 
 __all__ = ["MAX_OUTPUTS", "N_BATCH", "Context"]
 
@@ -40,35 +43,36 @@ class _Piece:
     row: int | None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Step:
-    """The run that makes one token: bound once, and told what is new."""
+    """The run that makes one token for each of ``seqs``: bound once, and told what is new."""
 
+    seqs: range
     binding: Binding
-    feeds: "_Feeds"
-    row: int
+    feeds: Feeds
+    rows: "Rows"
 
 
 class Context:
-    """Belongs to one thread, except for `abort` and `proceed`. ``n_ctx`` is in tokens per sequence."""
+    """Belongs to one thread, except for `abort` and `proceed`. ``n_ctx`` is in tokens per sequence.
+
+    Raises OutOfMemory.
+    """
 
     def __init__(self, session: Session, signature: Signature, *, n_ctx: int, n_seq: int) -> None:
         self._session: Session | None = session
         self._signature = signature
+        self._cache = make_cache(signature, n_seq=n_seq, n_ctx=n_ctx)
+        self._used = [0] * n_seq
+        self._steps: dict[range, _Step] = {}
         self._stop = Stop()
-        self._lanes: list[SharedLane | GrowingLane | None] = [None] * n_seq
-        self._steps: list[_Step | None] = [None] * n_seq
         self._pieces: list[_Piece] = []
-        self._rows = 0
+        self._found: dict[int, Rows] = {}
         self._failure = EngineError("ONNX Runtime has not failed")
-        self._ones = np.ones((1, n_ctx), signature.inputs.get("attention_mask", np.int64))
-        self._logits = np.empty((MAX_OUTPUTS, signature.n_vocab), signature.logits.dtype)
-        hidden = signature.hidden
-        self._hidden = np.empty((MAX_OUTPUTS, signature.n_embd or 0), hidden.dtype if hidden else np.float32)
         self._embedding = False
         self.n_ctx = n_ctx
         self.n_batch = N_BATCH
-        self.n_tokens = 0
+        self.n_tokens = self._n_rows = 0
 
     # the batch
 
@@ -81,21 +85,22 @@ class Context:
         if silent:
             self._pieces.append(_Piece(tokens[:silent], start, seq, None))
         if outputs:
-            self._pieces.append(_Piece(tokens[silent:], start + silent, seq, self._rows))
-        self._rows += outputs
+            self._pieces.append(_Piece(tokens[silent:], start + silent, seq, self._n_rows))
+        self._n_rows += outputs
         self.n_tokens += len(tokens)
-        return self._rows - 1
+        return self._n_rows - 1
 
     def discard(self) -> None:
         """Empty the batch without running it."""
-        self._pieces, self._rows, self.n_tokens = [], 0, 0
+        self._pieces, self._n_rows, self.n_tokens = [], 0, 0
 
     def decode(self) -> int:
         """Run the batch and empty it: 0 is success, 2 aborted, below 0 failed (see `failure`)."""
         pieces = self._pieces
         self.discard()
+        self._found.clear()
         try:
-            done = all(map(self._run, pieces))
+            done = self._run_all(pieces)
         except EngineError as error:
             self._failure = error
             return _FAILED
@@ -107,82 +112,103 @@ class Context:
 
     def logits(self, row: int) -> "NDArray[np.float32]":
         """The raw logits of ``row``, valid until the next decode."""
-        return np.asarray(self._logits[row], np.float32)
-
-    def hidden(self, row: int) -> "NDArray[np.float32]":
-        """The last layer's hidden state of ``row``; needs `set_embeddings` before the decode."""
-        return np.asarray(self._hidden[row], np.float32)
+        return np.asarray(self._found[row], np.float32)
 
     def set_embeddings(self, *, on: bool) -> None:
-        """With it batches give hidden states, and no logits."""
+        """With it rows are the last layer's hidden states, instead of logits."""
         self._embedding = on
 
-    def _run(self, piece: _Piece) -> bool:
-        lane = self._lanes[piece.seq]
-        if lane is None:
-            lane = self._lanes[piece.seq] = make_lane(self._signature, self.n_ctx)
-        if piece.row is not None and len(piece.tokens) == 1 and not self._embedding:
-            return self._run_step(lane, piece, piece.row)
-        binding = self._open_session().new_binding()
-        if piece.row is not None:
-            self._bind_rows(binding, piece.row, len(piece.tokens))
-        feeds = _Feeds(binding, self._signature, len(piece.tokens), wanted=piece.row is not None)
-        lane.bind(binding, piece.start, fresh=True)
-        feeds.fill(piece.tokens, piece.start, self._ones)
-        whole = piece.row is not None and not self._embedding
-        if not binding.run(self._stop, partly=not whole):
-            return False
-        lane.keep(binding, piece.start + len(piece.tokens))
-        return True
+    def _run_all(self, pieces: Sequence[_Piece]) -> bool:
+        """Run the pieces; False if they were stopped."""
+        single = [piece for piece in pieces if len(piece.tokens) == 1 and piece.row is not None]
+        steps = [] if self._embedding else single
+        rest = [piece for piece in pieces if piece not in steps]
+        groups = [steps] if self._can_join(steps) else [[piece] for piece in steps]
+        return all(map(self._run_step, groups)) and all(map(self._run, rest))
 
-    def _run_step(self, lane: SharedLane | GrowingLane, piece: _Piece, row: int) -> bool:
-        """The same run again and again: only numbers in bound arrays change."""
-        step = self._steps[piece.seq]
-        fresh = step is None
-        if step is None:
-            binding = self._open_session().new_binding()
-            self._bind_rows(binding, row, 1)
-            step = _Step(binding, _Feeds(binding, self._signature, 1, wanted=True), row)
-            self._steps[piece.seq] = step
-        elif step.row != row:
-            self._bind_rows(step.binding, row, 1)
-            step.row = row
-        lane.bind(step.binding, piece.start, fresh=fresh)
-        step.feeds.fill(piece.tokens, piece.start, self._ones)
+    def _can_join(self, steps: Sequence[_Piece]) -> bool:
+        """Sequences between those that are to run come along, if a useless entry at their end fits."""
+        if len(steps) < 2 or not self._cache.joins:
+            return False
+        wanted = {piece.seq for piece in steps}
+        between = set(_span(steps)) - wanted
+        return len(wanted) == len(steps) and all(self._used[seq] < self.n_ctx for seq in between)
+
+    def _run_step(self, pieces: Sequence[_Piece]) -> bool:
+        """One token of each: the same run again and again, only numbers in bound arrays change."""
+        seqs = _span(pieces)
+        step, known = self._step(seqs), {piece.seq: piece for piece in pieces}
+        lengths = []
+        for number, seq in enumerate(seqs):
+            piece = known.get(seq)
+            start = piece.start if piece else self._used[seq]
+            step.feeds.fill(number, piece.tokens if piece else (0,), start)
+            lengths.append(start + 1)
+        step.feeds.end(lengths)
+        self._cache.bind(step.binding, seqs, lengths[0] - 1, fresh=False)
         if not step.binding.run(self._stop):
             return False
-        lane.keep(step.binding, piece.start + 1)
+        for piece in pieces:
+            self._note(step.binding, piece)
+            assert piece.row is not None
+            self._found[piece.row] = step.rows[piece.seq - seqs.start]
         return True
 
-    def _bind_rows(self, binding: Binding, row: int, count: int) -> None:
-        """Where the outputs of the wanted tokens go."""
+    def _step(self, seqs: range) -> _Step:
+        step = self._steps.get(seqs)
+        if step is None:
+            binding, n = self._new_binding(), len(seqs)
+            rows = self._bind_rows(binding, n, 1)
+            self._cache.bind(binding, seqs, self._used[seqs.start], fresh=True)
+            feeds = Feeds(binding, self._signature.inputs, n, 1, wanted=True)
+            step = self._steps[seqs] = _Step(seqs, binding, feeds, rows)
+        return step
+
+    def _run(self, piece: _Piece) -> bool:
+        """Some tokens of one sequence."""
+        binding, n, wanted = self._new_binding(), len(piece.tokens), piece.row is not None
+        rows = self._bind_rows(binding, 1, n) if wanted else ()
+        seqs = range(piece.seq, piece.seq + 1)
+        self._cache.bind(binding, seqs, piece.start, fresh=True)
+        feeds = Feeds(binding, self._signature.inputs, 1, n, wanted=wanted)
+        feeds.fill(0, piece.tokens, piece.start)
+        feeds.end([piece.start + n])
+        if not binding.run(self._stop, partly=self._embedding or not wanted):
+            return False
+        self._note(binding, piece)
+        for number, row in enumerate(rows, start=piece.row or 0):
+            self._found[number] = row
+        return True
+
+    def _note(self, binding: Binding, piece: _Piece) -> None:
+        self._used[piece.seq] = piece.start + len(piece.tokens)
+        self._cache.keep(binding, piece.seq, self._used[piece.seq])
+
+    def _bind_rows(self, binding: Binding, batch: int, n: int) -> "Rows":
+        """Where the outputs of the wanted tokens go: an array of one row each."""
         port: Port | None = self._signature.hidden if self._embedding else self._signature.logits
         assert port is not None  # the engine refuses to embed without
-        rows = (self._hidden if self._embedding else self._logits)[row : row + count]
-        binding.output(port.name, value(rows if len(port.shape) == 2 else rows[None]))
+        rows: Rows = np.empty((batch * n, port.shape[-1] or 0), port.dtype)
+        binding.output(port.name, value(rows if len(port.shape) == 2 else rows.reshape(batch, n, -1)))
+        return rows
 
-    def _open_session(self) -> Session:
+    def _new_binding(self) -> Binding:
         assert self._session is not None, "the context is closed"
-        return self._session
+        return self._session.new_binding()
 
     # the KV cache
 
     def forget(self, seq: int, start: int = 0) -> bool:
         """Remove the sequence's entries from position ``start``."""
-        lane = self._lanes[seq]
-        if lane is not None and start > 0:
-            lane.cut(start)
-        else:
-            self._lanes[seq] = self._steps[seq] = None
+        if start <= 0 < self._used[seq]:
+            self._cache.clear(seq)
+        self._used[seq] = min(self._used[seq], start)
         return True
 
     def share(self, source: int, target: int, end: int) -> None:
         """Give ``target`` a copy of the first ``end`` entries of ``source``."""
-        given = self._lanes[source]
-        assert given is not None, "only what is there can be shared"
-        taken: Any = make_lane(self._signature, self.n_ctx)
-        taken.take(given, end)
-        self._lanes[target], self._steps[target] = taken, None
+        self._cache.copy(source, target, end)
+        self._used[target] = end
 
     # control
 
@@ -196,45 +222,13 @@ class Context:
 
     def free(self) -> None:
         """Give the memory back; the context is unusable afterwards."""
-        self._lanes = [None] * len(self._lanes)
-        self._steps = [None] * len(self._steps)
+        self._steps.clear()
+        self._found.clear()
+        del self._cache
         self._session = None
 
 
-class _Feeds:
-    """The inputs of a run of ``n`` tokens, bound to arrays that `fill` writes to."""
-
-    def __init__(self, binding: Binding, signature: Signature, n: int, *, wanted: bool) -> None:
-        shapes = {
-            "input_ids": (1, n),
-            "position_ids": (1, n),
-            "seqlens_k": (1,),
-            "total_sequence_length": (),
-            "logits_index": (n if wanted else 0,),
-            "use_cache_branch": (1,),
-        }
-        types = signature.inputs
-        arrays = {name: np.zeros(shapes[name], types[name]) for name in types if name in shapes}
-        for name, array in arrays.items():
-            binding.input(name, value(array))
-        if "logits_index" in arrays:
-            arrays["logits_index"][:] = np.arange(len(arrays["logits_index"]))
-        if "use_cache_branch" in arrays:
-            arrays["use_cache_branch"][:] = True
-        self._binding = binding
-        self._masked = "attention_mask" in types
-        self._ids, self._positions = arrays["input_ids"], arrays.get("position_ids")
-        self._before, self._after = arrays.get("seqlens_k"), arrays.get("total_sequence_length")
-
-    def fill(self, tokens: Sequence[int], start: int, ones: "NDArray[np.integer[Any]]") -> None:
-        """Say which tokens come next, and after how many."""
-        end = start + len(tokens)
-        self._ids[0] = tokens
-        if self._positions is not None:
-            self._positions[0] = np.arange(start, end)
-        if self._before is not None:
-            self._before[0] = end - 1
-        if self._after is not None:
-            self._after[()] = end
-        if self._masked:
-            self._binding.input("attention_mask", value(ones[:, :end]))
+def _span(pieces: Sequence[_Piece]) -> range:
+    """All sequences from the first to the last of the pieces'."""
+    seqs = [piece.seq for piece in pieces]
+    return range(min(seqs), max(seqs) + 1)

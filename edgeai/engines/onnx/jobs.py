@@ -66,7 +66,7 @@ def embed_steps(context: Context, sums: "NDArray[np.float64]", slot: Slot) -> Ge
         try:
             _decode(context)
             for row in range(last + 1):
-                sums += context.hidden(row)
+                sums += context.logits(row)
         finally:
             context.set_embeddings(on=False)
         slot.n_past += len(chunk)
