@@ -115,8 +115,7 @@ class GrowingCache:
         self._cut(seqs.start, n_past)
         for entry, past in zip(self._entries, self._values[seqs.start], strict=True):
             binding.input(entry.past, past)
-            if fresh:
-                binding.new_output(entry.present)
+            binding.new_output(entry.present)  # each time: it would write to the last one otherwise
 
     def keep(self, binding: Binding, seq: int, n_past: int) -> None:
         """Take the present over: it was bound last."""

@@ -40,6 +40,7 @@ _UNSUPPORTED_WORDS: Final = (
     "is under development",
     "not been implemented",
 )
+_CORRUPT_WORDS: Final = ("invalid model", "shapeinferenceerror", "type error", "typeinferenceerror")
 _FAULTS: Final = (
     native.EPFail,
     native.EngineError,
@@ -202,6 +203,7 @@ def _refusal(name: str, error: BaseException) -> EngineError | ModelCorrupt | Mo
         return OutOfMemory(what, why=why, remedy="Use a smaller model")
     if isinstance(error, native.NotImplemented) or any(word in words for word in _UNSUPPORTED_WORDS):
         return ModelUnsupported(what, why=why, remedy="Use another model, or a newer onnxruntime")
-    if isinstance(error, native.InvalidProtobuf | native.InvalidGraph | native.NoSuchFile):
+    damaged = isinstance(error, native.InvalidProtobuf | native.InvalidGraph | native.NoSuchFile)
+    if damaged or any(word in words for word in _CORRUPT_WORDS):
         return ModelCorrupt(what, why=why, remedy="Get the model again")
     return EngineLoadFailed(what, why=why, remedy="Verify the files, or use another model")

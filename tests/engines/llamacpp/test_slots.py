@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeai.engines.llamacpp.slots import Slot, Slots
+from edgeai.engines.slots import Slot, Slots
 
 N_CELLS = 40
 

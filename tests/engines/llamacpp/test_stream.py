@@ -8,7 +8,7 @@ import pytest
 
 from edgeai.engines.llamacpp.context import Context
 from edgeai.engines.llamacpp.engine import LlamaCppEngine
-from edgeai.engines.llamacpp.prompt import prompt_tokens
+from edgeai.engines.prompt import prompt_tokens
 from edgeai.engines.tools import parse_tool_calls
 from edgeai.errors import ConfigError, ContextOverflow, ModelUnsupported
 from edgeai.types import Image, Message, Request, Sampling, Tool
