@@ -6,6 +6,7 @@ The weights are those of the package that edgeai wrote, so that all of them must
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,7 +36,9 @@ def optimum_like(package: Path, folder: Path) -> Path:
     model = _copy(package, folder)
     nodes = [
         _node("Shape", ["attention_mask"], "mask_shape"),
-        _node("Slice", ["mask_shape", *(_const(model, n, [i]) for n, i in (("at1", 1), ("at2", 2)))], "total"),
+        _node(
+            "Slice", ["mask_shape", *(_const(model, n, [i]) for n, i in (("at1", 1), ("at2", 2)))], "total"
+        ),
         _node("Range", [_const(model, "zero", 0), "total.0", _const(model, "one", 1)], "key_at"),
         _node("Unsqueeze", ["position_ids", _const(model, "axes13", [1, 3])], "query_at"),
         _node("LessOrEqual", ["key_at", "query_at"], "seen"),
@@ -49,7 +52,7 @@ def optimum_like(package: Path, folder: Path) -> Path:
         helper.make_tensor_value_info("attention_mask", INT64, ["batch_size", "total_length"]),
         helper.make_tensor_value_info("position_ids", INT64, ["batch_size", "sequence_length"]),
     ]
-    made = []
+    made: list[onnx.NodeProto] = []
     for node in model.graph.node:
         made.extend(_plain_attention(model, node) if node.op_type == "GroupQueryAttention" else [node])
     del model.graph.node[:]
@@ -86,9 +89,7 @@ def _plain_attention(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterable[o
     yield _node("Concat", [past[1], f"{name}.v.heads"], node.output[2], axis=2)
     for i in (1, 2):  # repeat_kv, as transformers does
         shapes = [[0, 0, 1, -1, width], [1, 1, n_heads // n_kv, 1, 1], [0, n_heads, -1, width]]
-        apart, times, joined = (
-            _const(model, f"repeat.{k}", shape) for k, shape in enumerate(shapes)
-        )
+        apart, times, joined = (_const(model, f"repeat.{k}", shape) for k, shape in enumerate(shapes))
         yield _node("Reshape", [node.output[i], apart], f"{name}.{i}.apart")
         yield _node("Tile", [f"{name}.{i}.apart", times], f"{name}.{i}.tiled")
         yield _node("Reshape", [f"{name}.{i}.tiled", joined], f"{name}.{i}.all")
@@ -136,17 +137,14 @@ def _finish(
     kept = [v for v in graph.input if v.name == "input_ids" or v.name.startswith("past")]
     presents = [v for v in graph.output if v.name.startswith("present")]
     logits = helper.make_tensor_value_info("logits", FLOAT, ["batch_size", "sequence_length", n_vocab])
-    for field, values in (
-        (graph.node, nodes),
-        (graph.input, [*kept, *inputs]),
-        (graph.output, [logits, *presents]),
-    ):
-        del field[:]
-        field.extend(values)  # type: ignore[attr-defined]  # repeated fields of three kinds
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.input.extend([*kept, *inputs])
+    graph.output.extend([logits, *presents])
     onnx.save_model(model, folder / "model.onnx")
 
 
-def _node(op: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
+def _node(op: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:  # noqa: ANN401  # as onnx has it
     return helper.make_node(op, inputs, [output], **attributes)
 
 

@@ -1,5 +1,6 @@
 """Bad files have typed errors, in milliseconds, and native code never sees the worst of them."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -14,7 +15,14 @@ from onnx import helper
 from edgeai.engines.onnx import open_engine
 from edgeai.engines.onnx.proto import read_graph
 from edgeai.engines.onnx.vetting import check
-from edgeai.errors import EdgeError, EngineLoadFailed, ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
+from edgeai.errors import (
+    EdgeError,
+    EngineLoadFailed,
+    ModelCorrupt,
+    ModelError,
+    ModelNotFound,
+    ModelUnsupported,
+)
 from tests.engines.onnx.conftest import tiny_plan, write_tiny_package
 
 Damage = Callable[[Path], object]
@@ -178,7 +186,9 @@ def graph_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_damaged_graphs_are_read_without_harm(graph_bytes: bytes, tmp_path: Path, data: st.DataObject) -> None:
+def test_damaged_graphs_are_read_without_harm(
+    graph_bytes: bytes, tmp_path: Path, data: st.DataObject
+) -> None:
     """Whatever bytes are changed: the reader ends quickly, with a graph or with a ModelError."""
     changed = bytearray(graph_bytes)
     for _ in range(data.draw(st.integers(1, 8))):
@@ -186,10 +196,8 @@ def test_damaged_graphs_are_read_without_harm(graph_bytes: bytes, tmp_path: Path
     path = tmp_path / "model.onnx"
     path.write_bytes(changed[: data.draw(st.integers(1, len(changed)))])
     began = time.perf_counter()
-    try:
+    with contextlib.suppress(ModelError):
         check(read_graph(path), path)
-    except ModelError:
-        pass
     assert time.perf_counter() - began < 0.5
 
 
