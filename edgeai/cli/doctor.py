@@ -94,13 +94,16 @@ def _machine() -> Iterator[Finding]:
 
 def _engines() -> Iterator[Finding]:
     from edgeai.devices.probe import engine_versions
+    from edgeai.load import available_engines
 
+    extras = {"llama-cpp-python": "llama", "onnxruntime": "onnx", "llguidance": "llama"}
+    needed: State = "note" if available_engines() else "problem"
     for package, found in engine_versions().items():
         if found:
             yield Finding(about="engine", state="ok", found=f"{package} {found}")
         else:
-            remedy = 'Install it: pip install "edgeai[llama]"'
-            yield Finding(about="engine", state="problem", found=f"{package} is not installed", remedy=remedy)
+            remedy = f'Install it: pip install "edgeai[{extras[package]}]"'
+            yield Finding(about="engine", state=needed, found=f"{package} is not installed", remedy=remedy)
 
 
 def _folder(about: str, folder: Path) -> Finding:

@@ -60,10 +60,11 @@ def list_models(*, json: options.Json = False) -> None:
 
 @app.command()
 def pull(name: Name, *, allow_large: AllowLarge = False, json: options.Json = False) -> None:
-    """Fetch a model of the catalog, verify and install it."""
+    """Fetch a model of the catalog, verify and install it; with ONNX Runtime installed, convert it, too."""
     from edgeai.cli.progress import pull_with_bar
 
-    _report(pull_with_bar(name, allow_large=allow_large).id, "installed", json=json)
+    for model in pull_with_bar(name, allow_large=allow_large):
+        _report(model.id, "installed", json=json)
 
 
 @app.command("import")

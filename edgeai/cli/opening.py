@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, cast
 
 from edgeai import Edge, Policy
 from edgeai.config import Settings
-from edgeai.errors import ModelNotFound
 
 if TYPE_CHECKING:
     from edgeai.cloud import Cloud
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_edge(settings: Settings) -> Edge:
-    """Open what the settings say. Raises what `Edge` raises, and what `edgeai.models.store.pull` does."""
+    """Open what the settings say. Raises what `Edge` raises, and what `edgeai.prepare.prepare` does."""
     policy = Policy(privacy=settings.privacy, min_score=settings.min_score, deadline_s=settings.deadline_s)
     cloud = _cloud(settings)
     _pull_if_missing(settings.model)
@@ -48,12 +47,7 @@ def _cloud(settings: Settings) -> "str | Cloud | None":
 
 def _pull_if_missing(model: str) -> None:
     from edgeai.cli.progress import pull_with_bar
-    from edgeai.models import catalog, store
+    from edgeai.prepare import is_known, is_prepared
 
-    known = any(model in (entry.id, entry.name) for entry in catalog.entries())
-    try:
-        store.find(model)
-    except ModelNotFound:
-        if not known:
-            raise
+    if is_known(model) and not is_prepared(model):
         pull_with_bar(model)

@@ -13,20 +13,22 @@ from rich.progress import (
 )
 
 from edgeai.models import store
+from edgeai.prepare import prepare
 
 STAGES = {
     "wait": "waiting for another process",
     "download": "pulling",
     "unpack": "unpacking",
     "verify": "verifying",
+    "convert": "converting",
 }
 
 
-def pull_with_bar(name: str, *, allow_large: bool = False) -> store.InstalledModel:
-    """Pull a model of the catalog and show how far it is. Raises what `store.pull` raises."""
+def pull_with_bar(name: str, *, allow_large: bool = False) -> tuple[store.InstalledModel, ...]:
+    """Pull a model of the catalog, convert it if need be, and show how far it is; raises as `prepare`."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        return store.pull(name, progress=_lines(console), allow_large=allow_large)
+        return prepare(name, progress=_lines(console), allow_large=allow_large)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -35,7 +37,7 @@ def pull_with_bar(name: str, *, allow_large: bool = False) -> store.InstalledMod
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        return store.pull(name, progress=_bar(bar), allow_large=allow_large)
+        return prepare(name, progress=_bar(bar), allow_large=allow_large)
 
 
 def _bar(bar: Progress) -> Callable[[store.Progress], None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path("/")
-ENGINE_PACKAGES = ("llama-cpp-python", "llguidance")
+ENGINE_PACKAGES = ("llama-cpp-python", "onnxruntime", "llguidance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,13 +26,13 @@ __all__ = ["Progress", "pull"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a pull is: bytes ``done`` and in ``total`` (None: not known) of this stage.
+    """How far a pull is: bytes (layers, in ``convert``) ``done`` and in ``total`` (None: not known).
 
     ``wait`` is for another process; ``source`` is the kind of source in use, empty before the first.
     """
 
     id: str
-    stage: Literal["wait", "download", "unpack", "verify"]
+    stage: Literal["wait", "download", "unpack", "verify", "convert"]
     done: int = 0
     total: int | None = None
     source: str = ""
