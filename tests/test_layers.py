@@ -26,8 +26,25 @@ LAYERS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # A library, and the only place that imports it.
-ALONE = {"httpx": "net", "llama_cpp": "engines/llamacpp/binding.py", "sqlite3": "database.py"}
-LAZY = ["numpy", "httpx", "llama_cpp", "jinja2", "rich", "typer", "platformdirs", "sqlite3"]
+ALONE = {
+    "httpx": "net",
+    "llama_cpp": "engines/llamacpp/binding.py",
+    "onnxruntime": "engines/onnx/session.py",
+    "sqlite3": "database.py",
+}
+LAZY = [
+    "numpy",
+    "httpx",
+    "llama_cpp",
+    "onnxruntime",
+    "tokenizers",
+    "onnx",
+    "jinja2",
+    "rich",
+    "typer",
+    "platformdirs",
+    "sqlite3",
+]
 
 MODULES = sorted(
     Path(top, file)

@@ -42,7 +42,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     check(graph, path)
     folder = read_folder(path.parent)
     session = Session(path, n_threads=plan.n_threads, verbose=plan.verbose)
-    signature = read_signature(session, graph)
+    signature = read_signature(session, graph, folder)
     vocabulary = PackageVocabulary(folder, signature.n_vocab)
     info = _info(path, graph, folder, signature, vocabulary, plan, name)
     context = Context(session, signature, n_ctx=info.n_ctx, n_seq=N_LIVE)

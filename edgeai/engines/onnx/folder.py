@@ -32,6 +32,8 @@ class Folder:
     add_bos: bool | None
     context: int | None
     n_embd: int | None
+    n_kv_heads: int | None
+    head_dim: int | None
 
 
 def read_folder(folder: Path) -> Folder:
@@ -47,8 +49,9 @@ def read_folder(folder: Path) -> Folder:
     genai = _table(_read(folder / "genai_config.json"), "model")
     ends = [_numbers(table.get("eos_token_id")) for table in (made, genai, config)]
     starts = [_numbers(table.get("bos_token_id")) for table in (made, genai, config)]
-    lengths = (genai.get("context_length"), config.get("max_position_embeddings"))
-    widths = (_table(genai, "decoder").get("hidden_size"), config.get("hidden_size"))
+    decoder = _table(genai, "decoder")
+    n_embd = _first(decoder.get("hidden_size"), config.get("hidden_size"))
+    n_heads = _first(decoder.get("num_attention_heads"), config.get("num_attention_heads"))
     added = named.get("add_bos_token")
     return Folder(
         tokenizer=_text(folder / TOKENIZER),
@@ -58,8 +61,11 @@ def read_folder(folder: Path) -> Folder:
         bos_id=next((found[0] for found in starts if found), None),
         eos_ids=tuple(dict.fromkeys(token for found in ends for token in found)),
         add_bos=added if isinstance(added, bool) else None,
-        context=next((n for found in lengths for n in _numbers(found) if n), None),
-        n_embd=next((n for found in widths for n in _numbers(found) if n), None),
+        context=_first(genai.get("context_length"), config.get("max_position_embeddings")),
+        n_embd=n_embd,
+        n_kv_heads=_first(decoder.get("num_key_value_heads"), config.get("num_key_value_heads"), n_heads),
+        head_dim=_first(decoder.get("head_size"), config.get("head_dim"))
+        or (n_embd // n_heads if n_embd and n_heads else None),
     )
 
 
@@ -113,6 +119,11 @@ def _numbers(found: object) -> list[int]:
     """Whole numbers: one, several or none."""
     several = found if isinstance(found, list) else [found]
     return [n for n in several if isinstance(n, int) and not isinstance(n, bool) and n >= 0]
+
+
+def _first(*claims: object) -> int | None:
+    """The first number above zero."""
+    return next((n for found in claims for n in _numbers(found) if n), None)
 
 
 def _corrupt(path: Path, why: str) -> ModelCorrupt:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeai.engines.onnx.folder import Folder
 from edgeai.engines.onnx.proto import Graph
 from edgeai.engines.onnx.session import Port, Session
 from edgeai.errors import ModelUnsupported
@@ -74,13 +75,16 @@ class Signature:
         return sum(entry.heads * entry.width * np.dtype(entry.dtype).itemsize for entry in self.cache)
 
 
-def read_signature(session: Session, graph: Graph) -> Signature:
-    """Understand the graph. Raises ModelUnsupported with what is strange about it."""
+def read_signature(session: Session, graph: Graph, folder: Folder) -> Signature:
+    """Understand the graph; ``folder`` says what it leaves open.
+
+    Raises ModelUnsupported with what is strange about it.
+    """
     pasts = _keyed(session.inputs.values(), _PAST)
     presents = _keyed(session.outputs.values(), _PRESENT)
     if not pasts or pasts.keys() != presents.keys():
         raise _strange("its inputs and outputs for past keys and values do not fit together")
-    entries = tuple(_entry(pasts[key], presents[key]) for key in sorted(pasts))
+    entries = tuple(_entry(pasts[key], presents[key], folder) for key in sorted(pasts))
     shared = _is_shared(graph, {entry.past for entry in entries})
     past_lengths = [port.shape[2] for port in pasts.values() if port.shape[2] is not None]
     if past_lengths and not shared:
@@ -107,11 +111,11 @@ def _keyed(ports: Any, pattern: re.Pattern[str]) -> dict[tuple[int, str], Port]:
     return found
 
 
-def _entry(past: Port, present: Port) -> CacheEntry:
+def _entry(past: Port, present: Port, folder: Folder) -> CacheEntry:
     if len(past.shape) != 4 or past.shape[0] not in (None, 1):
         raise _strange(f"the input {past.name} has the shape {past.shape}")
-    heads, width = past.shape[1], past.shape[3]
-    if heads is None or width is None or min(heads, width) <= 0:
+    heads, width = past.shape[1] or folder.n_kv_heads, past.shape[3] or folder.head_dim
+    if heads is None or width is None:
         raise _strange(f"the input {past.name} does not say how many heads it has, or how wide they are")
     if past.dtype is None or past.dtype != present.dtype:
         raise _strange(f"the input {past.name} has a number format that is not supported")

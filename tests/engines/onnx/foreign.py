@@ -3,6 +3,7 @@
 The weights are those of the package that edgeai wrote, so that all of them must say the same.
 """
 
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,7 +28,13 @@ def genai_like(package: Path, folder: Path) -> Path:
         _node("Cast", ["total_64"], "total_sequence_length", to=TensorProto.INT32),
     ]
     inputs = [helper.make_tensor_value_info("attention_mask", INT64, ["batch_size", "total_sequence_length"])]
+    config = {"head_size": _width(model), "num_key_value_heads": 2, "hidden_size": 64}
+    for value in [*model.graph.input, *model.graph.output]:
+        if value.name.startswith(("past", "present")):  # the builder leaves it to its configuration
+            value.type.tensor_type.shape.dim[3].dim_param = "kv_cache_dim"
     _finish(model, folder, nodes, inputs)
+    content = {"model": {"context_length": 512, "eos_token_id": 2, "decoder": config}}
+    (folder / "genai_config.json").write_text(json.dumps(content), "utf-8")
     return folder
 
 
@@ -66,7 +73,7 @@ def _plain_attention(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterable[o
     n_heads, n_kv, name = numbers["num_heads"], numbers["kv_num_heads"], node.output[0]
     past = [node.input[3], node.input[4]]
     cos, sin = node.input[7], node.input[8]
-    width = {t.name: t.dims for t in model.graph.initializer}[cos][1] * 2
+    width = _width(model)
     sizes = _const(model, "split", [n_heads * width, n_kv * width, n_kv * width])
     yield helper.make_node("Split", [node.input[0], sizes], [f"{name}.{part}" for part in "qkv"], axis=-1)
     for table, part in ((cos, "cos"), (sin, "sin")):
@@ -101,6 +108,12 @@ def _plain_attention(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterable[o
     yield _node("MatMul", [f"{name}.weights", f"{name}.2.all"], f"{name}.mixed")
     yield _node("Transpose", [f"{name}.mixed"], f"{name}.back", perm=[0, 2, 1, 3])
     yield _node("Reshape", [f"{name}.back", _const(model, "flat", [0, 0, n_heads * width])], name)
+
+
+def _width(model: onnx.ModelProto) -> int:
+    """Of a head: keys have it in the graph's inputs."""
+    past = next(v for v in model.graph.input if v.name.startswith("past"))
+    return past.type.tensor_type.shape.dim[3].dim_value
 
 
 def _copy(package: Path, folder: Path) -> onnx.ModelProto:

@@ -1,0 +1,101 @@
+"""The real exporters, where a Python that has them is named in the environment; both need torch.
+
+``EDGEAI_GENAI_PYTHON`` has onnxruntime-genai and transformers 5, ``EDGEAI_OPTIMUM_PYTHON`` optimum-onnx and
+transformers 4: they exclude one another, and this project's own environment.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgeai.types import Message, Request
+from tests.engines.onnx.conftest import Open, write_tiny_package
+
+GENAI, OPTIMUM = os.environ.get("EDGEAI_GENAI_PYTHON"), os.environ.get("EDGEAI_OPTIMUM_PYTHON")
+PROMPT = Request(messages=(Message("user", "Tell me about the rain in Spain."),), max_tokens=20)
+
+MAKE = """
+import sys, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+torch.manual_seed(0)
+config = LlamaConfig(vocab_size=267, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, bos_token_id=0, eos_token_id=2)
+model = LlamaForCausalLM(config)
+for weights in model.parameters():
+    if weights.dim() > 1:
+        torch.nn.init.normal_(weights, 0, 0.2)
+model.save_pretrained(sys.argv[1])
+"""
+ASK = """
+import json, sys, torch
+from transformers import LlamaForCausalLM
+model = LlamaForCausalLM.from_pretrained(sys.argv[1]).eval()
+ids = json.loads(sys.argv[2])
+out = model.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False, eos_token_id=2, pad_token_id=0)
+print("IDS", json.dumps(out[0, len(ids):].tolist()))
+"""
+EXPORT = """
+import sys
+from optimum.exporters.onnx import main_export
+main_export(sys.argv[1], sys.argv[2], task="text-generation-with-past", do_validation=False)
+"""
+BUILD = ("-m", "onnxruntime_genai.models.builder", "-p", "fp32", "-e", "cpu")
+
+
+def run(python: str, *args: str | Path) -> str:
+    """The output of another Python, which must succeed."""
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([python, *args], capture_output=True, text=True, env=env, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def source(python: str, folder: Path) -> Path:
+    """A tiny model with random weights as Hugging Face writes it."""
+    package = write_tiny_package(folder / "package")
+    run(python, "-c", MAKE, folder / "source")
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        shutil.copy(package / name, folder / "source")
+    names = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|endoftext|>"}
+    content = json.dumps({**names, "eos_token": "<|im_end|>", "add_bos_token": False})
+    (folder / "source" / "tokenizer_config.json").write_text(content, "utf-8")
+    return folder / "source"
+
+
+def compare(python: str, made: Path, original: Path, opened: Open) -> None:
+    """Our greedy tokens are transformers' own, twice, and with two at once."""
+    engine = opened(made)
+    prompt = engine.tokenize(
+        f"<|im_start|>user\n{PROMPT.messages[0].text}<|im_end|>\n<|im_start|>assistant\n", special=True
+    )
+    line = next(
+        text for text in run(python, "-c", ASK, original, str(list(prompt))).splitlines() if "IDS" in text
+    )
+    wanted = json.loads(line.removeprefix("IDS "))
+    streams = [engine.stream(PROMPT), engine.stream(PROMPT)]
+    assert [[token.id for token in stream] for stream in streams] == [wanted, wanted]
+    assert [token.id for token in engine.stream(PROMPT)] == wanted
+
+
+@pytest.mark.skipif(GENAI is None, reason="EDGEAI_GENAI_PYTHON names no Python")
+def test_the_real_builder_of_onnxruntime_genai(tmp_path: Path, opened: Open) -> None:
+    """Its graph gives transformers' greedy tokens, with a shared cache."""
+    assert GENAI
+    original = source(GENAI, tmp_path)
+    run(GENAI, *BUILD, "-i", original, "-o", tmp_path / "made", "-c", tmp_path / "cache")
+    compare(GENAI, tmp_path / "made", original, opened)
+    assert opened(tmp_path / "made")._signature.shared
+
+
+@pytest.mark.skipif(OPTIMUM is None, reason="EDGEAI_OPTIMUM_PYTHON names no Python")
+def test_the_real_optimum(tmp_path: Path, opened: Open) -> None:
+    """Its graph gives transformers' greedy tokens, with a growing cache."""
+    assert OPTIMUM
+    original = source(OPTIMUM, tmp_path)
+    run(OPTIMUM, "-c", EXPORT, original, tmp_path / "made")
+    compare(OPTIMUM, tmp_path / "made", original, opened)
+    assert not opened(tmp_path / "made")._signature.shared
