@@ -66,9 +66,9 @@ def test_a_model_cannot_play_with_the_terminal() -> None:
 def test_an_error_starts_on_a_line_of_its_own() -> None:
     """What was shown before the engine broke stays, and the line ends."""
     engine = FakeEngine("Half an answer.", error=EngineCrashed("the engine broke"), fails_after=2)
-    with Edge(engine=engine, ledger=False) as edge, redirect_stdout(Tty()) as tty:
-        with pytest.raises(EngineCrashed):
-            show(edge.stream("Why?"), may_leave=False)
+    tty = Tty()
+    with Edge(engine=engine, ledger=False) as edge, redirect_stdout(tty), pytest.raises(EngineCrashed):
+        show(edge.stream("Why?"), may_leave=False)
     assert tty.getvalue() == "Half an \n"
 
 
