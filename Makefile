@@ -56,14 +56,13 @@ clean: ## remove what make made, with the virtual environment; models and ledger
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@echo "Installing edgeai into $(VENV)."
-	@$(COMPILE_NOTE)
-	@test $(VENV)/.test -nt pyproject.toml || $(INSTALL) -e ".[llama]"
+	@test $(VENV)/.test -nt pyproject.toml || $(INSTALL) -e ".[onnx]"
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@echo "Installing edgeai and the tools of its tests into $(VENV)."
 	@$(COMPILE_NOTE)
-	@$(INSTALL) -e ".[llama,hub,prices,dev]"
+	@$(INSTALL) -e ".[all,dev]"
 	@touch $@
 
 COMPILE_NOTE = $(BIN)/python -c "import importlib.util as u; raise SystemExit(u.find_spec('llama_cpp') is None)" \

@@ -30,3 +30,13 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (home / "cache" / "models" / _SHARED).symlink_to(shared, target_is_directory=True)
     monkeypatch.setenv("EDGEAI_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def onnx_package(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the default model converted for ONNX Runtime; made once, because it takes seconds."""
+    from edgeai.converters.convert import convert
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEAI_HOME", str(tmp_path_factory.mktemp("shared-home")))
+        return convert(model_path).folder

@@ -113,7 +113,8 @@ def _plain_attention(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterable[o
 def _width(model: onnx.ModelProto) -> int:
     """Of a head: keys have it in the graph's inputs."""
     past = next(v for v in model.graph.input if v.name.startswith("past"))
-    return past.type.tensor_type.shape.dim[3].dim_value
+    width: int = past.type.tensor_type.shape.dim[3].dim_value
+    return width
 
 
 def _copy(package: Path, folder: Path) -> onnx.ModelProto:

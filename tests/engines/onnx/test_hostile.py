@@ -54,7 +54,8 @@ def write(name: str, content: str) -> Damage:
 
 def external(model: onnx.ModelProto) -> onnx.TensorProto:
     """A tensor whose data is outside."""
-    return next(tensor for tensor in model.graph.initializer if tensor.external_data)
+    found: onnx.TensorProto = next(t for t in model.graph.initializer if t.external_data)
+    return found
 
 
 def point(key: str, content: str) -> Damage:

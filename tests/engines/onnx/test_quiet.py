@@ -43,6 +43,7 @@ def run(code: str, *args: object, home: Path) -> subprocess.CompletedProcess[byt
     for key in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "EDGEAI_HOME"):
         kept.pop(key, None)
     kept |= {"HOME": str(home), "USERPROFILE": str(home), "TMPDIR": str(home), "LOCALAPPDATA": str(home)}
+    kept |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # numpy's own threads are not in question
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, args)], capture_output=True, timeout=60, check=False, env=kept
     )

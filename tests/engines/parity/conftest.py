@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from edgeai.converters.convert import export
 from edgeai.engines import DevicePlan, llamacpp, onnx
 from edgeai.engines.local import LocalEngine
 
@@ -27,11 +26,9 @@ class Paths:
 
 
 @pytest.fixture(scope="session")
-def paths(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Paths:
-    """Both files; the conversion takes seconds."""
-    folder = tmp_path_factory.mktemp("parity") / "smollm2"
-    export(model_path, folder)
-    return Paths(model_path, folder / "model.onnx")
+def paths(model_path: Path, onnx_package: Path) -> Paths:
+    """Both files."""
+    return Paths(llamacpp=model_path, onnx=onnx_package / "model.onnx")
 
 
 @pytest.fixture(scope="session", params=list(OPEN))

@@ -1,0 +1,130 @@
+"""Which package and which engine a name means, on the real model."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from edgeai import Edge, MissingExtra, ModelNotFound, ModelUnsupported
+from edgeai import load as loading
+from edgeai.load import available_engines, family_speeds
+from edgeai.measure import Speed, speeds
+from edgeai.models import store
+from edgeai.models.store import InstalledModel, Progress
+from edgeai.paths import cache_dir
+from edgeai.prepare import is_known, is_prepared, prepare
+from edgeai.testing import FakeEngine
+
+NAME = "smollm2-135m-instruct"
+QUESTION = "Name the chemical symbol for gold."
+
+
+@pytest.fixture
+def both(onnx_package: Path) -> tuple[InstalledModel, ...]:
+    """The default model prepared for both engines."""
+    link = cache_dir() / "models" / onnx_package.name
+    link.symlink_to(onnx_package, target_is_directory=True)
+    return prepare(NAME)
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *engines: str) -> None:
+    """As if only these engines were installed."""
+    monkeypatch.setattr(loading, "available_engines", lambda: engines)
+
+
+def test_pull_prepares_for_every_installed_engine(model_path: Path) -> None:
+    """The GGUF is pulled and converted once, with layers as progress; a second time nothing is done."""
+    steps: list[Progress] = []
+    made = prepare(NAME, progress=steps.append)
+    assert [model.manifest.engine for model in made] == ["llamacpp", "onnx"]
+    converted = [step for step in steps if step.stage == "convert"]
+    assert converted
+    assert converted[-1].done == converted[-1].total
+    again: list[Progress] = []
+    assert prepare(NAME, progress=again.append) == made
+    assert not [step for step in again if step.stage in ("download", "convert")]
+    assert is_prepared(NAME)
+    assert is_known(NAME)
+    assert not is_known("nosuch")
+
+
+def test_an_id_prepares_that_package_only(model_path: Path) -> None:
+    """With an engine in the id nothing is made for the other."""
+    assert [model.manifest.engine for model in prepare(f"{NAME}@llamacpp-q4_1")] == ["llamacpp"]
+    assert not [model for model in store.installed() if model.manifest.engine == "onnx"]
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "onnx"])
+def test_the_engine_can_be_decided_by_hand(both: Sequence[InstalledModel], engine: str) -> None:
+    """The answer says which one ran, and both know the chemical symbol for gold."""
+    with Edge(NAME, engine=engine, n_ctx=512, ledger=False) as edge:  # type: ignore[arg-type]  # a parameter
+        answer = edge.ask(QUESTION, max_tokens=24)
+    assert answer.engine == engine
+    assert answer.model == next(model.id for model in both if model.manifest.engine == engine)
+    assert "Au" in answer.text
+
+
+def test_auto_takes_the_faster_engine_and_measures_once(both: Sequence[InstalledModel]) -> None:
+    """The first load measures and keeps it; `again` measures anew."""
+    with Edge(NAME, n_ctx=512, ledger=False) as edge:
+        used = edge.info.engine
+    ranked = family_speeds(NAME)
+    assert used == ranked[0].engine
+    assert {speed.engine for speed in ranked} == {"llamacpp", "onnx"}
+    assert all(speed.decode_tps > 1 and speed.prefill_tps > 1 for speed in ranked)
+    (note,) = (cache_dir() / "speeds").iterdir()
+    written = note.stat().st_mtime_ns
+    with Edge(NAME, n_ctx=512, ledger=False):
+        assert note.stat().st_mtime_ns == written
+
+
+def test_a_damaged_note_means_measuring_again(tmp_path: Path, model_path: Path) -> None:
+    """Whatever is in the note, the engine is found."""
+    model = store.find(NAME)
+
+    def ranked() -> tuple[Speed, ...]:
+        return speeds([model], lambda found: FakeEngine("word " * 40, delay_s=0.001), circumstances={})
+
+    first = ranked()
+    (note,) = (cache_dir() / "speeds").iterdir()
+    note.write_text("{", "utf-8")
+    assert [speed.id for speed in ranked()] == [speed.id for speed in first]
+    assert json.loads(note.read_text("utf-8"))
+
+
+def test_only_llamacpp_installed(both: Sequence[InstalledModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is used without a measurement, and the other is a missing extra."""
+    only(monkeypatch, "llamacpp")
+    with Edge(NAME, n_ctx=512, ledger=False) as edge:
+        assert edge.info.engine == "llamacpp"
+    with pytest.raises(MissingExtra, match=r"edgeai\[onnx\]"):
+        Edge(NAME, engine="onnx", ledger=False)
+    assert not (cache_dir() / "speeds").exists()
+
+
+def test_only_onnx_installed_but_nothing_converted(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GGUF alone cannot run; the error names the extra that would."""
+    only(monkeypatch, "onnx")
+    with pytest.raises(MissingExtra, match=r"edgeai\[llama\]"):
+        Edge(NAME, ledger=False)
+
+
+def test_a_package_of_the_other_engine_is_refused(model_path: Path) -> None:
+    """By path, by id, and by name; each names a remedy."""
+    with pytest.raises(ModelUnsupported, match="llamacpp"):
+        Edge(model_path, engine="onnx", ledger=False)
+    with pytest.raises(ModelUnsupported, match="edgeai models pull"):
+        Edge(NAME, engine="onnx", ledger=False)
+
+
+def test_nothing_installed_says_how_to_pull(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A known model that is not there names the command."""
+    monkeypatch.setenv("EDGEAI_HOME", str(tmp_path / "empty"))
+    with pytest.raises(ModelNotFound, match=f"edgeai models pull {NAME}"):
+        Edge(NAME, ledger=False)
+
+
+def test_both_engines_are_installed_for_the_tests() -> None:
+    """Otherwise half of the suite would prove nothing."""
+    assert available_engines() == ("llamacpp", "onnx")
