@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
-Q      ?= Name the chemical symbol for gold, and say one thing it is used for.
+Q      ?= Name the chemical symbol for gold.
 
 # pip and its builds say nothing unless something fails.
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check

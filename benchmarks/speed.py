@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.table import Row, at_least, interleaved, plain, ratio
 from edgeai import Done, Edge
 from edgeai.devices.plan import plan
+from edgeai.engines.llamacpp import binding
 from edgeai.models import store
 
 MODEL = "smollm2-135m-instruct"
@@ -75,6 +76,7 @@ class BareLoop:
 
 def measure() -> list[Row]:
     """The rows of the table. Takes about two minutes on two quiet cores."""
+    assert binding.native is llama_cpp.llama_cpp  # and llama.cpp's log is quiet now
     path = store.pull(MODEL).path
     n_threads = plan(N_CTX, 8192).n_threads
     bare = BareLoop(path, n_threads)

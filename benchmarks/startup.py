@@ -26,7 +26,7 @@ def measure() -> list[Row]:
         {
             "nothing": process("-c", "pass"),
             "import": process("-c", "import edgeai"),
-            "help": process("-m", "edgeai.cli", "--help"),
+            "help": process("-c", "from edgeai.cli import main; main()", "--help"),
             "first token": process("-c", FIRST_TOKEN),
         },
         rounds=ROUNDS,

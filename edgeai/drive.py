@@ -26,22 +26,39 @@ class Stream:
         return self
 
     def __next__(self) -> Event:
-        try:
-            while not self._events:
-                if failure := self._call.take_failure():
-                    raise failure
-                if self._call.done:
-                    raise StopIteration
+        while not (events := self._arrived(limit=1)):
+            if self._call.done:
+                raise StopIteration
+            try:
                 self._woken.wait(self._call.wait_s())
-                self._woken.clear()
-                self._events.extend(self._call.step())
-        except BaseException:
-            self._call.close()
-            raise
-        event = self._events.popleft()
-        if isinstance(event, Done):
-            self._on_done(event.answer)
-        return event
+            except BaseException:  # Ctrl-C ends both sides
+                self._call.close()
+                raise
+        return events[0]
+
+    def ready(self) -> list[Event]:
+        """The events that are there now, without waiting: for a window that looks in from time to time.
+
+        After the one that holds `Done` it gives nothing any more. Raises as iterating does.
+        """
+        return self._arrived(limit=None)
+
+    def _arrived(self, limit: int | None) -> list[Event]:
+        if not self._events:
+            self._woken.clear()
+            try:
+                self._events.extend([] if self._call.done else self._call.step())
+                if not self._events and (failure := self._call.take_failure()):
+                    raise failure
+            except BaseException:
+                self._call.close()
+                raise
+        count = len(self._events) if limit is None else min(limit, len(self._events))
+        events = [self._events.popleft() for _ in range(count)]
+        for event in events:
+            if isinstance(event, Done):
+                self._on_done(event.answer)
+        return events
 
     def answer(self) -> Answer:
         """Run to the end and return the answer."""

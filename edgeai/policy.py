@@ -74,11 +74,9 @@ class Policy:
         return None if state.has_cloud else Reason.NO_CLOUD
 
     def route(self, request: Request, state: State) -> Reason | None:
-        """The reason to leave before anything is generated, or None to start on the device."""
+        """The reason to leave before anything is generated, if `blocked` does not forbid it, or None."""
         if not state.device_reads_images and any(message.images for message in request.messages):
             return Reason.UNSUPPORTED
-        if self.blocked(request, state):
-            return None
         if self.prefer == "cloud":
             return Reason.POLICY
         late = self.deadline_s is not None and state.device_s is not None and state.device_s > self.deadline_s

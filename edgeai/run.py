@@ -308,7 +308,8 @@ class Run:
         if withdraws:
             self._out.append(Replaced(self._replaced_reason(source), source))
         self._out.append(Delta(fresh, source))
-        self._shown, self._n_shown, self._final = source, len(pieces), bool(hold)
+        self._shown, self._n_shown = source, len(pieces)
+        self._final = self._final or (hold > 0 and not ended)
 
     def _replaced_reason(self, source: Source) -> Reason:
         reason = self._wanted if source == "cloud" else self._kept

@@ -95,6 +95,8 @@ class FakeEngine:
             time.sleep(self._delay_s)
             while not (generation.wanted or generation.cancelled):
                 time.sleep(0.001)
+            if generation.cancelled:
+                return
             generation.put(fake_token(piece, self._probability, self._delay_s, i))
         if self._error is not None and self._fails_after >= len(said):
             generation.fail(self._error)

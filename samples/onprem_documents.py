@@ -1,8 +1,6 @@
 """Questions about a folder of private text files; nothing leaves this machine.
 
-    python onprem_documents.py FOLDER "Who may enter the server room?"
-
-The passage nearest to a question is found by embeddings; the model answers from it.
+python onprem_documents.py FOLDER "Who may enter the server room?"
 """
 
 import argparse
@@ -15,17 +13,17 @@ from numpy.typing import NDArray
 
 from edgeai import Edge, Message
 
-Passage = tuple[str, str]
 
-
-def passages(folder: Path) -> list[Passage]:
+def passages(folder: Path) -> list[tuple[str, str]]:
     """The paragraphs of all .txt and .md files, each with its file's name."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".txt", ".md"))
     texts = [(path, path.read_text(encoding="utf-8", errors="replace")) for path in files]
     return [(path.name, part.strip()) for path, text in texts for part in text.split("\n\n") if part.strip()]
 
 
-def nearest(edge: Edge, question: str, found: list[Passage], vectors: NDArray[float32]) -> Passage:
+def nearest(
+    edge: Edge, question: str, found: list[tuple[str, str]], vectors: NDArray[float32]
+) -> tuple[str, str]:
     """The passage most like the question. A tiny model's embeddings are coarse, so shared words count too."""
     middle = vectors.mean(axis=0)  # what all passages have in common says nothing
     wanted, away = edge.embed([question])[0] - middle, vectors - middle

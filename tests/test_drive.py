@@ -23,6 +23,7 @@ from edgeai import (
     Policy,
     Reason,
     Replaced,
+    Stream,
 )
 from edgeai.cloud import Piece
 from edgeai.testing import FakeCloud, FakeEngine
@@ -166,6 +167,25 @@ def test_the_answer_is_the_streams_last_word() -> None:
         *_, done = edge.stream("Why?")
         assert isinstance(done, Done)
         assert edge.ask("Why?").text == done.answer.text == "A fake answer."
+
+
+def poll_for_ever(stream: Stream) -> None:
+    while True:
+        stream.ready()
+
+
+def test_ready_gives_what_has_arrived_without_waiting() -> None:
+    """A window that looks in from time to time sees the same events, and is never held up."""
+    with Edge(engine=FakeEngine(delay_s=0.02), ledger=False) as edge:
+        stream = edge.stream("Why?")
+        assert stream.ready() == []
+        events: list[Event] = []
+        while not (events and isinstance(events[-1], Done)):
+            events += stream.ready()
+        assert joined(list(events)) == [Delta("A fake answer.", "device")]
+        assert stream.ready() == []
+    with Edge(engine=FakeEngine(error=CRASH), ledger=False) as edge, pytest.raises(EngineCrashed):
+        poll_for_ever(edge.stream("Why?"))
 
 
 def test_cancel_from_another_thread_ends_the_stream() -> None:

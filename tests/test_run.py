@@ -256,6 +256,14 @@ def test_a_policy_may_prefer_the_cloud() -> None:
     assert answer_of(actions).reason is Reason.CLOUD_FAILED
 
 
+def test_a_preferred_cloud_that_is_forbidden_says_so() -> None:
+    """The reason is what kept the query, not that nothing judged it."""
+    policy = Policy(privacy="allow", prefer="cloud")
+    private = [Message("user", "Why?", private=True)]
+    assert answer_of(play(a_run(policy, messages=private), sure("x"), END)).reason is Reason.PRIVATE
+    assert answer_of(play(a_run(policy, has_cloud=False), sure("x"), END)).reason is Reason.NO_CLOUD
+
+
 # deadlines
 
 
@@ -326,6 +334,11 @@ def test_a_cloud_that_fails_within_the_hold_is_replaced_silently() -> None:
     """Nothing of the cloud was shown, so the device's answer takes its place."""
     actions = play(a_run(hold=2), unsure("x"), CloudText("Z"), DOWN, END)
     assert shown(actions) == [Delta("x", "device")]
+
+
+def test_an_answer_that_ends_within_the_hold_was_judged() -> None:
+    """Nothing became final before its last token, so it is confident."""
+    assert answer_of(play(a_run(hold=9), sure("A"), END)).reason is Reason.CONFIDENT
 
 
 # ends

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from edgeai import Answer, Delta, Done, Replaced, Stream
+from edgeai import Answer, Delta, Done, EdgeError, Replaced, Stream
 
 # Control characters in a model's text could move the cursor or fake other output.
 UNPRINTABLE = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -26,9 +26,13 @@ def show(stream: Stream, *, may_leave: bool) -> Answer:
     """
     console = Console(highlight=False)
     with stream, _stoppable(stream):
-        if console.is_terminal:
+        if not console.is_terminal:
+            return _show_final(stream, held=may_leave)
+        try:
             return _show_live(stream, console)
-        return _show_final(stream, held=may_leave)
+        except EdgeError:
+            _write("\n")  # the error must not stand in the middle of a line
+            raise
 
 
 def summary(answer: Answer) -> str:

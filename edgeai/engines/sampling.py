@@ -50,25 +50,26 @@ class Sampler:
         self._scratch = scratch
 
     def choose(self, logits: "NDArray[np.float32]", allowed: "NDArray[np.bool_] | None" = None) -> Choice:
-        """The next token among the ``allowed`` ones (None: all). ``logits`` are as before afterwards.
+        """The next token among the ``allowed`` ones (None: all).
 
-        Raises EngineError when the logits hold no number.
+        Raises EngineError when the logits hold no number. Few and direct calls: after a decode step each
+        one starts with cold caches and costs more than its arithmetic.
         """
         below, weight = self._scratch.below, self._scratch.weight
         top = int(logits.argmax())
-        peak = float(logits[top])
+        peak = logits[top]
         if not math.isfinite(peak):
             raise EngineError("The model computed no usable probabilities", why="its logits are not numbers")
-        np.subtract(logits, peak, out=below)
-        np.exp(below, out=weight)
-        total = float(weight.sum())
+        np.subtract(logits, peak, below)
+        np.exp(below, weight)
+        total = float(np.add.reduce(weight))
         spread = float(np.einsum("i,i->", weight, below)) / total
-        logits[top] = -math.inf
-        margin = -math.expm1(float(logits.max()) - peak) / total
-        logits[top] = peak
-        token = self._pick(below, top, allowed)
-        logprob = min(0.0, float(below[token]) - math.log(total))
-        return Choice(token, logprob, max(0.0, math.log(total) - spread), margin)
+        weight[top] = 0
+        margin = (1 - float(np.maximum.reduce(weight))) / total
+        token = top if self._random is None and allowed is None else self._pick(below, top, allowed)
+        nats = math.log(total)
+        logprob = min(0.0, float(below[token]) - nats)
+        return Choice(token, logprob, max(0.0, nats - spread), margin)
 
     def _pick(self, below: "NDArray[np.float32]", top: int, allowed: "NDArray[np.bool_] | None") -> int:
         if allowed is not None and (self._random is not None or not allowed[top]):

@@ -111,6 +111,8 @@ class Scheduler:
         self._jobs: list[Job] = []
         self._decoding: list[Query] = []
         self._closing = False
+        self._idle = True
+        self._news = False
         self._thread = threading.Thread(target=self._main, name=f"edgeai-{name}", daemon=True)
         self._thread.start()
 
@@ -126,6 +128,7 @@ class Scheduler:
                     f"{self._max_waiting} queries wait already", remedy="Try again later, or ask less at once"
                 )
             self._waiting.append(work)
+            self._news = True
             self._changed.notify()
 
     def wake(self, query: Query) -> None:
@@ -133,6 +136,7 @@ class Scheduler:
         with self._changed:
             if query in self._decoding and query.cancelled:
                 self._context.abort()
+            self._news = True
             self._changed.notify()
 
     def close(self) -> None:
@@ -149,23 +153,26 @@ class Scheduler:
     def _main(self) -> None:
         try:
             while self._prepare():
-                if self._live:
-                    self._step()
+                step = self._fill()
+                if step.fed:
+                    self._run(step)
                 for job in tuple(self._jobs):
                     self._advance(job)
+                self._idle = not step.fed and not self._jobs
         finally:
             self._bury()
 
     def _prepare(self) -> bool:
-        """Wait until there is something to do; False when it is time to end."""
+        """Look at what changed, after waiting for that if there is nothing to do; False at the end."""
         with self._changed:
-            while not self._closing:
-                self._drop_cancelled()
-                self._admit()
-                if self._jobs or any(query.wanted for query in self._live):
-                    return True
+            while self._idle and not self._news and not self._closing:
                 self._changed.wait()
-        return False
+            if self._news:
+                self._news = False
+                self._drop_cancelled()
+            if self._waiting:
+                self._admit()
+            return not self._closing
 
     def _drop_cancelled(self) -> None:
         for query in [query for query in self._live if query.cancelled]:
@@ -186,10 +193,7 @@ class Scheduler:
             else:
                 self._jobs.append(work)
 
-    def _step(self) -> None:
-        step = self._fill()
-        if not step.fed:
-            return
+    def _run(self, step: _Step) -> None:
         code = self._decode([query for query, _ in step.fed])
         if code == 0:
             self._deliver(step)
@@ -197,9 +201,9 @@ class Scheduler:
             self._repair(step, code)
 
     def _decode(self, queries: list[Query]) -> int:
-        """Run the batch, unless somebody in it is gone already; while it runs `wake` can abort it."""
+        """Run the batch, unless somebody has just left; while it runs `wake` can abort it."""
         with self._changed:
-            if self._closing or any(query.cancelled for query in queries):
+            if self._closing or (self._news and any(query.cancelled for query in queries)):
                 self._context.discard()
                 return ABORTED
             self._decoding = queries

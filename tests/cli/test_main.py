@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -72,8 +73,9 @@ def test_the_shell_can_complete() -> None:
     """The completion script of a shell is there, and completes verbs and models."""
     from edgeai.cli.options import complete_model
 
+    told = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # make runs us from sh
     script = subprocess.run(
-        [*EDGEAI, "--show-completion", "bash"], capture_output=True, text=True, check=False
+        [*EDGEAI, "--show-completion", "bash"], capture_output=True, text=True, check=False, env=told
     )
     assert "complete" in script.stdout
     assert "smollm2-135m-instruct" in complete_model("smol")

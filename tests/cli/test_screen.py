@@ -63,6 +63,15 @@ def test_a_model_cannot_play_with_the_terminal() -> None:
     assert on_terminal("red: \x1b[31m alert\x07\x9b2J\tand\nso on") == "red: [31m alert2J\tand\nso on\n"
 
 
+def test_an_error_starts_on_a_line_of_its_own() -> None:
+    """What was shown before the engine broke stays, and the line ends."""
+    engine = FakeEngine("Half an answer.", error=EngineCrashed("the engine broke"), fails_after=2)
+    tty = Tty()
+    with Edge(engine=engine, ledger=False) as edge, redirect_stdout(tty), pytest.raises(EngineCrashed):
+        show(edge.stream("Why?"), may_leave=False)
+    assert tty.getvalue() == "Half an \n"
+
+
 def test_a_pipe_gets_the_final_text_only(capsys: pytest.CaptureFixture[str]) -> None:
     """Where text cannot be withdrawn nothing is shown before it is final, and nothing is changed."""
     ask("The device's.", leave=True)

@@ -69,9 +69,10 @@ def test_cancel_stops_an_answer(engine: LlamaCppEngine) -> None:
 def test_cancelling_one_leaves_the_others_alone(engine: LlamaCppEngine) -> None:
     """A neighbour in the same batches gives its solo text although the other was aborted."""
     alone = list(engine.stream(request(QUESTIONS[0], max_tokens=4)))
-    long = engine.stream(request(LONG[:4000], max_tokens=100))
     neighbour = engine.stream(request(QUESTIONS[0], max_tokens=4))
     began = next(neighbour)
+    long = engine.stream(request(LONG, max_tokens=100))
+    wait_until(lambda: len(engine._scheduler._decoding) == 2 or neighbour.finished)
     long.cancel()
     tokens = [began, *neighbour]
     assert [token.id for token in tokens] == [token.id for token in alone]
