@@ -236,7 +236,10 @@ class _Reader:
 
     def _text(self, value: int | Span) -> str:
         start, end = self._span(value)
-        return self._data[start:end].decode("utf-8", "replace")
+        try:
+            return self._data[start:end].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self._damaged("a name in it is not UTF-8") from error
 
     def _first_text(self, value: int | Span, wanted: int) -> str:
         fields = self._fields(self._span(value))

@@ -41,6 +41,7 @@ _UNSUPPORTED_WORDS: Final = (
     "not been implemented",
 )
 _CORRUPT_WORDS: Final = ("invalid model", "shapeinferenceerror", "type error", "typeinferenceerror")
+_CORRUPT: Final = (native.InvalidProtobuf, native.InvalidGraph, native.NoSuchFile, UnicodeDecodeError)
 _FAULTS: Final = (
     native.EPFail,
     native.EngineError,
@@ -55,6 +56,7 @@ _FAULTS: Final = (
     native.RuntimeException,
     RuntimeError,
     MemoryError,
+    UnicodeDecodeError,  # from a message that quotes a broken file
 )
 _DTYPES: Final[Mapping[str, type[np.generic]]] = {
     "tensor(bool)": np.bool_,
@@ -151,12 +153,13 @@ class Session:
         with _LOADING:
             try:
                 self.native: Any = onnxruntime.InferenceSession(
-                    path, options, providers=["CPUExecutionProvider"]
+                    path, options, providers=["CPUExecutionProvider"], enable_fallback=0
                 )
+                inputs, outputs = self.native.get_inputs(), self.native.get_outputs()
+                self.inputs = {port.name: port for port in map(_port, inputs)}
+                self.outputs = {port.name: port for port in map(_port, outputs)}
             except _FAULTS as error:
                 raise _refusal(path.name, error) from error
-        self.inputs = {port.name: port for port in map(_port, self.native.get_inputs())}
-        self.outputs = {port.name: port for port in map(_port, self.native.get_outputs())}
 
     def new_binding(self) -> Binding:
         """A binding with nothing bound."""
@@ -203,7 +206,7 @@ def _refusal(name: str, error: BaseException) -> EngineError | ModelCorrupt | Mo
         return OutOfMemory(what, why=why, remedy="Use a smaller model")
     if isinstance(error, native.NotImplemented) or any(word in words for word in _UNSUPPORTED_WORDS):
         return ModelUnsupported(what, why=why, remedy="Use another model, or a newer onnxruntime")
-    damaged = isinstance(error, native.InvalidProtobuf | native.InvalidGraph | native.NoSuchFile)
+    damaged = isinstance(error, _CORRUPT)
     if damaged or any(word in words for word in _CORRUPT_WORDS):
         return ModelCorrupt(what, why=why, remedy="Get the model again")
     return EngineLoadFailed(what, why=why, remedy="Verify the files, or use another model")

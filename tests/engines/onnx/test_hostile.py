@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+from edgeai.converters.linear import Quant
 from edgeai.engines.onnx import open_engine
 from edgeai.engines.onnx.proto import read_graph
 from edgeai.engines.onnx.vetting import check
@@ -211,3 +214,19 @@ def test_a_graph_in_a_graph_in_a_graph_ends(tmp_path: Path) -> None:
     path.write_bytes(helper.make_model(graph).SerializeToString())
     with pytest.raises(ModelCorrupt, match="nested"):
         read_graph(path)
+
+
+@pytest.mark.parametrize("quant", ["f32", "int8"])
+def test_no_damage_of_a_graph_breaks_the_process(tmp_path: Path, quant: Quant) -> None:
+    """Of 150 damaged graphs each is refused in good order or runs, and nothing else is written."""
+    folder = write_tiny_package(tmp_path / "tiny", quant=quant)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engines.onnx.hostile_child", str(folder), "0", "150"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ModelCorrupt" in done.stdout
