@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeai.engines.onnx.cache import make_cache
 from edgeai.engines.onnx.feeds import Feeds
-from edgeai.engines.onnx.session import Binding, Port, Session, Stop, value
+from edgeai.engines.onnx.session import Binding, Port, Session, Stop, give_back, value
 from edgeai.engines.onnx.signature import Signature
 from edgeai.engines.scheduler import ABORTED
 from edgeai.errors import EngineError
@@ -226,6 +226,7 @@ class Context:
         self._found.clear()
         del self._cache
         self._session = None
+        give_back()
 
 
 def _span(pieces: Sequence[_Piece]) -> range:

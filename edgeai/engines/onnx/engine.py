@@ -14,7 +14,7 @@ from edgeai.engines.onnx.context import MAX_OUTPUTS, Context
 from edgeai.engines.onnx.folder import Folder, read_folder
 from edgeai.engines.onnx.jobs import embed_steps, score_cells, score_steps
 from edgeai.engines.onnx.proto import Graph, Tensor, read_graph
-from edgeai.engines.onnx.session import Session
+from edgeai.engines.onnx.session import Session, give_back
 from edgeai.engines.onnx.signature import Signature, read_signature
 from edgeai.engines.onnx.tokenizer import PackageVocabulary
 from edgeai.engines.onnx.vetting import check, weights_size
@@ -47,6 +47,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     info = _info(path, graph, folder, signature, vocabulary, plan, name)
     context = Context(session, signature, n_ctx=info.n_ctx, n_seq=N_LIVE)
     _try_out(context, path)
+    give_back()
     return OnnxEngine(vocabulary, context, info, signature, weights_size(graph))
 
 

@@ -1,5 +1,7 @@
 """The only door to ONNX Runtime, opened quietly: sessions, values, runs, and what its errors mean."""
 
+import ctypes
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Binding", "Port", "Session", "Stop", "value"]
+__all__ = ["Binding", "Port", "Session", "Stop", "give_back", "value"]
 
 _FATAL: Final = 4
 _ABORTED: Final = "terminate flag"
@@ -173,6 +175,14 @@ _LOADING = threading.Lock()
 def value(array: "NDArray[Any]") -> Any:  # noqa: ANN401  # an OrtValue of the untyped library
     """The array as ONNX Runtime sees it; the memory is shared, and must outlive the value."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def give_back() -> None:
+    """Let the C library return to the system what ONNX Runtime has freed; glibc keeps it otherwise."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in every C library
+        if trim is not None:
+            trim(0)
 
 
 def _quiet_run() -> Any:  # noqa: ANN401  # as above
