@@ -57,8 +57,10 @@ def _onnx_package(
             return found
     from edgeai.converters.convert import convert
 
+    size = source.manifest.size
+
     def layers(done: int, total: int) -> None:
-        progress(Progress(id=family, stage="convert", done=done, total=total))
+        progress(Progress(id=family, stage="convert", done=size * done // total, total=size))
 
     made = convert(source.path, family, allow_large=allow_large, progress=layers)
     return store.find(made.manifest.id, allow_large=allow_large)

@@ -92,17 +92,25 @@ def verify(
     """Read installed models again and compare their hashes."""
     from edgeai.models import store
 
-    for model in [name] if name else [model.id for model in store.installed()]:
+    for model in _packages(name) if name else [model.id for model in store.installed()]:
         _report(store.verify(model).id, "verified", json=json)
 
 
 @app.command()
 def remove(name: Name, *, json: options.Json = False) -> None:
-    """Delete an installed model."""
+    """Delete an installed model: all its packages, or the one with this id."""
     from edgeai.models import store
 
-    store.remove(name)
-    _report(name, "removed", json=json)
+    for model in _packages(name):
+        store.remove(model)
+        _report(model, "removed", json=json)
+
+
+def _packages(name: str) -> list[str]:
+    """The ids of the installed packages with this name; the name itself when there are none."""
+    from edgeai.models import store
+
+    return [model.id for model in store.installed() if name in (model.id, model.manifest.name)] or [name]
 
 
 def _report(model: str, state: str, *, json: bool) -> None:

@@ -26,7 +26,7 @@ __all__ = ["Progress", "pull"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a pull is: bytes (layers, in ``convert``) ``done`` and in ``total`` (None: not known).
+    """How far a pull is: bytes ``done`` and in ``total`` (None: not known).
 
     ``wait`` is for another process; ``source`` is the kind of source in use, empty before the first.
     """

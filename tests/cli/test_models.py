@@ -44,13 +44,16 @@ def test_the_list_has_catalog_and_store(run: Run, model: Path, own_catalog: str)
 
 
 def test_pull_verify_remove(run: Run, own_catalog: str) -> None:
-    """A model is fetched with progress on stderr, verified, and removed."""
+    """A model is fetched and converted with progress on stderr, verified, and removed."""
     pulled = run("models", "pull", "mine")
-    assert (pulled.code, pulled.out) == (0, f"installed {own_catalog}\n")
+    assert (pulled.code, pulled.out) == (0, f"installed {own_catalog}\ninstalled mine@onnx-int8\n")
     assert "verifying mine" in pulled.err
-    assert run("models", "verify", "mine").out == f"verified {own_catalog}\n"
-    removed = run("models", "remove", "mine", "--json")
-    assert json.loads(removed.out) == {"id": "mine", "state": "removed"}
+    assert "converting mine" in pulled.err
+    assert run("models", "verify", "mine").out == f"verified {own_catalog}\nverified mine@onnx-int8\n"
+    removed = run("models", "remove", own_catalog, "--json")
+    assert json.loads(removed.out) == {"id": own_catalog, "state": "removed"}
+    assert run("models", "verify", own_catalog).code == Exit.MODEL
+    assert run("models", "remove", "mine").out == "removed mine@onnx-int8\n"
     assert run("models", "verify", "mine").code == Exit.MODEL
 
 
@@ -76,7 +79,7 @@ def test_an_unknown_name(run: Run) -> None:
 
 def test_asking_pulls_what_is_missing(own_catalog: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A model of the catalog that is not here is pulled, and said so; the second time it is not."""
-    settings = Settings(model="mine")
+    settings = Settings(model=own_catalog)
     with open_edge(settings) as edge:
         assert edge.info.model == own_catalog
     assert "verifying mine" in capsys.readouterr().err
