@@ -77,4 +77,4 @@ def test_the_name_of_the_processor(tmp_path: Path) -> None:
 
 def test_engines_are_found_without_loading_them() -> None:
     """Each engine package has a version, or None when it is missing."""
-    assert set(engine_versions()) == {"llama-cpp-python", "llguidance"}
+    assert set(engine_versions()) == {"llama-cpp-python", "onnxruntime", "llguidance"}
