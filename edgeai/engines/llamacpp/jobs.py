@@ -6,11 +6,11 @@ A job is a generator that decodes one batch a step, so that nobody's answer wait
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
+from edgeai.engines.llamacpp.context import ABORTED, MAX_OUTPUTS, Context
 from edgeai.engines.llamacpp.slots import Slot
 from edgeai.errors import Cancelled, EdgeError, EngineError
 
@@ -180,6 +180,8 @@ def _prefill(context: Context, slot: Slot, end: int) -> Generator[None, None, No
 
 
 def _decode(context: Context) -> None:
-    code: Any = context.decode()
+    code = context.decode()
+    if code == ABORTED:
+        raise Cancelled("The engine was closed")
     if code != 0:
         raise EngineError("llama.cpp could not decode", why=f"its error code is {code}")

@@ -98,12 +98,12 @@ class Scheduler:
     def _main(self) -> None:
         try:
             while self._prepare():
-                step = self._fill()
+                step, jobs = self._fill(), tuple(self._jobs)
                 if step.fed:
                     self._run(step)
-                for job in tuple(self._jobs):
+                for job in jobs:
                     self._advance(job)
-                self._idle = not step.fed and not self._jobs
+                self._idle = not step.fed and not jobs
         finally:
             self._bury()
 
