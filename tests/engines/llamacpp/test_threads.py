@@ -220,6 +220,19 @@ def test_loading_and_answering_is_silent(model_path: Path, capfd: pytest.Capture
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_verbose_engine_speaks(model_path: Path) -> None:
+    """Who asks for it gets llama.cpp's messages on stderr, and still nothing on stdout."""
+    program = f"""
+from pathlib import Path
+from edgeai.engines import DevicePlan
+from edgeai.engines.llamacpp import open_engine
+open_engine(Path({str(model_path)!r}), DevicePlan(n_ctx=128, n_threads=1, verbose=True), name="m").close()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
+    assert b"llama_model_loader" in done.stderr
+    assert done.stdout == b""
+
+
 def test_a_file_that_is_no_model_fails_with_llama_cpp_s_words(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
