@@ -85,10 +85,6 @@ class Context:
         self.n_tokens = last
         return last - 1
 
-    def discard(self) -> None:
-        """Empty the batch without running it."""
-        self.n_tokens = 0
-
     def decode(self) -> int:
         """Run the batch and empty it: 0 is success, 1 no room in the KV cache, 2 aborted, below 0 failed."""
         self._batch.n_tokens, self.n_tokens = self.n_tokens, 0

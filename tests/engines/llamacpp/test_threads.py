@@ -163,7 +163,7 @@ def test_a_native_failure_fails_its_queries_and_no_others(
     real = context.decode
 
     def fail_once() -> int:
-        context.discard()
+        context.n_tokens = 0
         monkeypatch.setattr(context, "decode", real)
         return -3
 
