@@ -48,10 +48,6 @@ class Context(Cache, Protocol):
         """
         ...
 
-    def discard(self) -> None:
-        """Empty the batch without running it."""
-        ...
-
     def decode(self) -> int:
         """Run the batch and empty it: 0 is success, `ABORTED`, or something else that has failed."""
         ...
@@ -152,27 +148,35 @@ class Scheduler:
 
     def _main(self) -> None:
         try:
-            while self._prepare():
-                step = self._fill()
+            while (step := self._prepare()) is not None:
+                jobs = tuple(self._jobs)
                 if step.fed:
                     self._run(step)
-                for job in tuple(self._jobs):
+                for job in jobs:
                     self._advance(job)
-                self._idle = not step.fed and not self._jobs
+                self._idle = not step.fed and not jobs
         finally:
             self._bury()
 
-    def _prepare(self) -> bool:
-        """Look at what changed, after waiting for that if there is nothing to do; False at the end."""
+    def _prepare(self) -> _Step | None:
+        """The next batch, after waiting for news if there is nothing to do; None at the end.
+
+        Who leaves before is not in it; who leaves later finds itself in ``_decoding`` and aborts it.
+        """
         with self._changed:
             while self._idle and not self._news and not self._closing:
                 self._changed.wait()
+            if self._closing:
+                return None
             if self._news:
                 self._news = False
                 self._drop_cancelled()
             if self._waiting:
                 self._admit()
-            return not self._closing
+            step = self._fill()
+            self._decoding = [query for query, _ in step.fed]
+            self._context.proceed()
+            return step
 
     def _drop_cancelled(self) -> None:
         for query in [query for query in self._live if query.cancelled]:
@@ -194,24 +198,11 @@ class Scheduler:
                 self._jobs.append(work)
 
     def _run(self, step: _Step) -> None:
-        code = self._decode([query for query, _ in step.fed])
+        code = self._context.decode()
         if code == 0:
             self._deliver(step)
         else:
             self._repair(step, code)
-
-    def _decode(self, queries: list[Query]) -> int:
-        """Run the batch, unless somebody has just left; while it runs `wake` can abort it."""
-        with self._changed:
-            if self._closing or (self._news and any(query.cancelled for query in queries)):
-                self._context.discard()
-                return ABORTED
-            self._decoding = queries
-            self._context.proceed()
-        code = self._context.decode()
-        with self._changed:
-            self._decoding = []
-        return code
 
     def _fill(self) -> _Step:
         """One token of each sequence that is being answered, then as much of new prompts as is polite."""
@@ -238,8 +229,9 @@ class Scheduler:
         return row
 
     def _deliver(self, step: _Step) -> None:
-        for query, _ in step.fed:
-            query.note_prefill()
+        if len(step.fed) > len(step.rows):
+            for query, _ in step.fed:
+                query.note_prefill()
         for query, row in step.rows:
             try:
                 token = query.step(self._context.logits(row), step.began)
@@ -265,6 +257,7 @@ class Scheduler:
 
     def _advance(self, job: Job) -> None:
         with self._changed:
+            self._decoding = []  # only `close` may abort a job
             if not self._closing:
                 self._context.proceed()
         if not job.advance():

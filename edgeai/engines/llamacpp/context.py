@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_OUTPUTS", "N_BATCH", "Context"]
 
-N_BATCH: Final = 512
+N_BATCH: Final = 256
+"""Most tokens of one batch. Twice as many give 1 % more prefill speed, and newcomers wait twice as long."""
 MAX_OUTPUTS: Final = 64
 """Most tokens of one batch whose logits or hidden states are kept: each costs 4 bytes × vocabulary."""
 
@@ -81,10 +82,6 @@ class Context:
             self._wanted[last - outputs : last] = 1
         self.n_tokens = last
         return last - 1
-
-    def discard(self) -> None:
-        """Empty the batch without running it."""
-        self.n_tokens = 0
 
     def decode(self) -> int:
         """Run the batch and empty it: 0 is success, 1 no room in the KV cache, 2 aborted, below 0 failed."""

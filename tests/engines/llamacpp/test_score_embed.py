@@ -1,5 +1,6 @@
 """Label likelihoods and sentence vectors of the real model."""
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -63,6 +64,13 @@ def test_scoring_leaves_streams_alone(engine: LlamaCppEngine) -> None:
     engine.score(PROMPT, LABELS)
     engine.embed(["some text"])
     assert [token.id for token in generation] == alone
+
+
+def test_many_scorers_wait_their_turn(engine: LlamaCppEngine) -> None:
+    """More scorers at once than sequences, and nothing else going on: all are answered, and equally."""
+    with ThreadPoolExecutor(8) as pool:
+        scores = list(pool.map(lambda _: engine.score(PROMPT, LABELS[:2]), range(8)))
+    assert scores == [pytest.approx(scores[0], abs=0.02)] * 8
 
 
 @pytest.mark.parametrize(("prompt", "labels"), [("", ["a"]), ("a", ["b", ""])])
