@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from typing import TYPE_CHECKING
 
+from edgeai.errors import ConfigError
 from edgeai.types import Usage
 
 if TYPE_CHECKING:
@@ -12,11 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """US dollars per million tokens; without ``cached_usd`` cached prompt tokens cost the full price."""
+    """US dollars per million tokens; without ``cached_usd`` cached prompt tokens cost the full price.
+
+    Raises ConfigError for a price that is negative or not finite: no budget could be kept with it.
+    """
 
     prompt_usd: float
     completion_usd: float
     cached_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_usd", "completion_usd", "cached_usd"):
+            usd = getattr(self, name)
+            if usd is not None and not 0 <= usd < inf:
+                raise ConfigError(f"{name} is {usd}", why="A price must be finite, and zero or above")
 
     def cost(self, usage: Usage) -> float | None:
         """The price of these tokens in US dollars, or None when the counts are not known."""

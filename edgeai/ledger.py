@@ -27,7 +27,7 @@ log = logging.getLogger("edgeai.ledger")
 
 Window = Literal["hour", "day", "month"]
 WINDOW_S: Mapping[Window, float] = {"hour": 3600.0, "day": 86400.0, "month": 30 * 86400.0}
-# A reservation that is older was made by a process that died before it could settle.
+# A reservation that is older, and not sent, was made by a process that died before it could settle.
 RESERVATION_S = 600.0
 # Fifty cents are fifty times one cent, also in binary fractions.
 ROUNDING_USD = 1e-9
@@ -133,8 +133,13 @@ def spending(db: Connection) -> None:
     db.execute("CREATE INDEX spending_time ON spending (time)")
 
 
+def sent_reservations(db: Connection) -> None:
+    """Money whose query was ``sent``: it may be owed even if nobody lives to settle it."""
+    db.execute("ALTER TABLE spending ADD COLUMN sent INTEGER NOT NULL DEFAULT 0")
+
+
 # Applied in this order, each once, known by its name: add new ones at the end, and never change an old one.
-MIGRATIONS = [queries_and_contents, spending]
+MIGRATIONS = [queries_and_contents, spending, sent_reservations]
 
 
 class Ledger:
@@ -181,7 +186,10 @@ class Ledger:
         prompt: Prompt | None = None,
         wasted_cost_usd: float = 0.0,
     ) -> None:
-        """Add one answered query. A failure to write is logged once, because no answer may be lost by it."""
+        """Add one answered query. A failure to write is logged once, because no answer may be lost by it.
+
+        Blocks for a second at most; a record that is in use for longer is written later.
+        """
         values = {name: getattr(answer, name) for name in OF_ANSWER} | asdict(answer.usage)
         timing = {name: getattr(answer.timing, name) for name in OF_TIMING}
         entry = Entry(time=_now(), task=task, wasted_cost_usd=wasted_cost_usd, **values, **timing)
@@ -250,7 +258,7 @@ class Ledger:
         """Set money aside for one query; the number returned goes to `settle` or `release`.
 
         ``limits`` are US dollars for the last hour, day (24 h) and month (30 days); ``now`` is in seconds
-        since 1970. A reservation that is neither settled nor released counts for ten minutes. Raises
+        since 1970. A reservation that is neither sent, settled nor released counts for ten minutes. Raises
         BudgetExceeded with the numbers, and LedgerError when the record cannot be written, because money
         that is not recorded is not spent.
         """
@@ -263,24 +271,38 @@ class Ledger:
                     raise _exceeded(window, limit, used, amount_usd)
             return _identity(db.execute("INSERT INTO spending (time, usd) VALUES (?, ?)", (now, amount_usd)))
 
+    def sent(self, reservation: int) -> None:
+        """Say that the query is about to leave: from now on its reservation counts until it is settled.
+
+        Without that, a process that dies while the cloud answers would give its money back. Raises
+        LedgerError when there is no such reservation, or the record cannot be written: then do not send.
+        """
+        with self._database.transaction() as db:
+            done = db.execute("UPDATE spending SET sent = 1 WHERE id = ?", (reservation,))
+            _check_found(done, reservation)
+
     def settle(self, reservation: int, actual_usd: float) -> None:
         """Replace the reserved amount by what was really paid; settling again corrects it.
 
-        Raises LedgerError when it was released before, or the record cannot be written.
+        Raises LedgerError when it was released before, or the record cannot be written. A record that is in
+        use for longer than a second is written later.
         """
         _check_amount(actual_usd)
-        with self._database.transaction() as db:
-            paid = (actual_usd, reservation)
+        paid = (actual_usd, reservation)
+
+        def book(db: Connection) -> None:
             done = db.execute("UPDATE spending SET usd = ?, settled = 1 WHERE id = ?", paid)
-            if done.rowcount != 1:
-                raise LedgerError(
-                    f"There is no reservation {reservation}", why="It was released, or never made"
-                )
+            _check_found(done, reservation)
+
+        self._database.write(book)
 
     def release(self, reservation: int) -> None:
         """Give back a reservation of which nothing was spent; a settled one stays. Raises LedgerError."""
-        with self._database.transaction() as db:
+
+        def give_back(db: Connection) -> None:
             db.execute("DELETE FROM spending WHERE id = ? AND settled = 0", (reservation,))
+
+        self._database.write(give_back)
 
     def spent(self, window: Window, now: float | None = None) -> float:
         """US dollars spent or still reserved in the rolling window that ends ``now``. Raises LedgerError."""
@@ -288,11 +310,13 @@ class Ledger:
             return _used(db, window, clock.time() if now is None else now)
 
     def _add(self, entry: Entry) -> None:
+        def insert(db: Connection) -> None:
+            query = _identity(db.execute(INSERT, asdict(entry)))
+            if self._keep_content:
+                db.execute("INSERT INTO contents VALUES (?, ?, ?)", (query, entry.prompt, entry.answer))
+
         try:
-            with self._database.transaction() as db:
-                query = _identity(db.execute(INSERT, asdict(entry)))
-                if self._keep_content:
-                    db.execute("INSERT INTO contents VALUES (?, ?, ?)", (query, entry.prompt, entry.answer))
+            self._database.write(insert)
         except LedgerError as error:
             if not self._warned:
                 log.warning("a query was answered and could not be recorded: %s", error)
@@ -301,13 +325,20 @@ class Ledger:
 
 def _used(db: Connection, window: Window, now: float) -> float:
     values = (now - WINDOW_S[window], now - RESERVATION_S)
-    row = db.execute("SELECT total(usd) FROM spending WHERE time > ? AND (settled OR time > ?)", values)
+    row = db.execute(
+        "SELECT total(usd) FROM spending WHERE time > ? AND (settled OR sent OR time > ?)", values
+    )
     return float(row.fetchone()[0])
 
 
 def _check_amount(usd: float) -> None:
     if not 0 <= usd < math.inf:
         raise ConfigError(f"An amount of money is {usd}", why="It must be zero or above, in US dollars")
+
+
+def _check_found(done: Cursor, reservation: int) -> None:
+    if done.rowcount != 1:
+        raise LedgerError(f"There is no reservation {reservation}", why="It was released, or never made")
 
 
 def _identity(inserted: Cursor) -> int:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeai.economics import IMAGE_TOKENS, Price, price_of, worst_cost
+from edgeai.errors import ConfigError
 from edgeai.types import Usage
 
 PRICE = Price(prompt_usd=2.0, completion_usd=8.0, cached_usd=0.5)
@@ -18,6 +19,14 @@ def test_cost() -> None:
     assert PRICE.cost(Usage(prompt_tokens=10**6, completion_tokens=10**6, cached_tokens=10**6)) == 8.5
     full = Price(prompt_usd=2.0, completion_usd=8.0)
     assert full.cost(Usage(prompt_tokens=10**6, completion_tokens=0, cached_tokens=10**6)) == 2.0
+
+
+@pytest.mark.parametrize("usd", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["prompt_usd", "completion_usd", "cached_usd"])
+def test_a_price_is_a_sum_of_money(name: str, usd: float) -> None:
+    """A negative or undefined price would open every budget; it is refused by name."""
+    with pytest.raises(ConfigError, match=name):
+        Price(**({"prompt_usd": 1.0, "completion_usd": 1.0} | {name: usd}))
 
 
 def test_unknown_counts_cost_unknown() -> None:

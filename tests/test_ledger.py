@@ -1,8 +1,10 @@
+import gc
 import logging
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeai.database import PATIENCE_S, Database
 from edgeai.errors import BudgetExceeded, CloudTimeout, ConfigError, LedgerError
-from edgeai.ledger import RESERVATION_S, WINDOW_S, Ledger, Window
+from edgeai.ledger import MIGRATIONS, RESERVATION_S, WINDOW_S, Ledger, Window
 from edgeai.types import Answer, Message, Reason, Timing, Usage
 
 NOW = 1_700_000_000.0
@@ -173,6 +176,78 @@ def test_many_threads_record(ledger: Ledger) -> None:
     assert ledger.totals().queries == 400
 
 
+class Dropped:
+    """Something whose finalizer writes into the ledger, like a stream that was thrown away."""
+
+    def __init__(self, ledger: Ledger, reservation: int) -> None:
+        self._ledger, self._reservation = ledger, reservation
+        self.itself = self  # only the garbage collector finds it
+
+    def __del__(self) -> None:
+        self._ledger.settle(self._reservation, 0.25)
+        self._ledger.record(answer("dropped"))
+
+
+def test_garbage_collected_inside_a_transaction_is_recorded(tmp_path: Path) -> None:
+    """A finalizer that writes while its own thread has the ledger neither waits nor is lost."""
+    database = Database.open(tmp_path / "l.sqlite3", MIGRATIONS)
+    ledger = Ledger(database)
+    Dropped(ledger, ledger.reserve(1.0, {}, NOW))
+    began = time.monotonic()
+    with database.transaction() as db:
+        gc.collect()
+        assert db.execute("SELECT count(*) FROM queries").fetchone() == (0,)
+    with sqlite3.connect(ledger.path) as other:  # it was written without another call
+        assert other.execute("SELECT count(*) FROM queries").fetchone() == (1,)
+    other.close()
+    assert time.monotonic() - began < PATIENCE_S
+    assert (len(ledger.rows()), ledger.spent("hour", NOW)) == (1, 0.25)
+    ledger.close()
+
+
+def test_a_busy_file_blocks_briefly_and_loses_nothing(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While another process writes, recording gives up after a second; the rows are there afterwards."""
+    reservation = ledger.reserve(1.0, {}, NOW)
+    other = sqlite3.connect(ledger.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING, "edgeai.ledger"):
+        ledger.record(answer("one"))
+        assert time.monotonic() - began < PATIENCE_S + 0.5
+        ledger.settle(reservation, 0.5)
+    other.execute("ROLLBACK")
+    other.close()
+    assert len(caplog.records) == 1
+    assert (len(ledger.rows()), ledger.spent("hour", NOW)) == (1, 0.5)
+
+
+def test_closing_writes_what_waits(ledger: Ledger) -> None:
+    """A row that had to wait is in the file once the ledger is closed."""
+    other = sqlite3.connect(ledger.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    ledger.record(answer())
+    other.execute("ROLLBACK")
+    other.close()
+    ledger.close()
+    with Ledger.open(ledger.path) as again:
+        assert len(again.rows()) == 1
+
+
+def test_a_row_waits_for_another_thread(tmp_path: Path) -> None:
+    """A thread that holds a transaction for long delays a row, and writes it when it ends."""
+    database = Database.open(tmp_path / "l.sqlite3", MIGRATIONS)
+    ledger = Ledger(database)
+    with database.transaction():
+        thread = threading.Thread(target=ledger.record, args=(answer(),))
+        thread.start()
+        thread.join(PATIENCE_S + 5)
+        assert not thread.is_alive()
+    assert len(ledger.rows()) == 1
+    ledger.close()
+
+
 # money
 
 
@@ -196,6 +271,30 @@ def test_a_crash_does_not_hold_money_for_ever(ledger: Ledger) -> None:
     ledger.release(ledger.reserve(1.0, limits, NOW + RESERVATION_S))
     ledger.settle(late, 0.4)
     assert ledger.spent("hour", NOW + RESERVATION_S) == 0.4
+
+
+def test_money_that_was_sent_counts_until_it_is_settled(tmp_path: Path) -> None:
+    """What a process had sent when it died stays spent for the whole window; a late settling corrects it."""
+    limits: dict[Window, float] = {"day": 1.0}
+    with Ledger.open(tmp_path / "l.sqlite3") as dies:
+        reservation = dies.reserve(1.0, limits, NOW)
+        dies.sent(reservation)
+    with Ledger.open(tmp_path / "l.sqlite3") as ledger:
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve(0.1, limits, NOW + 2 * RESERVATION_S)
+        assert ledger.spent("day", NOW + WINDOW_S["day"]) == 0
+        ledger.settle(reservation, 0.4)
+        assert ledger.spent("day", NOW + 2 * RESERVATION_S) == 0.4
+
+
+def test_only_a_reservation_can_be_sent(ledger: Ledger) -> None:
+    """An unknown one is an error; one of which nothing was spent after all is given back."""
+    with pytest.raises(LedgerError, match="no reservation"):
+        ledger.sent(7)
+    reservation = ledger.reserve(1.0, {}, NOW)
+    ledger.sent(reservation)
+    ledger.release(reservation)
+    assert ledger.spent("hour", NOW) == 0
 
 
 def test_a_released_reservation_cannot_be_settled(ledger: Ledger) -> None:
@@ -268,6 +367,7 @@ def _expected(booked: list[tuple[float, float, bool]], window: Window, now: floa
 SPEND = """
 import sys
 from pathlib import Path
+from edgeai.database import PATIENCE_S, Database
 from edgeai.errors import BudgetExceeded, CloudTimeout
 from edgeai.ledger import Ledger
 
