@@ -12,7 +12,7 @@ from edgeai.call import Call
 from edgeai.cloud import Cloud
 from edgeai.edge import DEFAULT_MODEL, Edge, Turns
 from edgeai.engines import Engine, EngineInfo
-from edgeai.errors import ConfigError
+from edgeai.errors import Cancelled, ConfigError
 from edgeai.load import EngineName
 from edgeai.policy import Policy
 from edgeai.session import Session
@@ -73,7 +73,7 @@ class AsyncStream:
         loop, woken = asyncio.get_running_loop(), self._woken  # no reference to self: it must stay droppable
 
         def wake() -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop has been closed, and nobody waits any more
                 loop.call_soon_threadsafe(woken.set)
 
         # Opening tokenizes the prompt: milliseconds that other tasks should not wait for.
@@ -94,7 +94,7 @@ class AsyncStream:
         async for event in self:
             if isinstance(event, Done):
                 return event.answer
-        raise RuntimeError("the stream was closed before its end")
+        raise Cancelled("The stream was closed before its end")
 
     def cancel(self) -> None:
         """End the query, from any thread or task."""
@@ -128,7 +128,7 @@ class AsyncEdge:
         n_ctx: int | None = None,
         cloud: str | Cloud | None = None,
         policy: Policy = Policy(),
-        ledger: bool | Path = True,
+        ledger: bool | str | Path = True,
         allow_large: bool = False,
     ) -> None:
         self._open = lambda: Edge(
@@ -233,5 +233,5 @@ class AsyncChat:
     def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
         """As `Chat.stream`, for ``async for``."""
         asked = self._turns.ask(prompt)
-        call = self._edge._session.question(asked, options)
+        call = self._edge._session.question((*self.messages, *asked), options)
         return AsyncStream(call, on_done=lambda answer: self._turns.add(asked, answer))

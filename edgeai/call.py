@@ -6,6 +6,7 @@ a thread's event, the async one (`edgeai.async_edge`) with the event loop's; tha
 """
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeai.cloud import Cloud, CloudEnd, Piece
 from edgeai.engines.generation import Generation
-from edgeai.errors import CloudError, EdgeError
+from edgeai.errors import CloudError, CloudProtocol, EdgeError
 from edgeai.run import Run
-from edgeai.steps import Action, Cancel, Fail, Happening, Start, Stop, Tick
+from edgeai.steps import Action, Cancel, Fail, Happening, Refused, Start, Stop, Tick
 from edgeai.types import Answer, Delta, Done, Event, Released, Replaced
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Record(Protocol):
 
 
 class Call:
-    """One query in flight. `begin` and `step` are called by one thread at a time, `stop` by any."""
+    """One query in flight. `begin` and `step` are called by its reader, `stop` and `close` by anybody."""
 
     def __init__(
         self,
@@ -59,8 +60,8 @@ class Call:
         self._sending: Future[None] | None = None
         self._pieces: deque[Piece | BaseException] = deque()
         self._wake: Callable[[], None] = lambda: None
-        self._stopped = False
-        self._closed = False
+        self._lock = threading.RLock()  # re-entrant: a stream may be thrown away inside any call
+        self._begun = self._stopped = self._closed = False
         self._failure: EdgeError | None = None
 
     @property
@@ -70,15 +71,18 @@ class Call:
 
     def begin(self, wake: Callable[[], None]) -> list[Event]:
         """Start the query; ``wake`` is called, from any thread, when `step` has something to do."""
-        self._wake = wake
-        return self._act(self._run.start(time.monotonic()))
+        with self._lock:
+            if self._closed:
+                return []
+            self._wake, self._begun = wake, True
+            return self._act(self._run.start(time.monotonic()))
 
     def step(self) -> list[Event]:
         """Take in all that has happened."""
         events: list[Event] = []
-        happened = self._happened()
-        for happening in happened or [Tick()]:
-            events += self._act(self._run.feed(happening, time.monotonic()))
+        with self._lock:
+            for happening in self._happened() or [Tick()]:
+                events += self._act(self._run.feed(happening, time.monotonic()))
         return events
 
     def take_failure(self) -> EdgeError | None:
@@ -96,13 +100,16 @@ class Call:
         self._stopped = True
         self._wake()
 
-    def close(self) -> None:
-        """End both sides at once; what was shown goes on record as cancelled."""
-        if self._closed:
-            return
-        if not self._run.done:
-            self._act(self._run.feed(Stop(), time.monotonic()))
-        self._closed = True
+    def close(self, failure: EdgeError | None = None) -> None:
+        """End both sides at once; what was shown goes on record as cancelled. The reader gets ``failure``."""
+        with self._lock:
+            if self._closed:
+                return
+            if self._begun and not self._run.done:
+                self._act(self._run.feed(Stop(), time.monotonic()))
+                self._failure = failure
+            self._closed = True
+        self._wake()
 
     def _happened(self) -> list[Happening]:
         happened: list[Happening] = [Stop()] if self._stopped else []
@@ -155,7 +162,7 @@ class Call:
             n_bytes = len(self._cloud.encode(released))
             self._record.before_sending(n_bytes)
         except EdgeError as error:
-            return self._act(self._run.feed(error, time.monotonic()))
+            return self._act(self._run.feed(Refused(error), time.monotonic()))
         self._run.disclosed_bytes += n_bytes
         self._sending = net.submit(self._receive(self._cloud, released))
         self._sending.add_done_callback(self._on_sent)
@@ -168,6 +175,7 @@ class Call:
                 self._wake()
                 if isinstance(piece, CloudEnd):
                     return
+            raise CloudProtocol("The cloud's answer broke off without an end")
         except CloudError as error:
             self._pieces.append(error)
             self._wake()

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from edgeai.call import Call
+from edgeai.errors import Cancelled
 from edgeai.types import Answer, Done, Event
 
 
@@ -65,7 +66,7 @@ class Stream:
         for event in self:
             if isinstance(event, Done):
                 return event.answer
-        raise RuntimeError("the stream was closed before its end")
+        raise Cancelled("The stream was closed before its end")
 
     def cancel(self) -> None:
         """End the query, from any thread."""

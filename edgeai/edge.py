@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from edgeai.cloud import Cloud, open_cloud
 from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
-from edgeai.errors import EdgeError
+from edgeai.errors import ConfigError, EdgeError
 from edgeai.load import EngineName, open_engine
 from edgeai.options import read_messages
 from edgeai.policy import Policy
@@ -53,10 +53,12 @@ class Edge:
         n_ctx: int | None = None,
         cloud: str | Cloud | None = None,
         policy: Policy = Policy(),
-        ledger: bool | Path = True,
+        ledger: bool | str | Path = True,
         allow_large: bool = False,
     ) -> None:
         bigger = open_cloud(cloud) if isinstance(cloud, str) else cloud
+        if bigger is not None and not hasattr(bigger, "stream"):
+            raise ConfigError(f"cloud is {cloud!r}", remedy='Give "openai:<model>" or OpenAI(…)')
         check_budget(policy, bigger, has_ledger=ledger is not False)
         if isinstance(engine, str):
             engine = open_engine(model, engine, n_ctx=n_ctx, allow_large=allow_large)
@@ -143,12 +145,17 @@ class Turns:
         self.messages: list[Message] = [] if system is None else [Message("system", system)]
 
     def ask(self, prompt: Prompt) -> tuple[Message, ...]:
-        """The conversation with the next question."""
-        return (*self.messages, *read_messages(prompt))
+        """The next question's messages."""
+        return read_messages(prompt)
 
     def add(self, asked: tuple[Message, ...], answer: Answer) -> None:
-        """Take the question and its answer into the conversation."""
-        self.messages[:] = [*asked, Message("assistant", answer.text, tool_calls=answer.tool_calls)]
+        """Take the question and its answer into the conversation.
+
+        What the device said of something private is private, too.
+        """
+        private = answer.source == "device" and any(turn.private for turn in (*self.messages, *asked))
+        said = Message("assistant", answer.text, private=private, tool_calls=answer.tool_calls)
+        self.messages += [*asked, said]
 
 
 class Chat:
@@ -169,5 +176,5 @@ class Chat:
     def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Stream:
         """The answer to the next turn as it comes; the turn is remembered when its `Done` has been read."""
         asked = self._turns.ask(prompt)
-        call = self._edge._session.question(asked, options)
+        call = self._edge._session.question((*self.messages, *asked), options)
         return Stream(call, on_done=lambda answer: self._turns.add(asked, answer))

@@ -44,6 +44,8 @@ def open_package(model: "InstalledModel", *, n_ctx: int | None = None) -> Engine
     from edgeai.models.vet import vet
 
     name = model.manifest.engine
+    if name not in LIBRARIES:
+        raise ModelUnsupported(f"{model.id} is for the engine {name!r}, which does not exist")
     if name not in available_engines():
         library, extra = LIBRARIES[name]
         raise MissingExtra(f"{model.id} needs {library}, which is not installed", extra=extra)

@@ -7,8 +7,21 @@ from typing import Any, Unpack, get_args
 
 from edgeai.errors import ConfigError
 from edgeai.policy import Policy
-from edgeai.types import CallOptions, CommonOptions, JsonSchema, Message, Prompt, Request, Role, Sampling
+from edgeai.types import (
+    CallOptions,
+    CommonOptions,
+    Image,
+    JsonSchema,
+    Message,
+    Prompt,
+    Request,
+    Role,
+    Sampling,
+    Text,
+    Tool,
+)
 
+MAX_STOPS = 64
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")
 
 
@@ -25,8 +38,8 @@ def read_request(prompt: Prompt, system: str | None = None, **options: Unpack[Ca
     values: dict[str, Any] = {k: v for k, v in options.items() if k not in (*_SAMPLING, "policy")}
     sampling: dict[str, Any] = {k: v for k, v in options.items() if k in _SAMPLING}
     values["sampling"] = Sampling(**sampling)
-    values["stop"] = _texts("stop", values.get("stop", ()))
-    values["tools"] = tuple(values.get("tools") or ())
+    values["stop"] = _texts("stop", values.get("stop") or ())
+    values["tools"] = _tools(values.get("tools") or ())
     values["schema"] = json_schema(values.get("schema"))
     request = Request(messages=read_messages(prompt, system), **values)
     _check(request)
@@ -35,7 +48,8 @@ def read_request(prompt: Prompt, system: str | None = None, **options: Unpack[Ca
 
 def read_policy(default: Policy, options: CommonOptions) -> Policy:
     """The call's own policy if it has one, else the Edge's."""
-    policy = options.get("policy") or default
+    policy = options.get("policy")
+    policy = default if policy is None else policy
     if not isinstance(policy, Policy):
         raise ConfigError(f"policy is a {type(policy).__name__}, expected a Policy")
     return policy
@@ -43,6 +57,10 @@ def read_policy(default: Policy, options: CommonOptions) -> Policy:
 
 def read_messages(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
     """A string as one user message; a list of messages as it is, checked."""
+    if not isinstance(prompt, str | Sequence):
+        raise ConfigError(
+            f"The prompt is a {type(prompt).__name__}", remedy="Give a text or a list of Message"
+        )
     messages = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
     if system is not None:
         messages = (Message("system", system), *messages)
@@ -68,8 +86,23 @@ def json_schema(schema: JsonSchema | type[Any] | None) -> JsonSchema | None:
 
 def schema_parser(schema: JsonSchema | type[Any]) -> Callable[[str], Any]:
     """What turns an answer into a value, raising ValueError when it does not fit."""
-    validate = getattr(schema, "model_validate_json", None)
-    return validate or json.loads
+    if not isinstance(schema, Mapping):
+        validate: Callable[[str], Any] = schema.model_validate_json  # pydantic's classmethod
+        return validate
+
+    def parse(text: str) -> Any:  # noqa: ANN401  # whatever the schema describes
+        from jsonschema import ValidationError
+        from jsonschema.validators import validator_for
+        from referencing import Registry
+
+        value, kind = json.loads(text), validator_for(schema)
+        try:
+            kind(schema, registry=Registry()).validate(value)  # an empty registry fetches nothing
+        except ValidationError as error:
+            raise ValueError(error.message) from None
+        return value
+
+    return parse
 
 
 def nearest(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
@@ -85,6 +118,10 @@ def _check_message(message: Message) -> None:
         raise ConfigError(
             f"A message's role is {message.role!r}", remedy=nearest(message.role, get_args(Role))
         )
+    if not isinstance(message.content, str | Sequence) or not (
+        isinstance(message.content, str) or all(isinstance(part, Text | Image) for part in message.content)
+    ):
+        raise ConfigError("A message's content is neither a text nor a list of Text and Image")
     try:
         message.text.encode()
     except UnicodeEncodeError as error:
@@ -95,14 +132,32 @@ def _check_message(message: Message) -> None:
 
 
 def _texts(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(text, str) and text for text in texts):
-        raise ConfigError(f"{name} is {value!r}, expected non-empty strings")
+    texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else (value,)
+    if len(texts) > MAX_STOPS or not all(isinstance(text, str) and text for text in texts):
+        raise ConfigError(f"{name} is {str(value)[:80]!r}, expected up to {MAX_STOPS} non-empty strings")
     return texts
+
+
+def _tools(value: Sequence[Tool]) -> tuple[Tool, ...]:
+    if not isinstance(value, Sequence) or not all(isinstance(tool, Tool) for tool in value):
+        raise ConfigError(f"tools is {value!r}, expected a list of Tool")
+    return tuple(value)
 
 
 def _check(request: Request) -> None:
     sampling = request.sampling
+    for name, count in (
+        ("max_tokens", request.max_tokens),
+        ("top_k", sampling.top_k),
+        ("hold", request.hold or 0),
+    ):
+        if not isinstance(count, int):
+            raise ConfigError(f"{name} is {count!r}, expected a whole number")
+    seed = sampling.seed
+    if seed is not None and (not isinstance(seed, int) or seed < 0):
+        raise ConfigError(f"seed is {seed!r}, expected a whole number, 0 or more")
+    if request.grammar is not None and not isinstance(request.grammar, str):
+        raise ConfigError(f"grammar is {request.grammar!r}, expected a text in llguidance's Lark dialect")
     _in_range("max_tokens", request.max_tokens, 1, 1_000_000)
     _in_range("temperature", sampling.temperature, 0, 10)
     _in_range("top_p", sampling.top_p, 1e-6, 1)
@@ -111,7 +166,7 @@ def _check(request: Request) -> None:
     _in_range("hold", request.hold or 0, 0, 1_000_000)
     if request.priority not in ("interactive", "background"):
         raise ConfigError(f"priority is {request.priority!r}, expected 'interactive' or 'background'")
-    constraints = [n for n in ("schema", "grammar", "tools") if getattr(request, n)]
+    constraints = [n for n in ("schema", "grammar", "tools") if getattr(request, n) not in (None, ())]
     if len(constraints) > 1:
         raise ConfigError(f"{' and '.join(constraints)} cannot be combined", remedy="Give one of them")
 

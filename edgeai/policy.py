@@ -7,6 +7,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from edgeai.egress import parse_disclose
@@ -16,6 +17,7 @@ from edgeai.types import Reason, Request, Signals
 Window = Literal["query", "hour", "day", "month"]
 
 LAST_MOMENT_MARGIN_S = 0.05
+INFINITE = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,8 @@ class Policy:
     min_score: leave when the answer's score falls below it (0 to 1, see ``Answer.score_name``). None: an
         uncalibrated score never escalates by itself.
     deadline_s: seconds from the call in which the answer should be complete. The cloud is asked in parallel
-        at the last moment at which it can still make it; the first complete answer wins.
+        at the last moment at which it can still make it; the device wins if it is complete before the
+        cloud's first word.
     budget_usd: US dollars per "query", rolling "hour", "day" and "month". The price must be known.
     when_offline: "keep" the device's answer when the cloud cannot be reached, or raise the "error".
     disclose: what of a conversation the cloud sees: "all", "turns:n" (the last n exchanges) or "question";
@@ -58,14 +61,20 @@ class Policy:
         _one_of("prefer", self.prefer, ("device", "cloud"))
         _one_of("when_offline", self.when_offline, ("keep", "error"))
         parse_disclose(self.disclose)
-        if self.min_score is not None and not 0 <= self.min_score <= 1:
-            raise ConfigError(f"min_score is {self.min_score}, expected a number from 0 to 1")
-        if self.deadline_s is not None and not 0 < self.deadline_s < float("inf"):
-            raise ConfigError(f"deadline_s is {self.deadline_s}, expected a positive number of seconds")
+        if self.min_score is not None and not (_is_number(self.min_score) and 0 <= self.min_score <= 1):
+            raise ConfigError(f"min_score is {self.min_score!r}, expected a number from 0 to 1")
+        if self.deadline_s is not None and not (
+            _is_number(self.deadline_s) and 0 < self.deadline_s < INFINITE
+        ):
+            raise ConfigError(f"deadline_s is {self.deadline_s!r}, expected a positive number of seconds")
+        if not isinstance(self.budget_usd, Mapping):
+            raise ConfigError(f"budget_usd is {self.budget_usd!r}", remedy='Give a dict, as {"day": 0.50}')
         for window, usd in self.budget_usd.items():
             _one_of("budget_usd", window, get_args(Window))
-            if not 0 <= usd < float("inf"):
-                raise ConfigError(f"budget_usd[{window!r}] is {usd}, expected US dollars, 0 or more")
+            if not (_is_number(usd) and 0 <= usd < INFINITE):
+                raise ConfigError(f"budget_usd[{window!r}] is {usd!r}, expected US dollars, 0 or more")
+        # A copy, so that no later change of the caller's dict can lift a limit.
+        object.__setattr__(self, "budget_usd", MappingProxyType(dict(self.budget_usd)))
 
     def blocked(self, request: Request, state: State) -> Reason | None:
         """Why this query must stay, or None when it may leave."""
@@ -147,6 +156,7 @@ _EXPLAIN_STAY = {
     Reason.NO_CLOUD: "no cloud is configured",
     Reason.BUDGET: "the budget does not allow the cloud",
     Reason.CLOUD_FAILED: "the cloud failed, so the device's answer stands",
+    Reason.CANCELLED: "the caller stopped it",
 }
 
 
@@ -154,6 +164,10 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(map(repr, allowed))}")

@@ -1,11 +1,12 @@
 """What is written down of one query: money before it is sent, and the end, whatever it was."""
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeai.cloud import Cloud
 from edgeai.economics import Price, worst_cost
-from edgeai.errors import BudgetExceeded, EdgeError, PolicyError
+from edgeai.errors import BudgetExceeded, EdgeError, LedgerError, PolicyError
 from edgeai.monitor import CloudTimes, TimeModel
 from edgeai.policy import Policy
 from edgeai.run import Run
@@ -13,6 +14,9 @@ from edgeai.types import Answer, Request
 
 if TYPE_CHECKING:
     from edgeai.ledger import Ledger
+
+
+log = logging.getLogger("edgeai.record")
 
 
 @dataclass(slots=True)
@@ -68,13 +72,19 @@ class QueryRecord:
             )
 
     def _settle(self, run: Run, cost_usd: float | None) -> None:
-        """Replace what was reserved by what was spent, or by the most it can be where that is not known."""
+        """Replace what was reserved by what was spent, or by the most it can be where that is not known.
+
+        An answer is not lost for it: what cannot be settled stays reserved, which is the careful side.
+        """
         if self.reservation is None or self.ledger is None:
             return
-        if not run.disclosed_bytes:
-            self.ledger.release(self.reservation)
-        else:
-            self.ledger.settle(self.reservation, self.reserved_usd if cost_usd is None else cost_usd)
+        try:
+            if not run.disclosed_bytes:
+                self.ledger.release(self.reservation)
+            else:
+                self.ledger.settle(self.reservation, self.reserved_usd if cost_usd is None else cost_usd)
+        except LedgerError as error:
+            log.warning("the cost of a query could not be settled: %s", error)
 
     def _learn(self, run: Run, answer: Answer) -> None:
         finished = run.finished

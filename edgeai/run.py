@@ -20,6 +20,7 @@ from edgeai.engines.generation import Finished
 from edgeai.errors import (
     BothFailed,
     BudgetExceeded,
+    Cancelled,
     CloudError,
     CloudProtocol,
     CloudTimeout,
@@ -28,13 +29,12 @@ from edgeai.errors import (
     EdgeError,
     EngineError,
     ModelUnsupported,
-    PolicyError,
     PrivacyViolation,
 )
 from edgeai.monitor import Monitor
 from edgeai.outcome import Labels, Side, Track, device_usage, timing
 from edgeai.policy import Policy, State, explain
-from edgeai.steps import Action, Cancel, Fail, Happening, Start, Stop, Tick
+from edgeai.steps import Action, Cancel, Fail, Happening, Refused, Start, Stop, Tick
 from edgeai.types import (
     Answer,
     Delta,
@@ -51,6 +51,7 @@ from edgeai.types import (
 )
 
 TICK_S = 0.02
+LEAVES_FOR = (EngineError, ModelUnsupported)  # a mistake of the caller's is no reason to ask somebody else
 _KEPT_BY: dict[type[EdgeError], Reason] = {
     BudgetExceeded: Reason.BUDGET,
     PrivacyViolation: Reason.PRIVATE,
@@ -129,8 +130,10 @@ class Run:
                 self._on_cloud_text(happening)
             case CloudEnd():
                 self._on_cloud_end(happening)
-            case CloudError() | PolicyError():
+            case CloudError():
                 self._cloud_failed(happening)
+            case Refused(error):
+                self._cloud_failed(error)
             case Tick():
                 self._on_tick()
             case Stop():
@@ -196,11 +199,13 @@ class Run:
             reason = Reason.CONTEXT_OVERFLOW
         elif isinstance(error, ModelUnsupported):
             reason = Reason.UNSUPPORTED
-        if self.cloud.side is Side.RUNNING:
+        if isinstance(error, Cancelled):  # the engine was closed, and with it everything
+            self._fail(error)
+        elif self.cloud.side is Side.RUNNING:
             self._wanted = reason
         elif self.cloud.side is Side.FAILED and self.cloud.error is not None:
             self._fail(BothFailed("The device failed and the cloud failed", [error, self.cloud.error]))
-        elif self._final or not isinstance(error, EngineError | ModelUnsupported) or not self._leave(reason):
+        elif self._final or not isinstance(error, LEAVES_FOR) or not self._leave(reason):
             self._fail(error)
 
     def _finish_device(self) -> None:
@@ -225,8 +230,11 @@ class Run:
     # the cloud's side
 
     def _on_cloud_text(self, piece: CloudText) -> None:
-        if self.cloud.first_s is None:
-            self.cloud.first_s = self._now
+        if self._final and self._shown == "device":  # it won the race with its first final text
+            self.cloud.side, self._kept = Side.FAILED, Reason.FINAL
+            self._out.append(Cancel("cloud"))
+            return
+        self.cloud.first_s = self.cloud.first_s or self._now
         self._speaker = "cloud"
         self.cloud.text.append(piece.text)
         self._flush("cloud")
@@ -246,7 +254,7 @@ class Run:
         self._flush("cloud", ended=True)
         self._end("cloud", finish_reason=end.finish_reason, tool_calls=end.tool_calls, usage=end.usage)
 
-    def _cloud_failed(self, error: CloudError | PolicyError) -> None:
+    def _cloud_failed(self, error: EdgeError) -> None:
         self.cloud.side, self.cloud.error = Side.FAILED, error
         if isinstance(error, CloudError) and not error.sent:
             self.disclosed_bytes = 0
@@ -342,8 +350,8 @@ class Run:
     ) -> Answer:
         on_device = source == "device"
         track = self.device if on_device else self.cloud
-        kept = self._stay_reason() if on_device else None
         cancelled = finish_reason == "cancelled"
+        kept = Reason.CANCELLED if cancelled else self._stay_reason() if on_device else None
         text = track.text[: self._n_shown if self._shown else 0] if cancelled else track.text
         return Answer(
             text="".join(text),
@@ -352,7 +360,9 @@ class Run:
             engine=self.labels.engine if on_device else None,
             endpoint=None if on_device else self.labels.endpoint,
             reason=kept or self._wanted or Reason.POLICY,
-            explanation=explain(self._wanted, kept, self.policy, self._signals, self._cause),
+            explanation=explain(
+                None if cancelled else self._wanted, kept, self.policy, self._signals, self._cause
+            ),
             score=self._signals.score if self._signals else None,
             score_name=self.monitor.score_name if self._signals else None,
             usage=usage,

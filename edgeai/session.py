@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 from edgeai.call import Call
 from edgeai.choose import Classifier, with_choices
@@ -12,7 +13,7 @@ from edgeai.cloud import Cloud
 from edgeai.egress import read_label, release
 from edgeai.engines import Engine, Generation
 from edgeai.engines.tools import parse_tool_calls
-from edgeai.errors import CloudProtocol, ConfigError, EngineError
+from edgeai.errors import Cancelled, CloudProtocol, ConfigError, EdgeError, EngineCrashed, EngineError
 from edgeai.monitor import CloudTimes, Monitor, TimeModel
 from edgeai.options import read_policy, read_request, schema_parser
 from edgeai.outcome import Labels
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from edgeai.ledger import Ledger
 
 M = TypeVar("M")
+CHOICE_OPTIONS = {"task", "policy", "max_tokens"}
 PROFILE_WORDS = (8, 32, 96)
 PROFILE_TOKENS = 8
 PROFILE_LIMIT_S = 2.0
@@ -43,10 +45,15 @@ class Session:
     ledger: "Ledger | None"
     device_times: TimeModel = field(default_factory=TimeModel)
     cloud_times: CloudTimes = field(default_factory=CloudTimes)
+    calls: "WeakSet[Call]" = field(default_factory=WeakSet)
+    closed: threading.Event = field(default_factory=threading.Event)
 
     def question(self, prompt: Prompt, options: CallOptions) -> Call:
-        """A query for text."""
-        return self.call(read_request(prompt, **options), read_policy(self.policy, options))
+        """A query for text, or for JSON that fits a schema."""
+        request = read_request(prompt, **options)
+        schema = options.get("schema")
+        accept = fits(schema_parser(schema)) if schema is not None else lambda text: text
+        return self.call(request, read_policy(self.policy, options), accept=accept)
 
     def call(
         self,
@@ -58,6 +65,8 @@ class Session:
         accept: Accept = lambda text: text,
     ) -> Call:
         """The moving parts of one query. ``open_device`` replaces the engine's ordinary stream."""
+        if self.closed.is_set():
+            raise EngineCrashed("The Edge is closed", remedy="Open it again")
         if policy is not self.policy:
             check_budget(policy, self.cloud, has_ledger=self.ledger is not None)
         monitor = Monitor(
@@ -85,18 +94,23 @@ class Session:
             device_times=self.device_times,
             cloud_times=self.cloud_times,
         )
-        return Call(
+        call = Call(
             run,
             open_device=open_device or (lambda: self.engine.stream(request)),
             cloud=self.cloud,
             release=lambda: release(request, privacy=policy.privacy, disclose=policy.disclose),
             record=record,
         )
+        self.calls.add(call)
+        return call
 
     def _state(self, request: Request, policy: Policy, monitor: Monitor) -> State:
         if policy.deadline_s is None:
             return State(has_cloud=self.cloud is not None)
-        monitor.n_prompt = self.engine.count_prompt(request)
+        try:
+            monitor.n_prompt = 0 if request.choices else self.engine.count_prompt(request)
+        except EdgeError:  # it will be met again where the run can decide about it
+            return State(has_cloud=self.cloud is not None, cloud_s=self.cloud_times.total_s())
         return State(
             has_cloud=self.cloud is not None,
             device_s=self.device_times.total_s(n_in=monitor.n_prompt, max_tokens=request.max_tokens),
@@ -123,6 +137,8 @@ class Session:
         options: CommonOptions,
     ) -> tuple[Call, Classifier]:
         """A query for one of the choices, and where the device's probabilities will be."""
+        if unfit := sorted(set(options) - CHOICE_OPTIONS):
+            raise ConfigError(f"choose takes no {unfit[0]}", why="A label is scored, not sampled")
         plain = read_request(prompt, **options)
         request = with_choices(plain, choices, examples)
         classifier = Classifier(self.engine, request)
@@ -143,13 +159,6 @@ class Session:
         request = read_request(prompt, schema=schema, **options)
         parse = schema_parser(schema)
 
-        def accept(text: str) -> str:
-            try:
-                parse(text)
-            except ValueError as error:
-                raise CloudProtocol("The cloud's answer does not fit the schema", why=str(error)) from None
-            return text
-
         def read(answer: Answer) -> Any:  # noqa: ANN401  # whatever the schema describes
             try:
                 return parse(answer.text)
@@ -161,7 +170,7 @@ class Session:
                     remedy=f"Raise max_tokens, now {request.max_tokens}",
                 ) from None
 
-        return self.call(request, read_policy(self.policy, options), whole=True, accept=accept), read
+        return self.call(request, read_policy(self.policy, options), whole=True, accept=fits(parse)), read
 
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd)."""
@@ -196,15 +205,33 @@ class Session:
 
     def close(self) -> None:
         """End all queries and free the model's memory."""
+        self.closed.set()
+        for call in list(self.calls):
+            call.close(Cancelled("The Edge was closed"))
         self.engine.close()
         if self.ledger is not None:
             self.ledger.close()
 
 
-def open_ledger(ledger: bool | Path) -> "Ledger | None":  # noqa: FBT001  # `ledger=True` reads well
+def fits(parse: Callable[[str], Any]) -> Accept:
+    """What refuses a cloud's text that ``parse`` cannot read."""
+
+    def accept(text: str) -> str:
+        try:
+            parse(text)
+        except ValueError as error:
+            raise CloudProtocol("The cloud's answer does not fit the schema", why=str(error)) from None
+        return text
+
+    return accept
+
+
+def open_ledger(ledger: bool | str | Path) -> "Ledger | None":  # noqa: FBT001  # `ledger=True` reads well
     """The record in the data folder, or at a path, or none. Raises LedgerError."""
     if ledger is False:
         return None
     from edgeai.ledger import Ledger
 
-    return Ledger.open(None if ledger is True else ledger)
+    if not isinstance(ledger, bool | str | Path):
+        raise ConfigError(f"ledger is {ledger!r}, expected True, False or a path")
+    return Ledger.open(None if ledger is True else Path(ledger))

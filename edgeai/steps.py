@@ -30,6 +30,13 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """The cloud could not even be asked: no money, nothing may be released, or no record of it."""
+
+    error: EdgeError
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed while nothing happened."""
 
@@ -39,5 +46,5 @@ class Stop:
     """The caller wants no more."""
 
 
-Happening = Token | Finished | CloudText | CloudEnd | EdgeError | Tick | Stop
+Happening = Token | Finished | CloudText | CloudEnd | EdgeError | Refused | Tick | Stop
 Action = Start | Cancel | Fail | Event

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     NO_CLOUD = "no_cloud"
     BUDGET = "budget"
     CLOUD_FAILED = "cloud_failed"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,6 @@ class Message:
     role: Role
     content: str | Sequence[Text | Image] = ""
     private: bool = field(default=False, kw_only=True)
-    label: str | None = field(default=None, kw_only=True)
     tool_calls: tuple[ToolCall, ...] = field(default=(), kw_only=True)
     tool_call_id: str | None = field(default=None, kw_only=True)
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from edgeai import (
     Answer,
     AsyncEdge,
     BothFailed,
+    Cancelled,
     CloudUnavailable,
     Delta,
     Done,
@@ -20,12 +22,14 @@ from edgeai import (
     EdgeError,
     EngineCrashed,
     Event,
+    Message,
     Policy,
     Reason,
     Replaced,
     Stream,
 )
-from edgeai.cloud import Piece
+from edgeai.cloud import CloudText, Piece
+from edgeai.ledger import Ledger
 from edgeai.testing import FakeCloud, FakeEngine
 from edgeai.types import Released
 
@@ -263,6 +267,103 @@ def test_a_dropped_async_stream_is_not_kept_alive() -> None:
             assert generation.cancelled
 
     asyncio.run(dropped())
+
+
+def test_closing_the_edge_sends_nothing() -> None:
+    """A query that runs while its Edge is closed is cancelled, not escalated; a closed Edge asks nobody."""
+    cloud = FakeCloud()
+    edge = Edge(
+        engine=FakeEngine("word " * 500, delay_s=0.01),
+        cloud=cloud,
+        policy=Policy(privacy="allow"),
+        ledger=False,
+    )
+    stream = edge.stream("secret", max_tokens=500)
+    next(stream)
+    edge.close()
+    with pytest.raises(Cancelled):
+        list(stream)
+    with pytest.raises(EngineCrashed, match="closed"):
+        edge.ask("secret")
+    assert cloud.received == []
+
+
+def test_closing_a_stream_from_another_thread_frees_its_reader() -> None:
+    """Also while only the cloud is awaited."""
+    cloud, policy = HangingCloud(), Policy(privacy="allow", prefer="cloud")
+    with Edge(engine=FakeEngine(), cloud=cloud, policy=policy, ledger=False) as edge:
+        stream = edge.stream("Why?")
+        threading.Timer(0.1, stream.close).start()
+        assert list(stream) == []
+
+
+class SilentCloud(FakeCloud):
+    """A cloud whose stream ends without an end."""
+
+    async def stream(self, released: Released) -> AsyncIterator[Piece]:
+        yield CloudText("Half an ")
+
+
+def test_a_cloud_that_breaks_off_is_a_failure() -> None:
+    """The device's answer takes its place."""
+    policy = Policy(privacy="allow", prefer="cloud")
+    with Edge(engine=FakeEngine(), cloud=SilentCloud(), policy=policy, ledger=False) as edge:
+        assert edge.ask("Why?").reason is Reason.CLOUD_FAILED
+
+
+def test_a_ledger_that_cannot_be_written_keeps_the_answer(tmp_path: Path) -> None:
+    """No reservation, no sending: the device's answer stands; and what was answered is not lost by it."""
+    policy = Policy(privacy="allow", min_score=0.5, budget_usd={"day": 5})
+    cloud = FakeCloud()
+    with Edge(
+        engine=FakeEngine(probability=0.1), cloud=cloud, policy=policy, ledger=tmp_path / "l.sqlite3"
+    ) as edge:
+        assert edge._session.ledger is not None
+        edge._session.ledger._database._connection.execute("PRAGMA query_only=1")  # as a full disk
+        answer = edge.ask("Why?")
+    assert (answer.source, answer.reason) == ("device", Reason.CLOUD_FAILED)
+    assert cloud.received == []
+
+
+def test_a_stream_that_was_never_read_leaves_no_row(tmp_path: Path) -> None:
+    """Nothing was asked, so nothing is recorded."""
+    path = tmp_path / "l.sqlite3"
+
+    async def unread() -> None:
+        async with AsyncEdge(engine=FakeEngine(), ledger=path) as edge, edge.stream("Why?"):
+            pass
+
+    asyncio.run(unread())
+    with Ledger.open(path) as ledger:
+        assert ledger.rows() == ()
+
+
+def test_turns_of_one_chat_at_the_same_time_are_both_remembered() -> None:
+    """Each turn adds its own messages."""
+    with Edge(engine=FakeEngine(), ledger=False) as edge:
+        chat = edge.chat()
+        first, second = chat.stream("one"), chat.stream("two")
+        first.answer()
+        second.answer()
+        assert [turn.text for turn in chat.messages if turn.role == "user"] == ["one", "two"]
+
+
+def test_what_is_said_of_something_private_is_private() -> None:
+    """The device's answer in a private conversation may not leave either."""
+    with Edge(engine=FakeEngine(), ledger=False) as edge:
+        chat = edge.chat()
+        chat.ask([Message("user", "My PIN is 1234.", private=True)])
+        assert chat.messages[-1].private
+
+
+def test_a_clouds_json_must_fit_the_schema() -> None:
+    """For extract and for ask; what does not fit is a failure of the cloud."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    policy = Policy(privacy="allow", prefer="cloud")
+    wrong = FakeCloud('{"wrong":true}')
+    with Edge(engine=FakeEngine('{"n":1}'), cloud=wrong, policy=policy, ledger=False) as edge:
+        assert edge.extract("x", schema).value == {"n": 1}
+        assert edge.ask("x", schema=schema).reason is Reason.CLOUD_FAILED
 
 
 class BuggyCloud(FakeCloud):

@@ -256,6 +256,8 @@ def test_a_prompt_longer_than_the_context_says_both_numbers(edge: Edge) -> None:
         ([], "no messages"),
         ("\ud800 lone surrogate", "Unicode"),
         ([Message("wizard", "Hello")], "role"),  # type: ignore[arg-type]  # the mistake under test
+        ([Message("user", ["dropped"])], "neither"),  # type: ignore[list-item]  # the mistake under test
+        (5, "prompt is a int"),
     ],
 )
 def test_a_prompt_that_cannot_be_asked(edge: Edge, prompt: str, why: str) -> None:
@@ -279,6 +281,15 @@ def test_a_prompt_that_cannot_be_asked(edge: Edge, prompt: str, why: str) -> Non
         ({"schema": {"type": "integer"}, "grammar": "start: A"}, "cannot be combined"),
         ({"grammar": "start: ("}, "grammar"),
         ({"policy": "local"}, "expected a Policy"),
+        ({"policy": {}}, "expected a Policy"),
+        ({"max_tokens": 2.5}, "whole number"),
+        ({"temperature": 1, "top_k": 2.5}, "whole number"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": "a"}, "seed is 'a'"),
+        ({"stop": 5}, "stop is"),
+        ({"stop": ["x"] * 100}, "up to 64"),
+        ({"tools": ["x"]}, "list of Tool"),
+        ({"grammar": 5}, "grammar is 5"),
     ],
 )
 def test_an_option_out_of_range_is_refused(

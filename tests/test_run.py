@@ -9,18 +9,19 @@ from edgeai.engines.generation import Finished
 from edgeai.errors import (
     BothFailed,
     BudgetExceeded,
-    CloudError,
+    Cancelled,
     CloudProtocol,
     CloudUnavailable,
     ContextOverflow,
     EngineCrashed,
+    LedgerError,
     PrivacyViolation,
 )
 from edgeai.monitor import Monitor, TimeModel
 from edgeai.outcome import Labels
 from edgeai.policy import Policy, State
 from edgeai.run import Run
-from edgeai.steps import Action, Cancel, Fail, Happening, Start, Stop, Tick
+from edgeai.steps import Action, Cancel, Fail, Happening, Refused, Start, Stop, Tick
 from edgeai.testing import fake_token
 from edgeai.types import Answer, Delta, Done, Image, Message, Reason, Replaced, Request, Text, Usage
 
@@ -315,6 +316,17 @@ def test_held_text_leaves_without_a_trace() -> None:
     assert shown(actions) == [Delta("XYZ", "cloud")]
 
 
+def test_final_text_wins_the_race() -> None:
+    """A device whose text became final while the cloud was asked is not replaced."""
+    policy = Policy(privacy="allow", deadline_s=4.0)
+    run = a_run(policy, hold=1, state=State(has_cloud=True, cloud_s=2.0))
+    run.start(0.0)
+    assert run.feed(Tick(), 2.0) == [Start("cloud")]
+    assert run.feed(sure("Slow"), 2.1) == [Delta("Slow", "device")]
+    assert run.feed(CloudText("Fast"), 2.5) == [Cancel("cloud")]
+    assert answer_of(run.feed(END, 2.6)).reason is Reason.FINAL
+
+
 def test_after_the_hold_the_text_is_final() -> None:
     """The judge is silent and an engine error is raised."""
     actions = play(a_run(hold=2), sure("A"), sure("B"), unsure("c"), END)
@@ -349,7 +361,14 @@ def test_a_stopped_query_gives_what_was_shown() -> None:
     actions = play(a_run(), sure("A"), Stop())
     assert actions[-2] == Cancel("device")
     answer = answer_of(actions)
-    assert (answer.text, answer.finish_reason) == ("A", "cancelled")
+    assert (answer.text, answer.finish_reason, answer.reason) == ("A", "cancelled", Reason.CANCELLED)
+
+
+def test_a_closed_engine_is_no_reason_to_leave() -> None:
+    """Closing the Edge while it answers ends the query; nothing is sent for it."""
+    actions = play(a_run(), sure("A"), Cancelled("The engine was closed"))
+    assert Start("cloud") not in actions
+    assert isinstance(error_of(actions), Cancelled)
 
 
 def test_nothing_happens_after_the_end() -> None:
@@ -363,12 +382,13 @@ def test_nothing_happens_after_the_end() -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (BudgetExceeded("spent"), Reason.BUDGET),
-        (PrivacyViolation("private"), Reason.PRIVATE),
+        (Refused(BudgetExceeded("spent")), Reason.BUDGET),
+        (Refused(PrivacyViolation("private")), Reason.PRIVATE),
+        (Refused(LedgerError("full")), Reason.CLOUD_FAILED),
         (CloudProtocol("odd"), Reason.CLOUD_FAILED),
     ],
 )
-def test_what_stops_the_cloud_is_the_reason_to_stay(error: CloudError, reason: Reason) -> None:
+def test_what_stops_the_cloud_is_the_reason_to_stay(error: Happening, reason: Reason) -> None:
     """Each failure on the way out has its name in the answer."""
     assert answer_of(play(a_run(), unsure("x"), error, END)).reason is reason
 

@@ -11,17 +11,19 @@ from edgeai.engines.generation import Finished
 from edgeai.errors import (
     BothFailed,
     BudgetExceeded,
+    Cancelled,
     CloudTimeout,
     CloudUnavailable,
     ContextOverflow,
     EdgeError,
     EngineCrashed,
+    LedgerError,
 )
 from edgeai.monitor import Monitor, TimeModel
 from edgeai.outcome import Labels, Side
 from edgeai.policy import Policy, State
 from edgeai.run import Run
-from edgeai.steps import Action, Cancel, Fail, Happening, Start, Stop, Tick
+from edgeai.steps import Action, Cancel, Fail, Happening, Refused, Start, Stop, Tick
 from edgeai.testing import fake_token
 from edgeai.types import Delta, Done, Message, Reason, Replaced, Request
 
@@ -30,12 +32,14 @@ DEVICE_ENDS: list[Happening] = [
     Finished(reason="length", n_prompt=3, context_full=True),
     EngineCrashed("crash"),
     ContextOverflow("overflow"),
+    Cancelled("closed"),
 ]
 CLOUD_ENDS: list[Happening] = [
     CloudEnd(finish_reason="stop"),
     CloudUnavailable("down"),
     CloudTimeout("slow"),
-    BudgetExceeded("spent"),
+    Refused(BudgetExceeded("spent")),
+    Refused(LedgerError("full")),
 ]
 
 policies = st.builds(
@@ -191,6 +195,8 @@ def test_the_answer_explains_itself(play: Play) -> None:
         stays = {Reason.CONFIDENT, Reason.UNJUDGED, Reason.FINAL, Reason.PRIVATE, Reason.NO_CLOUD}
         if last.answer.reason in stays:
             assert last.answer.source == "device"
+        if play.stopped:
+            assert last.answer.reason is Reason.CANCELLED
         assert last.answer.explanation.endswith(".")
         assert not last.answer.certified
         assert last.answer.confidence is None

@@ -13,9 +13,9 @@ def plan(n_ctx: int | None, n_ctx_train: int, *, verbose: bool = False) -> Devic
 
     Raises ConfigError when more is asked for than the model was trained for.
     """
-    if n_ctx is not None and not 0 < n_ctx <= n_ctx_train:
+    if n_ctx is not None and not (isinstance(n_ctx, int) and 0 < n_ctx <= n_ctx_train):
         raise ConfigError(
-            f"n_ctx is {n_ctx}",
+            f"n_ctx is {n_ctx!r}",
             why=f"The model was trained for contexts of 1 to {n_ctx_train} tokens",
             remedy=f"Use at most {n_ctx_train}",
         )
