@@ -154,9 +154,14 @@ class Cancelled(EngineError):
 
 
 class CloudError(EdgeError):
-    """The cloud could not answer. ``sent``: bytes of the query may have left the device."""
+    """The cloud could not answer. ``sends``: how often the query may have left the device, tries together."""
 
-    sent: bool = True
+    sends: int = 1
+
+    @property
+    def sent(self) -> bool:
+        """Whether bytes of the query may have left the device."""
+        return self.sends > 0
 
 
 class CloudAuth(CloudError, PermissionError):

@@ -27,11 +27,15 @@ class CloudText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudEnd:
-    """The answer is complete. ``usage`` holds None where the provider did not say."""
+    """The answer is complete. ``usage`` holds None where the provider did not say.
+
+    ``usage`` is that of the try which succeeded; ``sends`` is how often the body was sent until then.
+    """
 
     finish_reason: FinishReason
     usage: Usage = field(default_factory=Usage)
     tool_calls: tuple[ToolCall, ...] = ()
+    sends: int = 1
 
 
 Piece = CloudText | CloudEnd
@@ -62,8 +66,8 @@ class Cloud(Protocol):
     def stream(self, released: Released) -> AsyncIterator[Piece]:
         """Ask, and give the pieces as they arrive, one CloudEnd last.
 
-        Raises CloudError's leaves only. Closing the iterator (or cancelling its task) closes the connection
-        at once.
+        Raises CloudError's leaves only, with ``sends`` set unless the body was sent exactly once. Closing the
+        iterator (or cancelling its task) closes the connection at once.
         """
         ...
 

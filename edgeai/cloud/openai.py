@@ -5,8 +5,9 @@ import ipaddress
 import json
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from edgeai import net
 from edgeai.cloud import Piece
 from edgeai.cloud.chunks import ChunkDecoder
 from edgeai.economics import Price, price_of
-from edgeai.errors import CloudAuth, CloudProtocol, ConfigError
+from edgeai.errors import CloudAuth, CloudError, CloudProtocol, ConfigError
 from edgeai.net import HttpCall, Retry, Timeouts
 from edgeai.types import Image, JsonSchema, Message, Released, Text, Tool, ToolCall
 
@@ -110,24 +111,30 @@ class OpenAI:
 
     async def stream(self, released: Released) -> AsyncGenerator[Piece, None]:
         """Ask, and give the pieces as they arrive, one CloudEnd last. Raises CloudError's leaves."""
-        try:
-            key = self._find_key()
-        except CloudAuth as error:
-            error.sent = False
-            raise
-        call = HttpCall(
+        sends = 0
+        with _counted(sends):
+            call = self._call(released)
+        decoder = ChunkDecoder(call.secrets)
+        async with aclosing(net.stream_events(call, timeouts=self._timeouts, retry=self._retry)) as events:
+            async for event in events:
+                sends = event.sends
+                with _counted(sends):
+                    pieces = decoder.feed(event.data)
+                for piece in pieces:
+                    yield piece
+        with _counted(sends):
+            end = decoder.end()
+        yield replace(end, sends=sends)
+
+    def _call(self, released: Released) -> HttpCall:
+        key = self._find_key()
+        return HttpCall(
             url=self.endpoint,
             body=self.encode(released),
             headers=(("Authorization", f"Bearer {key}"),) if key else (),
             secrets=(key,) if key else (),
             last="[DONE]",
         )
-        decoder = ChunkDecoder(call.secrets)
-        async with aclosing(net.stream_events(call, timeouts=self._timeouts, retry=self._retry)) as events:
-            async for event in events:
-                for piece in decoder.feed(event.data):
-                    yield piece
-        yield decoder.end()
 
     def _find_key(self) -> str:
         """The key, or "" when none is to be sent. Raises CloudAuth."""
@@ -146,6 +153,16 @@ class OpenAI:
             # An HTTP library would quote the whole key in its complaint.
             raise CloudAuth(f"The key ({source}) holds spaces or characters that no key has")
         return key
+
+
+@contextmanager
+def _counted(sends: int) -> Iterator[None]:
+    """Note in a CloudError how often the body had been sent."""
+    try:
+        yield
+    except CloudError as error:
+        error.sends = sends
+        raise
 
 
 def _checked_host(base_url: str) -> str:

@@ -17,8 +17,8 @@ def stream_events(call: HttpCall, *, timeouts: Timeouts, retry: Retry) -> AsyncG
     """The events of the call's answer, as they arrive, on the running event loop.
 
     Tried again, before the first event only, when there was no connection or the server answered 408, 429 or
-    5xx. No redirect is followed. Raises CloudError's leaves. Closing the generator, or cancelling its task,
-    closes the connection at once.
+    5xx. No redirect is followed. Raises CloudError's leaves, whose ``sends`` counts all tries. Closing the
+    generator, or cancelling its task, closes the connection at once.
     """
     from edgeai.net.stream import read_events
 

@@ -72,10 +72,14 @@ class HttpCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerEvent:
-    """One server-sent event; ``event`` is its type, "message" when the server named none."""
+    """One server-sent event; ``event`` is its type, "message" when the server named none.
+
+    ``sends`` is how often the body was sent until it came.
+    """
 
     data: str
     event: str = "message"
+    sends: int = 1
 
 
 def place(url: str) -> str:

@@ -39,7 +39,7 @@ def mapped(where: str, timeouts: Timeouts, secrets: tuple[str, ...] = ()) -> Ite
     except (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict) as error:
         mapped_error = translate(error, where, timeouts, secrets)
         unsent = httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ConnectError, httpx.UnsupportedProtocol
-        mapped_error.sent = not isinstance(error, (*unsent, httpx.InvalidURL))
+        mapped_error.sends = 0 if isinstance(error, (*unsent, httpx.InvalidURL)) else 1
         raise mapped_error from error
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from edgeai.errors import CloudError, CloudProtocol, CloudRateLimited, CloudTimeout, CloudUnavailable
@@ -24,20 +25,25 @@ DRAIN_S = 0.1  # how long to wait for the end of an answer that is complete, to 
 async def read_events(call: HttpCall, timeouts: Timeouts, retry: Retry) -> AsyncGenerator[ServerEvent, None]:
     """See `edgeai.net.stream_events`."""
     clock = _Clock(place(call.url), timeouts)
-    failures, sent = 0, False
+    failures = sends = 0
     while True:
-        async with aclosing(_events(call, timeouts)) as events:
-            try:
+        begun = False
+        try:
+            async with aclosing(_events(call, timeouts)) as events:
                 event = await clock.limit(anext(events, None), "first_token_s")
-            except (CloudRateLimited, CloudUnavailable) as error:
-                failures += 1
-                sent = error.sent = error.sent or sent
-                wait_s = clock.pause(retry, failures, error)
-            else:
+                if event is None:
+                    raise CloudProtocol("The answer broke off", why=f"{place(call.url)} sent no event")
+                begun = True
                 while event is not None:
-                    yield event
+                    yield replace(event, sends=sends + 1)
                     event = await clock.limit(anext(events, None), "between_s")
                 return
+        except CloudError as error:
+            error.sends = sends = sends + error.sends
+            if begun or not isinstance(error, CloudRateLimited | CloudUnavailable):
+                raise
+            failures += 1
+            wait_s = clock.pause(retry, failures, error)
         await asyncio.sleep(wait_s)
 
 

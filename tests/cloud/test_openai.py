@@ -244,3 +244,31 @@ print({"httpx", "genai_prices", "ssl"} & set(sys.modules) - {"ssl"})
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+def test_sends_are_counted() -> None:
+    """The end of an answer, or its error, says how often the body was sent."""
+    broken = REPLY.partition(b"data:")[0] + b"data: nonsense\n\n"
+
+    def script(connection: socket.socket, request: bytes) -> None:
+        replies = [b"HTTP/1.1 503 Busy\r\n\r\n", REPLY, b"HTTP/1.1 503 Busy\r\n\r\n", broken]
+        connection.sendall(replies[len(server.requests) - 1])
+
+    with scripted(script) as server:
+        cloud = OpenAI("m", base_url=server.url, retry=Retry(backoff_s=0.01))
+        end = ask(cloud)[-1]
+        assert isinstance(end, CloudEnd)
+        assert end.sends == 2
+        with pytest.raises(CloudProtocol) as caught:
+            ask(cloud)
+    assert caught.value.sends == 2
+
+
+def test_what_is_refused_before_sending_was_not_sent() -> None:
+    """Neither a missing key nor a request the model does not take counts as sent."""
+    with pytest.raises(CloudAuth) as no_key:
+        ask(OpenAI("m", base_url="http://10.0.0.5/v1"))
+    stop = Released(messages=PLAIN.messages, max_tokens=1, sampling=Sampling(), stop=("x",))
+    with pytest.raises(CloudProtocol) as no_stop:
+        ask(OpenAI("o3", key="sk-1"), stop)
+    assert (no_key.value.sends, no_stop.value.sends) == (0, 0)

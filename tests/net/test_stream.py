@@ -180,6 +180,35 @@ def test_tries_are_counted(status: str, tries: int) -> None:
         assert len(server.requests) == tries
 
 
+def test_an_error_says_how_often_the_body_was_sent() -> None:
+    """All tries that reached a server count, whatever ended them; without a connection there were none."""
+
+    def busy_then(last: bytes) -> Script:
+        tries: list[bytes] = []
+
+        def script(connection: socket.socket, request: bytes) -> None:
+            tries.append(request)
+            connection.sendall(answer("503 Busy") if len(tries) < 3 else last)
+
+        return script
+
+    endings = {
+        "busy": answer("503 Busy"),
+        "wrong key": answer("401 No"),
+        "no event": HEAD,
+        "cut off": CHUNKED + chunk(b"data: a\n\n"),
+    }
+    for ending in endings.values():
+        with pytest.raises(CloudError) as caught:
+            ask(busy_then(ending))
+        assert (caught.value.sends, caught.value.sent) == (3, True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(CloudUnavailable) as caught:
+        asyncio.run(collect(f"http://127.0.0.1:{port}/"))
+    assert (caught.value.sends, caught.value.sent) == (0, False)
+
+
 def test_retry_after_is_obeyed() -> None:
     """The next try comes no earlier than the server asked."""
     stamps: list[float] = []
