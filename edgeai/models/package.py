@@ -15,6 +15,7 @@ __all__ = ["MANIFEST", "Manifest", "PackageFile", "read_manifest", "write_manife
 T = TypeVar("T")
 MANIFEST = "edgeai.json"
 FORMAT = 1
+ENGINES = ("llamacpp", "onnx")
 MAX_MANIFEST_BYTES = 1 << 20
 
 
@@ -74,7 +75,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of the package in ``folder``, checked.
 
     Raises ModelNotFound (no package there), ModelCorrupt (what is wrong with it) or ModelUnsupported (made by
-    a later edgeai).
+    a later edgeai, or for an engine that this one does not have).
     """
     path = folder / MANIFEST
     try:
@@ -114,6 +115,12 @@ def _manifest(path: Path, table: object) -> Manifest:
     parts = valid_id(manifest.id)
     if not parts or (parts["engine"], parts["quantization"]) != (manifest.engine, manifest.quantization):
         raise _corrupt(path, f"the id {manifest.id!r} does not fit engine and quantization")
+    if manifest.engine not in ENGINES:
+        raise ModelUnsupported(
+            f"{path} is for the engine {manifest.engine!r}",
+            why=f"This version has {' and '.join(ENGINES)}",
+            remedy="Update edgeai, or use another package of the model",
+        )
     if min(manifest.parameters, manifest.context) <= 0:
         raise _corrupt(path, "parameters and context must be positive")
     return manifest

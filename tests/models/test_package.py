@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,13 @@ def test_a_later_format_is_unsupported(tmp_path: Path) -> None:
     """A package of a later edgeai says so instead of being called damaged."""
     (tmp_path / MANIFEST).write_text('{"format": 2}')
     with pytest.raises(ModelUnsupported, match="Update edgeai"):
+        read_manifest(tmp_path)
+
+
+def test_an_unknown_engine_is_unsupported(tmp_path: Path) -> None:
+    """A package for an engine that we do not have is refused where it is read."""
+    write_manifest(tmp_path, replace(SOUND, id="tiny@abacus-f32", engine="abacus"))
+    with pytest.raises(ModelUnsupported, match="abacus"):
         read_manifest(tmp_path)
 
 
