@@ -6,17 +6,19 @@ edge = Edge(engine=FakeEngine("Paris."), cloud=FakeCloud("Lyon."), policy=Policy
 ```
 """
 
+import _socket
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import math
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 from edgeai.cloud import CloudEnd, CloudText, Piece
 from edgeai.economics import Price
@@ -178,41 +180,57 @@ class FakeCloud:
         yield CloudEnd(finish_reason="stop", usage=usage)
 
 
+# The attempts of each open `forbid_network` block; no block: the network is free.
+_forbidding: list[list[str]] = []
+_guard = threading.Lock()
+_FORBIDDEN = {
+    "socket.connect": "connect",
+    "socket.sendto": "send to",
+    "socket.sendmsg": "send to",
+    "socket.getaddrinfo": "look up",
+    "socket.gethostbyname": "look up",
+    "socket.gethostbyaddr": "look up",
+    "socket.getnameinfo": "look up",
+}
+
+
 @contextlib.contextmanager
 def forbid_network() -> Iterator[list[str]]:
-    """Within this block every attempt to connect a socket or to look up a name raises PrivacyViolation.
+    """Within this block every attempt to connect, to send a datagram or to look up a name is refused.
 
-    Gives the list of the attempts, which also holds those whose error was swallowed. Sockets between
-    processes of this machine (AF_UNIX) are left alone, loopback addresses are not.
+    It raises PrivacyViolation, in all threads and for sockets made before the block too. Gives the list of
+    the attempts, which also holds those whose error was swallowed. Sockets between processes of this machine
+    (AF_UNIX) are left alone, loopback addresses are not. What a C library does by itself is not seen.
     """
-    attempts: list[str] = []
-
-    def refuse(what: str) -> None:
-        attempts.append(what)
-        raise PrivacyViolation(f"A connection was tried while the network is forbidden: {what}")
-
-    class Guarded(socket.socket):
-        def connect(self, address: Any) -> None:  # noqa: ANN401  # as in socket
-            self._guard(address)
-            super().connect(address)
-
-        def connect_ex(self, address: Any) -> int:  # noqa: ANN401
-            self._guard(address)
-            return super().connect_ex(address)
-
-        def sendto(self, *args: Any) -> int:  # noqa: ANN401
-            self._guard(args[-1])
-            return super().sendto(*args)
-
-        def _guard(self, address: object) -> None:
-            if self.family in (socket.AF_INET, socket.AF_INET6):
-                refuse(f"connect {address}")
-
-    def lookup(host: object, *args: object, **kwargs: object) -> Any:  # noqa: ANN401
-        refuse(f"look up {host!r}")
-
-    with mock.patch.object(socket, "socket", Guarded), mock.patch.object(socket, "getaddrinfo", lookup):
+    with _guard:
+        _install_hook()
+        attempts: list[str] = []
+        _forbidding.append(attempts)
+    try:
         yield attempts
+    finally:
+        with _guard:
+            # By identity: two blocks with the same attempts are equal.
+            _forbidding[:] = [block for block in _forbidding if block is not attempts]
+
+
+@functools.cache
+def _install_hook() -> None:
+    sys.addaudithook(_refuse)  # it stays for the life of the process
+
+
+def _refuse(event: str, args: tuple[Any, ...]) -> None:
+    if not _forbidding or event not in _FORBIDDEN:
+        return
+    subject, *rest = args
+    if isinstance(subject, _socket.socket):
+        if subject.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        subject = rest[0]
+    what = f"{_FORBIDDEN[event]} {subject!r}"
+    for attempts in tuple(_forbidding):
+        attempts.append(what)
+    raise PrivacyViolation(f"The network was tried while it is forbidden: {what}")
 
 
 def pieces(text: str) -> list[str]:
