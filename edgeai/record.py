@@ -30,17 +30,17 @@ class QueryRecord:
     device_times: TimeModel
     cloud_times: CloudTimes
     reservation: int | None = None
-    reserved_usd: float = 0.0
+    worst_usd: float = 0.0
 
     def before_sending(self, n_bytes: int) -> None:
         """Reserve the most that the cloud can cost. Raises BudgetExceeded, with the numbers."""
         budget = self.policy.budget_usd
-        if not budget:
-            return
         if self.price is None:
-            raise PolicyError(NO_PRICE, remedy=PRICE_REMEDY)
+            if budget:
+                raise PolicyError(NO_PRICE, remedy=PRICE_REMEDY)
+            return
         n_images = sum(len(message.images) for message in self.request.messages)
-        worst_usd = worst_cost(self.price, n_bytes, self.request.max_tokens, images=n_images)
+        worst_usd = self.worst_usd = worst_cost(self.price, n_bytes, self.request.max_tokens, images=n_images)
         if worst_usd > (limit := budget.get("query", worst_usd)):
             raise BudgetExceeded(
                 f"The answer could cost ${worst_usd:.4f}, the budget for a query is ${limit:.4f}",
@@ -48,14 +48,23 @@ class QueryRecord:
             )
         limits = {window: usd for window, usd in budget.items() if window != "query"}
         if limits and self.ledger is not None:
-            self.reservation, self.reserved_usd = self.ledger.reserve(worst_usd, limits), worst_usd
+            self.reservation = self.ledger.reserve(worst_usd, limits)
+            self.ledger.sent(
+                self.reservation
+            )  # so that a crash while the cloud answers does not give it back
 
     def answered(self, run: Run, answer: Answer) -> None:
         """Learn from the answer and write its row."""
         self._learn(run, answer)
         self._settle(run, answer.cost_usd)
         if self.ledger is not None:
-            self.ledger.record(answer, task=self.request.task, prompt=self.request.messages)
+            lost = answer.source == "device" and run.disclosed_bytes > 0
+            self.ledger.record(
+                answer,
+                task=self.request.task,
+                prompt=self.request.messages,
+                wasted_cost_usd=self._most_usd(run) if lost else 0.0,
+            )
 
     def failed(self, run: Run, error: EdgeError) -> None:
         """Write the row of a query that ended with an error."""
@@ -68,6 +77,7 @@ class QueryRecord:
                 endpoint=run.labels.endpoint if run.disclosed_bytes else None,
                 task=self.request.task,
                 disclosed_bytes=run.disclosed_bytes,
+                wasted_cost_usd=self._most_usd(run) if run.disclosed_bytes else 0.0,
                 prompt=self.request.messages,
             )
 
@@ -82,9 +92,13 @@ class QueryRecord:
             if not run.disclosed_bytes:
                 self.ledger.release(self.reservation)
             else:
-                self.ledger.settle(self.reservation, self.reserved_usd if cost_usd is None else cost_usd)
+                self.ledger.settle(self.reservation, self._most_usd(run) if cost_usd is None else cost_usd)
         except LedgerError as error:
             log.warning("the cost of a query could not be settled: %s", error)
+
+    def _most_usd(self, run: Run) -> float:
+        """The most that what was sent can cost, all tries together."""
+        return self.worst_usd * max(1, run.sends)
 
     def _learn(self, run: Run, answer: Answer) -> None:
         finished = run.finished

@@ -85,7 +85,7 @@ class Run:
         self.labels, self._whole, self._accept, self._read_calls = labels, whole, accept, read_calls
         self.device, self.cloud = Track(), Track()
         self.done = False
-        self.disclosed_bytes = 0
+        self.disclosed_bytes, self.sends = 0, 1
         self._speaker: Source = "device"
         self._shown: Source | None = None
         self._n_shown = 0
@@ -98,8 +98,6 @@ class Run:
         self._now = self._t0 = 0.0
         self._asked: float | None = None
         self._out: list[Action] = []
-
-    # what a driver calls
 
     def start(self, now: float) -> list[Action]:
         """Begin; ``now`` is any clock in seconds, the same in every call."""
@@ -158,8 +156,6 @@ class Run:
     def cloud_s(self) -> float | None:
         """Seconds from asking the cloud until now, None when it was not asked."""
         return None if self._asked is None else self._now - self._asked
-
-    # the device's side
 
     def _on_token(self, token: Token) -> None:
         self.device.text.append(token.text)
@@ -227,8 +223,6 @@ class Run:
             if reason := self.policy.judge(self.monitor.signals(waited_s=waited_s), self.state):
                 self._leave(reason)
 
-    # the cloud's side
-
     def _on_cloud_text(self, piece: CloudText) -> None:
         if self._final and self._shown == "device":  # it won the race with its first final text
             self.cloud.side, self._kept = Side.FAILED, Reason.FINAL
@@ -239,7 +233,11 @@ class Run:
         self.cloud.text.append(piece.text)
         self._flush("cloud")
 
+    def _count(self, sends: int) -> None:
+        self.sends, self.disclosed_bytes = self.sends * sends, self.disclosed_bytes * sends
+
     def _on_cloud_end(self, end: CloudEnd) -> None:
+        self._count(end.sends)
         text = "".join(self.cloud.text)
         try:
             if not text and not end.tool_calls:
@@ -256,8 +254,8 @@ class Run:
 
     def _cloud_failed(self, error: EdgeError) -> None:
         self.cloud.side, self.cloud.error = Side.FAILED, error
-        if isinstance(error, CloudError) and not error.sent:
-            self.disclosed_bytes = 0
+        if isinstance(error, CloudError):
+            self._count(error.sends)
         self._cause = str(error)
         self._kept = _KEPT_BY.get(type(error), Reason.CLOUD_FAILED)
         offline = isinstance(error, CloudUnavailable | CloudTimeout)
@@ -277,8 +275,6 @@ class Run:
         else:
             self._flush("device")
             self._out.append(Start("device"))
-
-    # shared
 
     @property
     def _may_judge(self) -> bool:
