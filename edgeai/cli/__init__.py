@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
+from itertools import takewhile
 from typing import Annotated
 
 import typer
@@ -63,8 +65,24 @@ def _options(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one verb and exit; an error of ours becomes one line on stderr and an exit code."""
+    args = sys.argv[1:] if args is None else args
+    _write_anything()
     try:
         app(args, prog_name="edgeai")
     except EdgeError as error:
-        typer.echo(f"error: {error}", err=True)
+        from edgeai.cli.output import write_error
+
+        write_error(error, json=_wants_json(args))
         sys.exit(exit_code(error))
+
+
+def _write_anything() -> None:
+    """Models know more characters than some terminals: show those by their numbers."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _wants_json(args: Sequence[str]) -> bool:
+    """Whether --json is among the options; the verb that read it may not have begun."""
+    return "--json" in takewhile(lambda arg: arg != "--", args)

@@ -7,7 +7,7 @@ import typer
 
 from edgeai.cli import options
 from edgeai.cli.exits import Exit
-from edgeai.errors import ConfigError
+from edgeai.errors import ConfigError, EngineError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -70,6 +70,8 @@ def ask(
             write_summary(answer)
     if answer.finish_reason == "cancelled":
         raise typer.Exit(Exit.STOPPED)
+    if schema is not None and answer.finish_reason == "length":
+        raise EngineError("The answer was cut off, and is not whole JSON", remedy="Raise --max-tokens")
 
 
 def _question(given: str | None) -> str:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 
 import typer
@@ -45,11 +46,13 @@ def chat(
 ) -> None:
     """Talk; the model remembers the turns, and each answer says where it came from.
 
-    With --json each line of stdin is a turn, and each answer one line of JSON.
+    With --json each line of stdin is a turn, and each answer, or its error, one line of JSON.
     """
     from edgeai.cli.opening import may_leave, open_edge
     from edgeai.config import Settings
 
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # one bad byte must not end the conversation
     keywords = options.call_options(max_tokens=max_tokens, temperature=temperature, seed=seed)
     settings = Settings.load(
         {
@@ -75,11 +78,13 @@ def chat(
 
 
 def _answer_lines(conversation: Chat, keywords: CallOptions) -> None:
-    from edgeai.cli.output import write_json_line
+    from edgeai.cli.output import describe, write_json_line
 
-    for line in sys.stdin:
-        if line.strip():
-            write_json_line(conversation.ask(line.strip(), **keywords))
+    for line in filter(None, map(str.strip, sys.stdin)):
+        try:
+            write_json_line(conversation.ask(line, **keywords))
+        except EdgeError as error:  # the conversation goes on
+            write_json_line(describe(error))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -49,7 +49,7 @@ Seed = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
 Schema = Annotated[
     Path | None, typer.Option(help="A file with a JSON schema, which the answer will fit.", dir_okay=False)
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, errors as JSON to stderr.")]
 
 
 def call_options(

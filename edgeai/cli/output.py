@@ -1,20 +1,40 @@
 """What verbs write to stdout: JSON, or tables that are plain where nobody looks at them."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 
 import typer
 
+from edgeai.errors import EdgeError
+
 
 def write_json(value: object) -> None:
     """Write a value, dataclasses as objects, as one JSON document."""
-    typer.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+    typer.echo(_dump(value, indent=2))
 
 
 def write_json_line(value: object) -> None:
     """Write a value as one line of JSON."""
-    typer.echo(json.dumps(value, default=_plain, ensure_ascii=False))
+    typer.echo(_dump(value))
+
+
+def write_error(error: EdgeError, *, json: bool) -> None:
+    """Write an error to stderr: one line for people, or the object of `describe` as one line."""
+    typer.echo(_dump(describe(error)) if json else f"error: {error}", err=True)
+
+
+def describe(error: EdgeError) -> dict[str, dict[str, str | None]]:
+    """An error for programs: ``{"error": {"class", "what", "why", "remedy"}}``."""
+    kind = type(error).__name__
+    return {"error": {"class": kind, "what": error.what, "why": error.why, "remedy": error.remedy}}
+
+
+def _dump(value: object, indent: int | None = None) -> str:
+    # What the stream cannot encode it writes as Python does, which would be no JSON.
+    whole = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(value, default=_plain, indent=indent, ensure_ascii=not whole)
 
 
 def write_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

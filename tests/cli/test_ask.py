@@ -1,6 +1,8 @@
 import json
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -72,6 +74,37 @@ def test_a_schema_shapes_the_answer(run: Run, model: Path, tmp_path: Path) -> No
     file.write_text('{"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}')
     asked = run("ask", "--schema", str(file), "One or two?")
     assert json.loads(asked.out)["n"] in (1, 2)
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_json_that_was_cut_off_is_a_failure(
+    run: Run, model: Path, tmp_path: Path, form: tuple[str, ...]
+) -> None:
+    """A script must not take half an object for the answer; what there is stands on stdout."""
+    file = tmp_path / "schema.json"
+    file.write_text('{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}')
+    asked = run("ask", "--schema", str(file), "--max-tokens", "3", "A word?", *form)
+    assert (asked.code, bool(asked.out.strip())) == (Exit.ENGINE, True)
+    assert "Raise --max-tokens" in asked.err
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_narrow_stdout_shows_what_it_can(encoding: str, form: tuple[str, ...]) -> None:
+    """Characters that stdout cannot encode end no answer, and JSON stays JSON."""
+    program = (
+        "from unittest import mock\nfrom edgeai import Edge\nfrom edgeai.testing import FakeEngine\n"
+        "from edgeai.cli import main, opening\n"
+        "made = Edge(engine=FakeEngine('\\u65e5\\U0001f642 e'), ledger=False)\n"
+        "with mock.patch.object(opening, 'open_edge', lambda settings: made): main()"
+    )
+    command = [sys.executable, "-c", program, "ask", "hi", *form]
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    asked = subprocess.run(command, capture_output=True, env=environment, check=True)
+    if form:
+        assert json.loads(asked.stdout)["text"] == "日🙂 e"
+    else:
+        assert asked.stdout.split() == [b"\\u65e5\\U0001f642", b"e"]
 
 
 def test_an_unsure_answer_is_replaced_by_the_cloud(run: Run, model: Path, cloud: Child) -> None:

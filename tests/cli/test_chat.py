@@ -1,4 +1,5 @@
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from edgeai import Edge
 from edgeai.cli.chat import Talk
 from edgeai.testing import FakeEngine
-from tests.cli.conftest import Run, Terminal
+from tests.cli.conftest import EDGEAI, Run, Terminal
 
 PROMPT = "› "
 
@@ -25,6 +26,7 @@ def test_a_conversation_on_a_terminal(terminal: Callable[..., Terminal], model: 
     screen.wait_for("Ctrl-D or /exit leaves")
     screen.write(f"/save {tmp_path / 'talk.md'}\r")
     screen.wait_for("Saved 2 turns")
+    screen.wait_for(PROMPT)  # an earlier Ctrl-D would be the terminal's, not the prompt's
     screen.write("\x04")
     assert screen.process.wait(30) == 0
     assert "## user\n\nWrite a very long story" in (tmp_path / "talk.md").read_text()
@@ -36,6 +38,24 @@ def test_json_lines(run: Run, model: Path) -> None:
     first, second = (json.loads(line) for line in talked.out.splitlines())
     assert first["source"] == second["source"] == "device"
     assert second["usage"]["prompt_tokens"] > first["usage"]["prompt_tokens"]
+
+
+def test_json_lines_survive_an_error(run: Run, model: Path) -> None:
+    """A turn that fails is answered by its error, one line of JSON, and the next turn by an answer."""
+    long = "word " * 5000
+    talked = run("chat", "--json", "--max-tokens", "3", stdin=f"{long}\nHello.\n")
+    first, second = (json.loads(line) for line in talked.out.splitlines())
+    assert first["error"]["class"] == "ContextOverflow"
+    assert set(first["error"]) == {"class", "what", "why", "remedy"}
+    assert second["source"] == "device"
+    assert (talked.code, talked.err) == (0, "")
+
+
+def test_a_bad_byte_does_not_end_the_conversation(model: Path) -> None:
+    """A line that is not UTF-8 is a turn like any other."""
+    command = [*EDGEAI, "chat", "--json", "--max-tokens", "2"]
+    talked = subprocess.run(command, input=b"hi \xff\xfe\nhello\n", capture_output=True, check=True)
+    assert [json.loads(line)["source"] for line in talked.stdout.splitlines()] == ["device", "device"]
 
 
 @pytest.fixture

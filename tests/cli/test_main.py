@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -44,6 +45,28 @@ def test_a_mistyped_verb(run: Run) -> None:
     shown = run("aks", "hello")
     assert shown.code == Exit.USAGE
     assert shown.err == "error: There is no verb 'aks'. Did you mean 'ask'?\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "kind"),
+    [
+        (("ask", "--json", "--temperature", "99", "hi"), Exit.USAGE, "ConfigError"),
+        (("chat", "--model", "nowhere.gguf", "--json"), Exit.MODEL, "ModelNotFound"),
+        (("models", "verify", "--json", "nowhere"), Exit.MODEL, "ModelNotFound"),
+        (("ledger", "--json", "--since", "x"), Exit.USAGE, "ConfigError"),
+    ],
+)
+def test_errors_for_programs(run: Run, args: tuple[str, ...], code: Exit, kind: str) -> None:
+    """With --json an error is one JSON object on stderr, with the exit code of any other form."""
+    shown = run(*args)
+    error = json.loads(shown.err)["error"]
+    assert (shown.code, shown.out, error["class"]) == (code, "", kind)
+    assert set(error) == {"class", "what", "why", "remedy"}
+
+
+def test_a_question_about_json(run: Run) -> None:
+    """What comes after -- is no option."""
+    assert run("ask", "--temperature", "99", "--", "--json").err.startswith("error: ")
 
 
 def test_a_mistyped_option(run: Run) -> None:
