@@ -1,5 +1,6 @@
 """The channel between an engine's thread and whoever reads one query's tokens."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from edgeai.errors import Cancelled, EngineError
 from edgeai.types import FinishReason, Token
 
 MAX_UNREAD = 64
+
+_logger = logging.getLogger("edgeai.engines")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +125,7 @@ class Generation:
             self._changed.notify()
             callback = self._on_ready
         if callback:
-            callback()
+            self._tell(callback)
 
     def finish(self, finished: Finished) -> None:
         """The last token has been handed over."""
@@ -142,4 +145,14 @@ class Generation:
             self._changed.notify_all()
             callback = self._on_ready
         if callback:
+            self._tell(callback)
+
+    def _tell(self, callback: Callable[[], None]) -> None:
+        """A reader's callback that fails is called no more; the engine goes on."""
+        try:
             callback()
+        except Exception as error:  # it is the reader's code, in the engine's thread
+            _logger.error("A callback for new tokens failed", exc_info=error)
+            with self._changed:
+                if self._on_ready is callback:
+                    self._on_ready = None

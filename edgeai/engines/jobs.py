@@ -67,8 +67,12 @@ class Job:
     def abandon(self, error: EngineError | None) -> None:
         """The engine ends: with an error, or because it was closed."""
         if self._running is not None:
-            self._running.close()  # it cleans up in the context, which is still there
-        self._settle(error or Cancelled("The engine was closed"))
+            try:
+                self._running.close()  # it cleans up in the context, which is still there
+            finally:
+                self._settle(error or Cancelled("The engine was closed"))
+        else:
+            self._settle(error or Cancelled("The engine was closed"))
 
     def _settle(self, error: EdgeError | None) -> None:
         if not self.done.set_running_or_notify_cancel():

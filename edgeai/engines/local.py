@@ -4,7 +4,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +31,10 @@ __all__ = ["N_LIVE", "LocalEngine"]
 
 N_LIVE: Final = 4
 """Queries that are answered at once; more wait."""
+
+
+_LOOK_S: Final = 0.05
+"""How often somebody who waits for a score looks whether it is still wanted."""
 
 
 class LocalEngine(ABC):
@@ -110,12 +114,14 @@ class LocalEngine(ABC):
         self._scheduler.submit(query)
         return generation
 
-    def score(self, prompt: str, continuations: Sequence[str]) -> tuple[float, ...]:
+    def score(
+        self, prompt: str, continuations: Sequence[str], *, cancelled: Callable[[], bool] = lambda: False
+    ) -> tuple[float, ...]:
         """The total log-probability (nats) of each continuation's tokens after the plain ``prompt``.
 
         Prompt and continuation are tokenized together. Where a continuation changes how the prompt's end is
         tokenized, all are scored from the last token they share. Raises ConfigError when one of the texts is
-        empty, ContextOverflow, QueueFull.
+        empty, ContextOverflow, QueueFull; Cancelled soon after ``cancelled`` has come to say so.
         """
         if not prompt or not all(continuations):
             raise ConfigError("There is nothing to score", why="the prompt or a continuation is empty")
@@ -125,7 +131,7 @@ class LocalEngine(ABC):
         need = len(head) + self._score_cells(tails)
         self._check_fits(need)
         totals = [0.0] * len(tails)
-        self._run(head, need, self._score_steps(tails, totals))
+        self._run(head, need, self._score_steps(tails, totals), cancelled)
         return tuple(totals)
 
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
@@ -176,15 +182,21 @@ class LocalEngine(ABC):
             return [start], full
         return alone[:shared], [tokens[shared:] for tokens in full]
 
-    def _run(self, tokens: list[int], need: int, steps: Steps) -> None:
+    def _run(
+        self, tokens: list[int], need: int, steps: Steps, cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
         job = Job(prompt=tokens, need=need, steps=steps)
         self._scheduler.submit(job)
         try:
+            while not _ended(job):
+                if cancelled() and job.done.cancel():
+                    break
             job.done.result()
         except CancelledError:
             raise Cancelled("The work was cancelled") from None
         finally:
-            job.done.cancel()  # after Ctrl-C nobody waits for it
+            if job.done.cancel():  # also after Ctrl-C: nobody waits for it
+                self._scheduler.wake(job)
 
     def _constraint(self, request: Request) -> "Constraint | None":
         if request.schema is None and request.grammar is None and not request.tools:
@@ -196,6 +208,10 @@ class LocalEngine(ABC):
             if self._constraint_tokenizer is None:
                 self._constraint_tokenizer = self._make_constraint_tokenizer()
             return Constraint(self._constraint_tokenizer, request, self.info.n_vocab)
+
+
+def _ended(job: Job) -> bool:
+    return bool(wait([job.done], _LOOK_S).done)
 
 
 def _end(at_end: Callable[[], None], in_use: threading.Lock) -> None:

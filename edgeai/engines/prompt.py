@@ -39,10 +39,14 @@ def prompt_tokens(model: Vocabulary, template: ChatTemplate | None, request: Req
     if request.tools and not template.knows_tools:
         messages = with_tool_text(messages, request.tools)
     dicts, tools = as_dicts(messages, request.tools if template.knows_tools else ())
+    tools = _defused(model, tools)
+    dicts = [{k: v if k == "content" else _defused(model, v) for k, v in d.items()} for d in dicts]
     text = template.render(dicts, tools)
     ids = model.tokenize(text, special=True)
     parts = _parts(template, dicts, tools, text)
-    if parts is not None:
+    if parts is None:
+        ids = model.tokenize(template.render(_defused(model, dicts), tools), special=True)
+    else:
         safe = [i for part, trusted in parts for i in model.tokenize(part, special=trusted)]
         if _controls(model, safe) != _controls(model, ids):  # a message spells a control token
             ids = safe
@@ -66,10 +70,37 @@ def _parts(
         pieces = _MARK.split(template.render(marked, tools))
     except ModelUnsupported:  # it looks into contents, and does not like the marks
         return None
-    for choice in (contents, [content.strip() for content in contents]):
-        if any(int(i) >= len(choice) for i in pieces[1::2]):
+    if any(int(i) >= len(contents) for i in pieces[1::2]):
+        return None
+    parts, at = [(pieces[0], True)], len(pieces[0])
+    for number, after in zip(pieces[1::2], pieces[2::2], strict=True):
+        content = contents[int(number)]
+        forms = (content, content.strip(), content.lstrip(), content.rstrip())
+        form = next((form for form in forms if text.startswith(form + after, at)), None)
+        if form is None:
             return None
-        parts = [(choice[int(p)], False) if i % 2 else (p, True) for i, p in enumerate(pieces)]
-        if "".join(part for part, _ in parts) == text:
-            return parts
-    return None
+        parts += [(form, False), (after, True)]
+        at += len(form) + len(after)
+    return parts if "".join(part for part, _ in parts) == text else None
+
+
+def _defused(model: Vocabulary, value: Any) -> Any:  # noqa: ANN401  # as templates take it: JSON
+    """The value with every control token that is spelled in its texts broken by an invisible space."""
+    if isinstance(value, str):
+        return _broken(model, value)
+    if isinstance(value, Mapping):
+        return {_defused(model, key): _defused(model, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defused(model, item) for item in value]
+    return value
+
+
+def _broken(model: Vocabulary, text: str) -> str:
+    while True:
+        found = {token for token in model.tokenize(text, special=True) if token in model.control}
+        before = text
+        for name in map(model.name_of, found):
+            if len(name) > 1:
+                text = text.replace(name, f"{name[0]}\u200b{name[1:]}")
+        if text == before:
+            return text

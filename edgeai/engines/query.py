@@ -40,11 +40,16 @@ class Query:
     background: bool = False
     constraint: "Constraint | None" = None
     slot: Slot | None = None
+    n_prompt: int = field(init=False)
+    paused_since: float | None = None
     n_made: int = 0
     n_cached: int = 0
     started: float = 0.0
     prefill_s: float = 0.0
     generation: Callable[[], Generation | None] = field(default=lambda: None)
+
+    def __post_init__(self) -> None:
+        self.n_prompt = len(self.prompt)
 
     def attach(self, generation: Generation) -> None:
         """Say where the tokens go."""
@@ -53,7 +58,7 @@ class Query:
     @property
     def need(self) -> int:
         """KV cells that it may come to need."""
-        return len(self.prompt) + self.limit
+        return self.n_prompt + self.limit
 
     @property
     def cancelled(self) -> bool:
@@ -85,7 +90,23 @@ class Query:
 
     def begin(self, slot: Slot) -> None:
         """The slot is ours, with ``slot.n_past`` tokens of the prompt known."""
-        self.slot, self.n_cached, self.started = slot, slot.n_past, perf_counter()
+        self.slot = slot
+        if self.n_made == 0:
+            self.n_cached, self.started = slot.n_past, perf_counter()
+
+    def leave(self) -> Slot:
+        """Give the slot back for now; the next one begins with all tokens so far."""
+        slot, self.slot = self.slot, None
+        assert slot is not None
+        self.prompt, self.paused_since = list(slot.tokens), None
+        return slot
+
+    def note_pause(self, now: float) -> None:
+        """Remember since when the reader does not keep up."""
+        if self.wanted:
+            self.paused_since = None
+        elif self.paused_since is None:
+            self.paused_since = now
 
     def step(self, logits: "NDArray[np.float32]", since: float) -> int | None:
         """Choose and hand over one token; its id if there is more to come.
@@ -132,7 +153,7 @@ class Query:
     def _finished(self, reason: FinishReason) -> Finished:
         return Finished(
             reason=reason,
-            n_prompt=len(self.prompt),
+            n_prompt=self.n_prompt,
             n_cached=self.n_cached,
             prefill_s=self.prefill_s,
             context_full=reason == "length" and self.capped,

@@ -21,6 +21,9 @@ __all__ = ["Choice", "Sampler", "Scratch", "draw"]
 _WIDTHS: Final = (4.0, 8.0, 16.0, math.inf)
 """How far (nats) below the most likely token candidates are looked for, step by step."""
 
+_COLD: Final = 1e-3
+"""Below this temperature the most likely token is taken: dividing by it would overflow."""
+
 _PART: Final = 8192
 """Sums are dot products of parts: the fastest way, and too short for BLAS to start threads of its own."""
 
@@ -54,7 +57,7 @@ class Sampler:
     def __init__(self, sampling: Sampling, scratch: Scratch) -> None:
         self._sampling = sampling
         self._random = (
-            np.random.Generator(np.random.PCG64(sampling.seed)) if sampling.temperature > 0 else None
+            np.random.Generator(np.random.PCG64(sampling.seed)) if sampling.temperature >= _COLD else None
         )
         self._scratch = scratch
 

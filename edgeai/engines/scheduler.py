@@ -4,6 +4,7 @@ A loop step decodes one token of every sequence whose reader keeps up, and prefi
 Readers only ever touch the queue, under ``_changed``; the context is never shared.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -73,6 +74,12 @@ class Context(Cache, Protocol):
         ...
 
 
+_PATIENCE_S: Final = 0.2
+"""How long a reader may pause before its sequence makes room for what waits."""
+
+_logger = logging.getLogger("edgeai.engines")
+
+
 @dataclass(slots=True)
 class _Step:
     """A batch in the making: whose tokens it holds, and where their logits will be."""
@@ -127,8 +134,8 @@ class Scheduler:
             self._news = True
             self._changed.notify()
 
-    def wake(self, query: Query) -> None:
-        """The query was cancelled, or its reader reads again."""
+    def wake(self, query: Query | Job) -> None:
+        """The work was cancelled, or its reader reads again."""
         with self._changed:
             if query in self._decoding and query.cancelled:
                 self._context.abort()
@@ -165,7 +172,8 @@ class Scheduler:
         """
         with self._changed:
             while self._idle and not self._news and not self._closing:
-                self._changed.wait()
+                if not self._changed.wait(self._patience()):
+                    break
             if self._closing:
                 return None
             if self._news:
@@ -187,7 +195,11 @@ class Scheduler:
     def _admit(self) -> None:
         """Start waiting work in its order, what a person waits for before what runs in the background."""
         for work in sorted(self._waiting, key=lambda work: work.background):
+            if isinstance(work, Query) and not work.wanted:
+                continue  # it had to leave, and its reader still pauses
             slot = self._slots.acquire(work.prompt, work.need)
+            while slot is None and self._evict():
+                slot = self._slots.acquire(work.prompt, work.need)
             if slot is None:
                 return
             work.begin(slot)
@@ -196,6 +208,25 @@ class Scheduler:
                 self._live.append(work)
             else:
                 self._jobs.append(work)
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for news: not for ever while a paused reader may keep others out."""
+        return _PATIENCE_S if self._waiting and any(not query.wanted for query in self._live) else None
+
+    def _evict(self) -> bool:
+        """Let the longest paused sequence wait outside until its reader reads again."""
+        end = perf_counter() - _PATIENCE_S
+        paused = [
+            (query.paused_since, number)
+            for number, query in enumerate(self._live)
+            if query.paused_since is not None and query.paused_since <= end and not query.wanted
+        ]
+        if not paused:
+            return False
+        query = self._live.pop(min(paused)[1])
+        self._slots.release(query.leave())
+        self._waiting.appendleft(query)
+        return True
 
     def _run(self, step: _Step) -> None:
         code = self._context.decode()
@@ -207,6 +238,8 @@ class Scheduler:
     def _fill(self) -> _Step:
         """One token of each sequence that is being answered, then as much of new prompts as is polite."""
         step = _Step()
+        for query in self._live:
+            query.note_pause(step.began)
         answering = [query for query in self._live if query.pending == 1 and query.wanted]
         for query in answering:
             row = self._feed(step, query, 1, outputs=1)
@@ -237,6 +270,12 @@ class Scheduler:
                 token = query.step(self._context.logits(row), step.began)
             except EngineError as error:
                 self._fail(query, error)
+                continue
+            except Exception as error:  # a bug in one query must not end the others
+                _logger.error("A query failed while its token was chosen", exc_info=error)
+                crash = EngineCrashed("The query failed inside the engine", why=repr(error))
+                crash.__cause__ = error
+                self._fail(query, crash)
                 continue
             if token is None:
                 self._end(query)
@@ -283,7 +322,15 @@ class Scheduler:
             clean, self._closing = self._closing, True
             works = [*self._live, *self._jobs, *self._waiting]
             self._live, self._jobs, self._waiting = [], [], deque()
-        for work in works:
+        try:
+            for work in works:
+                self._abandon(work, clean=clean)
+        finally:
+            self._context.free()
+            self._at_end()
+
+    def _abandon(self, work: Query | Job, *, clean: bool) -> None:
+        try:
             work.abandon(None if clean else EngineCrashed("The engine's thread died", remedy="Open it again"))
-        self._context.free()
-        self._at_end()
+        except Exception as error:  # the others must be settled too
+            _logger.error("Work could not be ended in order", exc_info=error)

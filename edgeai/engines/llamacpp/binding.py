@@ -50,7 +50,17 @@ _loud = False
 
 
 def _hear(level: int, text: bytes | None, _: object) -> None:
-    """llama.cpp's log callback; may be called from any thread."""
+    """llama.cpp's log callback; may be called from any thread.
+
+    ctypes would swallow a Ctrl-C that arrives here: `complaints` raises it again.
+    """
+    try:
+        _note(level, text)
+    except KeyboardInterrupt:
+        _state.interrupted = True
+
+
+def _note(level: int, text: bytes | None) -> None:
     line = (text or b"").decode("utf-8", "replace").rstrip("\n")
     if level == _CONTINUED:
         level = getattr(_state, "level", 1)
@@ -106,10 +116,13 @@ def speak() -> None:
 def complaints() -> Iterator[list[str]]:
     """Collect the error lines that llama.cpp writes on this thread meanwhile."""
     _state.heard = heard = list[str]()
+    _state.interrupted = False
     try:
         yield heard
     finally:
         _state.heard = None
+    if _state.interrupted:
+        raise KeyboardInterrupt
 
 
 def _row_function(name: str) -> Callable[[int | None, int], int | None]:

@@ -90,14 +90,10 @@ class Context:
         self.n_tokens += len(tokens)
         return self._n_rows - 1
 
-    def discard(self) -> None:
-        """Empty the batch without running it."""
-        self._pieces, self._n_rows, self.n_tokens = [], 0, 0
-
     def decode(self) -> int:
         """Run the batch and empty it: 0 is success, 2 aborted, below 0 failed (see `failure`)."""
         pieces = self._pieces
-        self.discard()
+        self._pieces, self._n_rows, self.n_tokens = [], 0, 0
         self._found.clear()
         try:
             done = self._run_all(pieces)

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Final
 
 from edgeai.engines.jobs import log_total
 from edgeai.engines.onnx.context import MAX_OUTPUTS, Context
+from edgeai.engines.scheduler import ABORTED
 from edgeai.engines.slots import Slot
+from edgeai.errors import Cancelled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,5 +86,7 @@ def _prefill(context: Context, slot: Slot, end: int) -> Generator[None, None, No
 
 def _decode(context: Context) -> None:
     code = context.decode()
+    if code == ABORTED:
+        raise Cancelled("The engine was closed")
     if code != 0:
         raise context.failure(code)
