@@ -9,11 +9,11 @@ from collections.abc import Callable
 from statistics import median
 
 from benchmarks.table import Row, below, interleaved, plain
-from edgeai.models import store
+from edgeai.prepare import prepare
 
 FIRST_TOKEN = """
 from edgeai import Edge
-with Edge("smollm2-135m-instruct", ledger=False) as edge:
+with Edge("smollm2-135m-instruct", engine={!r}, ledger=False) as edge:
     next(edge.stream("Name the chemical symbol for gold."))
 """
 ROUNDS = 15
@@ -21,13 +21,14 @@ ROUNDS = 15
 
 def measure() -> list[Row]:
     """The rows of the table."""
-    store.pull("smollm2-135m-instruct")
+    prepare("smollm2-135m-instruct")
     figures = interleaved(
         {
             "nothing": process("-c", "pass"),
             "import": process("-c", "import edgeai"),
             "help": process("-c", "from edgeai.cli import main; main()", "--help"),
-            "first token": process("-c", FIRST_TOKEN),
+            "onnx": process("-c", FIRST_TOKEN.format("onnx")),
+            "llamacpp": process("-c", FIRST_TOKEN.format("llamacpp")),
         },
         rounds=ROUNDS,
     )
@@ -37,7 +38,8 @@ def measure() -> list[Row]:
             "import edgeai, without the interpreter's own start", median(figures["import"]) - empty, 80, "ms"
         ),
         below("edgeai --help, whole process", median(figures["help"]), 250, "ms"),
-        plain("process start to first token, model loaded from disk", median(figures["first token"]), "ms"),
+        plain("process start to first token, onnx", median(figures["onnx"]), "ms"),
+        plain("process start to first token, llamacpp", median(figures["llamacpp"]), "ms"),
         plain("an empty interpreter", empty, "ms"),
     ]
 

@@ -1,0 +1,41 @@
+"""Contenders in processes of their own: two OpenMP pools in one process would slow both down."""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+Contender = Mapping[str, Callable[[], float]]
+Build = Callable[..., Contender]
+
+
+@contextmanager
+def worker(build: Build, *arguments: object) -> Iterator[Callable[[str], float]]:
+    """A child process that builds a contender, and how to ask it for one of its figures."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    child = spawn.Process(target=_serve, args=(theirs, build, arguments), daemon=True)
+    child.start()
+    theirs.close()  # so that a child that dies is an EOFError, not a wait for ever
+    try:
+        ours.recv()
+
+        def ask(name: str) -> float:
+            ours.send(name)
+            figure: float = ours.recv()
+            return figure
+
+        yield ask
+    finally:
+        ours.send(None)
+        child.join(30)
+
+
+def _serve(connection: Connection, build: Build, arguments: tuple[Any, ...]) -> None:
+    contender = build(*arguments)
+    connection.send("ready")
+    while (name := connection.recv()) is not None:
+        connection.send(contender[name]())
+        time.sleep(0.3)  # an OpenMP pool spins for a moment; the next contender should not notice
