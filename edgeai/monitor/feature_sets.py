@@ -1,13 +1,10 @@
 """Sets of features that a fit chooses among, from one signal to all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
-from edgeai.monitor.examples import Observation
 from edgeai.monitor.score import PROBE
 
-__all__ = ["CATEGORIES", "candidates"]
-
-CATEGORIES = ("label", "task")
+__all__ = ["candidates"]
 
 _LABELS = {
     "p": ("label_u",),
@@ -38,24 +35,20 @@ _TEXT = {
 _PROMPT = ("prompt_log_length", "prompt_digits", "prompt_code", "prompt_latex", "prompt_choices")
 
 
-def candidates(seen: Sequence[Observation], *, with_probe: bool) -> list[tuple[str, tuple[str, ...], bool]]:
-    """(name, numeric features, whether with the categories), simple ones first."""
-    return list(_candidates(seen, with_probe=with_probe))
-
-
-def _candidates(
-    seen: Sequence[Observation], *, with_probe: bool
+def candidates(
+    features: Container[str], texts: Mapping[str, Sequence[str | None]]
 ) -> Iterator[tuple[str, tuple[str, ...], bool]]:
-    labels = any(item.features.get("label_p") is not None for item in seen)
-    sets = _LABELS if labels else _TEXT
-    categories = any(len({item.categories.get(name) for item in seen}) > 1 for name in CATEGORIES)
-    for name, features in sets.items():
-        yield name, features, False
+    """(name, numeric features, whether with the categories), simple ones first, for what the data hold."""
+    sets = _LABELS if "label_p" in features else _TEXT
+    categories = any(len(set(values)) > 1 for values in texts.values())
+    probe = (PROBE,) if PROBE in features else ()
+    for name, chosen in sets.items():
+        yield name, chosen, False
         if categories:
-            yield f"{name}+label", features, True
-        if with_probe:
-            yield f"{name}+probe", (*features, PROBE), False
-            if categories:
-                yield f"{name}+label+probe", (*features, PROBE), True
-    everything = next(features for name, features in sets.items() if name.endswith("all"))
-    yield "everything", (*everything, *_PROMPT, *((PROBE,) if with_probe else ())), categories
+            yield f"{name}+label", chosen, True
+        if probe:
+            yield f"{name}+probe", (*chosen, *probe), False
+        if probe and categories:
+            yield f"{name}+label+probe", (*chosen, *probe), True
+    everything = next(chosen for name, chosen in sets.items() if name.endswith("all"))
+    yield "everything", (*everything, *_PROMPT, *probe), categories

@@ -14,7 +14,7 @@ from edgeai.errors import ContractInfeasible
 from edgeai.monitor.design import Table, columns, levels, matrix, predict, tabulate
 from edgeai.monitor.examples import Example, Observation
 from edgeai.monitor.feature_sets import candidates
-from edgeai.monitor.learners import folds, isotonic, logistic
+from edgeai.monitor.learners import folds, isotonic, logistic, one_thread
 from edgeai.monitor.probing import Probing, fit_probe
 from edgeai.monitor.score import PROBE, Category, Score
 
@@ -67,23 +67,38 @@ def fit_score(
     """
     y = targets(examples, good)
     _refuse(y)
-    probing = fit_probe([example.seen.hidden for example in examples], y)
-    seen = _with_probe(examples, probing)
-    table = tabulate(seen)
-    choices = candidates(seen, with_probe=probing is not None)
-    wanted = [choice for choice in choices if only is None or choice[0] in only]
-    losses: dict[str, float] = {}
-    best: tuple[float, Choice] | None = None
-    for label, features, categories in wanted:
-        loss, c = min(
-            (_loss(table, y, Choice(name=label, features=features, categories=categories, c=c)), c)
-            for c in PENALTIES
+    with one_thread():
+        probing = fit_probe([example.seen.hidden for example in examples], y)
+        table = tabulate(_with_probe(examples, probing))
+        choice, losses = _choose(table, y, _distinct(table, y, only))
+        return _finish(table, y, choice, losses, probing, name)
+
+
+def _distinct(table: Table, y: "Bools", only: Sequence[str] | None) -> list[Choice]:
+    """The candidates that differ in what they can really use here, simple ones first."""
+    found: dict[tuple[frozenset[str], bool], Choice] = {}
+    for name, features, categories in candidates(table.places, table.texts):
+        usable = frozenset(column.name for column in columns(table, features, y))
+        if usable and (only is None or name in only):
+            choice = Choice(name=name, features=features, categories=categories, c=1.0)
+            found.setdefault((usable, categories), choice)
+    if not found:
+        raise ContractInfeasible(
+            "No signal can be used",
+            why="Each is missing for a tenth of the training examples or more, or is always the same",
         )
-        losses[label] = loss
-        if best is None or loss < best[0]:
-            best = loss, Choice(name=label, features=features, categories=categories, c=c)
-    assert best is not None
-    return _finish(table, y, best[1], losses, probing, name)
+    return list(found.values())
+
+
+def _choose(table: Table, y: "Bools", choices: Sequence[Choice]) -> tuple[Choice, Mapping[str, float]]:
+    """The candidate and penalty with the lowest cross-validated loss, and each candidate's lowest."""
+    tried = {
+        choice.name: min(((_loss(table, y, replace(choice, c=c)), c) for c in PENALTIES))
+        for choice in choices
+    }
+    best = min(choices, key=lambda choice: tried[choice.name])
+    losses = {name: loss for name, (loss, _) in tried.items()}
+    return replace(best, c=tried[best.name][1]), losses
 
 
 def fit_with(table: Table, y: "Bools", choice: Choice, name: str) -> Score:

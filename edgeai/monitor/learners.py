@@ -1,6 +1,7 @@
 """The learners, behind plain arrays. The one module that needs scikit-learn."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ try:
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.model_selection import StratifiedKFold
     from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits
 except ImportError as error:
     raise MissingExtra("Fitting a score needs scikit-learn", extra="calibrate", why=str(error)) from error
 
@@ -23,9 +25,15 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
     Rows = NDArray[np.intp]
 
-__all__ = ["folds", "isotonic", "logistic", "principal", "ridge", "small_network"]
+__all__ = ["folds", "isotonic", "logistic", "one_thread", "principal", "ridge", "small_network"]
 
 FOLDS = 5
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """While it is open numeric libraries use one thread: on small matrices more only wait for another."""
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1)
+    return limits
 
 
 def folds(y: "Bools", seed: int = 0) -> "Iterator[tuple[Rows, Rows]]":
@@ -35,8 +43,13 @@ def folds(y: "Bools", seed: int = 0) -> "Iterator[tuple[Rows, Rows]]":
 
 
 def logistic(x: "Floats", y: "Bools", c: float) -> "tuple[Floats, float]":
-    """Weights and intercept of an L2-regularised logistic regression; ``c`` is the inverse penalty."""
-    model = LogisticRegression(C=c, max_iter=1000, tol=1e-5).fit(x, y)
+    """Weights and intercept of an L2-regularised logistic regression; ``c`` is the inverse penalty.
+
+    Without features it is the base rate.
+    """
+    if not x.shape[1]:
+        return np.empty(0), float(np.log(y.mean() / (1 - y.mean())))
+    model = LogisticRegression(C=c, solver="newton-cholesky", max_iter=100).fit(x, y)
     return np.asarray(model.coef_[0], float), float(model.intercept_[0])
 
 

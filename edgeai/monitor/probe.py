@@ -55,6 +55,12 @@ class Probe:
 
     layers: tuple[Layer, ...]
 
+    def __post_init__(self) -> None:
+        widths = [len(layer.bias) for layer in self.layers]
+        inputs = [unpack(layer.weights).size // len(layer.bias) for layer in self.layers]
+        if widths[-1:] != [1] or widths[:-1] != inputs[1:]:
+            raise ValueError("the layers of a probe should fit one another and end in one number")
+
     def logit(self, hidden: "Vector | None") -> float | None:
         """The logit of "right", None when the state is missing or is not of this model."""
         if hidden is None or not self.fits(hidden):

@@ -32,6 +32,10 @@ class Router:
     words: str
     threshold: float
 
+    def __post_init__(self) -> None:
+        if unpack(self.idf).size != unpack(self.words).size:
+            raise ValueError("idf and words of the router should have equal sizes")
+
     def gain(self, seen: Observation) -> float:
         """How much better the cloud is expected to be, in quality from −1 to 1."""
         return (
