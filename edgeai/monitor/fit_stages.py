@@ -14,7 +14,7 @@ import numpy as np
 from edgeai.monitor.design import columns, matrix, tabulate
 from edgeai.monitor.examples import Example, Observation
 from edgeai.monitor.fitting import Choice, cross_fit, fit_with
-from edgeai.monitor.learners import ridge
+from edgeai.monitor.learners import one_thread, ridge
 from edgeai.monitor.probe import pack
 from edgeai.monitor.prompts import BUCKETS
 from edgeai.monitor.score import Column, Score
@@ -74,10 +74,11 @@ def fit_router(
     """
     seen = [example.seen for example in examples]
     gains = np.array([(example.cloud or 0.0) - (example.right or 0.0) for example in examples])
-    crossed = {penalty: _cross_gains(seen, gains, penalty) for penalty in RIDGE_PENALTIES}
-    penalty = min(RIDGE_PENALTIES, key=lambda p: float(np.mean((crossed[p] - gains) ** 2)))
-    threshold = max((worth or Worth()).least_gain, _most_kept(crossed[penalty], good_and_kept))
-    return _router(seen, gains, penalty, threshold), crossed[penalty]
+    with one_thread():
+        crossed = {penalty: _cross_gains(seen, gains, penalty) for penalty in RIDGE_PENALTIES}
+        penalty = min(RIDGE_PENALTIES, key=lambda p: float(np.mean((crossed[p] - gains) ** 2)))
+        threshold = max((worth or Worth()).least_gain, _most_kept(crossed[penalty], good_and_kept))
+        return _router(seen, gains, penalty, threshold), crossed[penalty]
 
 
 def fit_futility(examples: Sequence[Example], right: "Bools", kept: "Bools") -> Futility | None:
@@ -166,14 +167,9 @@ def _cross_gains(seen: Sequence[Observation], gains: "Floats", penalty: float) -
 def _router(seen: Sequence[Observation], gains: "Floats", penalty: float, threshold: float) -> Router:
     table = tabulate(seen)
     usable = columns(table, _PROMPT, gains)
-    counts = _counts(seen)
-    idf = np.log((1 + len(seen)) / (1 + (counts > 0).sum(axis=0))) + 1
-    words = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0.0) * idf
-    norms = np.linalg.norm(words, axis=1, keepdims=True)
-    words = np.divide(words, norms, out=np.zeros_like(words), where=norms > 0)
-    used = np.flatnonzero(counts.any(axis=0))
+    idf, used, words = _weighted_words(seen)
     numbers = matrix(table, usable, {}) * NUMBER_WEIGHT
-    weights, intercept = ridge(np.hstack([numbers, words[:, used]]), gains, penalty)
+    weights, intercept = ridge(np.hstack([numbers, words]), gains, penalty)
     spread = np.zeros(BUCKETS)
     spread[used] = weights[len(usable) :]
     return Router(
@@ -188,8 +184,14 @@ def _router(seen: Sequence[Observation], gains: "Floats", penalty: float, thresh
     )
 
 
-def _counts(seen: Sequence[Observation]) -> "Floats":
-    counts = np.zeros((len(seen), BUCKETS))
+def _weighted_words(seen: Sequence[Observation]) -> "tuple[Floats, NDArray[np.intp], Floats]":
+    """The weight of every bucket, the buckets in use, and the rows' TF-IDF in those, of length 1 each."""
+    used = np.array(sorted({bucket for item in seen for bucket in item.words}), np.intp)
+    place = {int(bucket): at for at, bucket in enumerate(used)}
+    words, idf = np.zeros((len(seen), len(used))), np.full(BUCKETS, math.log(1 + len(seen)) + 1)
     for row, item in enumerate(seen):
-        counts[row, list(item.words)] = list(item.words.values())
-    return counts
+        words[row, [place[bucket] for bucket in item.words]] = [1 + math.log(n) for n in item.words.values()]
+    idf[used] -= np.log1p((words > 0).sum(axis=0))
+    words *= idf[used]
+    norms = np.linalg.norm(words, axis=1, keepdims=True)
+    return idf, used, np.divide(words, norms, out=words, where=norms > 0)

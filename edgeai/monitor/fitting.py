@@ -93,8 +93,7 @@ def _distinct(table: Table, y: "Bools", only: Sequence[str] | None) -> list[Choi
 def _choose(table: Table, y: "Bools", choices: Sequence[Choice]) -> tuple[Choice, Mapping[str, float]]:
     """The candidate and penalty with the lowest cross-validated loss, and each candidate's lowest."""
     tried = {
-        choice.name: min(((_loss(table, y, replace(choice, c=c)), c) for c in PENALTIES))
-        for choice in choices
+        choice.name: min((_loss(table, y, replace(choice, c=c)), c) for c in PENALTIES) for choice in choices
     }
     best = min(choices, key=lambda choice: tried[choice.name])
     losses = {name: loss for name, (loss, _) in tried.items()}

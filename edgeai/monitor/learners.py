@@ -78,7 +78,7 @@ def principal(x: "Floats", most: int) -> "tuple[Floats, Floats]":
 def small_network(x: "Floats", y: "Bools", width: int = 8) -> "list[tuple[Floats, Floats]]":
     """(weights, bias) of the layers of a small network with tanh between them and one logit at its end."""
     model = MLPClassifier(
-        (width,), activation="tanh", solver="lbfgs", alpha=10.0, max_iter=300, max_fun=30_000, random_state=0
+        (width,), activation="tanh", solver="lbfgs", alpha=10.0, max_iter=150, max_fun=30_000, random_state=0
     ).fit(x, y)
     return [
         (np.asarray(weights.T, float), np.asarray(bias, float))

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -12,25 +13,26 @@ FOLDER = Path(__file__).parent.parent / "data" / "confidence"
 TASKS = ("banking10", "clinc_oos", "headlines", "restaurant4")
 
 
-def recorded(task: str, *, device: str = "full") -> list[Example]:
+def recorded(task: str, *, device: Literal["full", "weaker"] = "full") -> list[Example]:
     """One task's examples in a random order.
 
-    The device is the model behind all few-shot examples ("full") or behind a third of them ("short"); the
-    part of the cloud is played by the model behind all of them.
+    The device is the model behind all few-shot examples ("full"), or behind all or a third of them, whichever
+    is right less often ("weaker"); the other one then plays the part of the cloud.
     """
     with (FOLDER / f"{task}.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    full, short = (sum(int(row[name]) for row in rows) for name in ("right", "short_right"))
+    sides = ("", "short_") if device == "full" or full < short else ("short_", "")
     order = np.random.default_rng(5).permutation(len(rows))
-    return [_example(task, int(number), rows[number], device) for number in order]
+    return [_example(f"{task} {number}", rows[number], *sides) for number in order]
 
 
-def _example(task: str, number: int, row: dict[str, str], device: str) -> Example:
-    head = "" if device == "full" else "short_"
-    logprobs = [float(value) for name, value in row.items() if name.startswith(f"{head}logprob_")]
+def _example(name: str, row: dict[str, str], device: str, cloud: str) -> Example:
+    logprobs = [float(value) for key, value in row.items() if key.startswith(f"{device}logprob_")]
     return Example(
-        key=prompt_key(f"{task} {number}"),
-        seen=Observation(features=label_features(logprobs), categories={"label": row[f"{head}answer"]}),
-        right=float(row[f"{head}right"]),
-        cloud=float(row["right"]),
-        agrees=row["answer"] == row[f"{head}answer"],
+        key=prompt_key(name),
+        seen=Observation(features=label_features(logprobs), categories={"label": row[f"{device}answer"]}),
+        right=float(row[f"{device}right"]),
+        cloud=float(row[f"{cloud}right"]),
+        agrees=row[f"{device}answer"] == row[f"{cloud}answer"],
     )
