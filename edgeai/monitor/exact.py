@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 MAX_LABELS = 200_000
-_BET_CAP = 0.75  # of the largest bet that cannot go bankrupt
+_BET_CAP = 0.95  # of the largest stake that cannot lose everything; lower caps cost coverage here
 
 
 def upper_bound(errors: "ArrayLike", n: "ArrayLike", delta: float) -> "Floats":
