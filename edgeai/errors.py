@@ -28,7 +28,8 @@
     ├── PolicyError
     │   ├── PrivacyViolation     bytes would leave that may not
     │   ├── BudgetExceeded       the answer would cost more than is left
-    │   └── ContractInfeasible   the data cannot support the promise asked for
+    │   ├── ContractInfeasible   the data cannot support the promise asked for
+    │   └── ContractInvalid      a contract's file is damaged, changed or not one of ours
     ├── ConversionError
     │   └── GateFailed           the converted model is not the same model any more
     ├── LedgerError              the record of queries cannot be read or written
@@ -214,7 +215,17 @@ class BudgetExceeded(PolicyError):
 
 
 class ContractInfeasible(PolicyError):
-    """The data cannot support the promise that was asked for."""
+    """The data cannot support the promise; ``labels`` would be needed, None where no number would do."""
+
+    def __init__(
+        self, what: str, *, why: str | None = None, remedy: str | None = None, labels: int | None = None
+    ) -> None:
+        super().__init__(what, why=why, remedy=remedy)
+        self.labels = labels
+
+
+class ContractInvalid(PolicyError, ValueError):
+    """A contract's file is damaged, was changed, or is not one of ours."""
 
 
 class ConversionError(EdgeError):

@@ -69,5 +69,5 @@ class Monitor:
             score_name=last.score_name,
             finished=reason,
             cut_off=cut_off,
-            features=self._features.snapshot(),
+            features=self._features.snapshot(hit_limit=reason == "length"),
         )
