@@ -34,7 +34,8 @@ class Classifier:
         choices = self._request.choices
         try:
             n_prompt = len(self._engine.tokenize(prompt))
-            scores = self._engine.score(prompt, [f" {label}" for label in choices])
+            labels = [f" {label}" for label in choices]
+            scores = self._engine.score(prompt, labels, cancelled=lambda: generation.cancelled)
         except EngineError as error:
             generation.fail(error)
             return

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeai.cloud import CloudEnd, CloudText, Piece
@@ -105,7 +105,9 @@ class FakeEngine:
         cut = len(said) < len(self._pieces)
         generation.finish(Finished(reason="length" if cut else "stop", n_prompt=n_prompt))
 
-    def score(self, prompt: str, continuations: Sequence[str]) -> tuple[float, ...]:
+    def score(
+        self, prompt: str, continuations: Sequence[str], *, cancelled: Callable[[], bool] = lambda: False
+    ) -> tuple[float, ...]:
         """The first continuation that contains the text, or else the first, is the likeliest."""
         text = "".join(self._pieces).strip()
         best = next((i for i, c in enumerate(continuations) if text and text in c), 0)

@@ -3,7 +3,7 @@
 An engine package (`edgeai.engines.llamacpp`) opens one model file and answers many callers at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -63,8 +63,13 @@ class Engine(Protocol):
         """
         ...
 
-    def score(self, prompt: str, continuations: Sequence[str]) -> tuple[float, ...]:
-        """The total log-probability (nats) of each continuation's tokens after the plain ``prompt``."""
+    def score(
+        self, prompt: str, continuations: Sequence[str], *, cancelled: Callable[[], bool] = lambda: False
+    ) -> tuple[float, ...]:
+        """The total log-probability (nats) of each continuation's tokens after the plain ``prompt``.
+
+        Raises Cancelled soon after ``cancelled`` has become true.
+        """
         ...
 
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
