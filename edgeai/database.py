@@ -189,7 +189,7 @@ def _immediate(connection: Connection) -> Iterator[Connection]:
 
 
 def _prepare(connection: Connection, migrations: Sequence[Migration]) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     # The lock also proves that the file can be written.
@@ -202,6 +202,20 @@ def _prepare(connection: Connection, migrations: Sequence[Migration]) -> None:
             migrate(connection)
             moment = datetime.now(UTC).isoformat(timespec="seconds")
             connection.execute("INSERT INTO migrations VALUES (?, ?)", (migrate.__name__, moment))
+
+
+def _use_wal(connection: Connection) -> None:
+    """Two that switch a new file at once get SQLITE_BUSY, for which SQLite does not wait by itself."""
+    end = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _unusable(path: Path, error: Exception) -> LedgerError:

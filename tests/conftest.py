@@ -1,11 +1,15 @@
 """What every test may use: a home of its own, and the default model, pulled once."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from edgeai.models import catalog, store
 from edgeai.paths import cache_dir
+
+# A run that was started in the background ignores Ctrl-C, and so would the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _ORDINARY_CACHE = cache_dir()  # before any test moves it
 _SHARED = catalog.resolve(catalog.default_name()).id
