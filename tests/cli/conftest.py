@@ -1,6 +1,7 @@
 """Running the command line: in this process, in a child, and in a child on a terminal."""
 
 import codecs
+import contextlib
 import io
 import os
 import pty
@@ -68,6 +69,14 @@ class Terminal:
     def interrupt(self) -> None:
         """Press Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
+
+    def interrupt_until(self, pattern: str) -> str:
+        """Press Ctrl-C until the pattern appears: readline overlooks one that comes as it begins to wait."""
+        for _ in range(20):
+            self.interrupt()
+            with contextlib.suppress(AssertionError):
+                return self.wait_for(pattern, limit_s=2)
+        raise AssertionError(f"no {pattern!r} after 20 times Ctrl-C")
 
     def wait_for(self, pattern: str, limit_s: float = 60) -> str:
         """Read until the pattern appears; what came before its end, without what was read earlier."""

@@ -22,8 +22,7 @@ def test_a_conversation_on_a_terminal(terminal: Callable[..., Terminal], model: 
     screen.interrupt()
     assert "device (" in screen.wait_for("stopped")
     screen.wait_for(PROMPT)
-    screen.interrupt()
-    screen.wait_for("Ctrl-D or /exit leaves")
+    screen.interrupt_until("Ctrl-D or /exit leaves")
     screen.write(f"/save {tmp_path / 'talk.md'}\r")
     screen.wait_for("Saved 2 turns")
     screen.wait_for(PROMPT)  # an earlier Ctrl-D would be the terminal's, not the prompt's
