@@ -29,11 +29,11 @@ GGUF = "smollm2-135m-instruct@llamacpp-q4_1"
 QUESTION = "Explain quantum tunnelling to a ten-year-old, in detail, with an example from daily life."
 N_CTX = 2048
 N_TOKENS = 128
-ROUNDS = 11
+ROUNDS = 5
 
 
 def measure() -> list[Row]:
-    """The rows of the table. Takes about two minutes on two quiet cores."""
+    """The rows of the table. Takes about a minute and a half on two quiet cores."""
     store.pull(MODEL)
     with ExitStack() as stack:
         ours = stack.enter_context(worker(edge_and_bare))

@@ -16,7 +16,7 @@ from edgeai import Edge
 with Edge("smollm2-135m-instruct", engine={!r}, ledger=False) as edge:
     next(edge.stream("Name the chemical symbol for gold."))
 """
-ROUNDS = 15
+ROUNDS = 9
 
 
 def measure() -> list[Row]:
