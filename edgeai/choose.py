@@ -40,7 +40,9 @@ class Classifier:
             generation.fail(error)
             return
         except Exception as error:  # noqa: BLE001  # nobody else would hear of it, and the reader waits
-            generation.fail(EngineCrashed("The choices could not be scored", why=repr(error)))
+            crash = EngineCrashed("The choices could not be scored", why=repr(error))
+            crash.__cause__ = error  # the traceback of a bug stays to be read
+            generation.fail(crash)
             return
         self.probabilities = dict(zip(choices, softmax(scores), strict=True))
         generation.put(label_token(self.probabilities))
@@ -54,6 +56,10 @@ def with_choices(request: Request, choices: Sequence[str], examples: Sequence[tu
         raise ConfigError("choose needs at least two choices, as a list of texts")
     if not all(isinstance(label, str) and label.strip() for label in labels):
         raise ConfigError("A choice is empty or not a text")
+    try:
+        "".join((*labels, *(text for text, _ in examples))).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"A choice or an example is not valid Unicode: {error.reason}") from None
     if len(set(labels)) < len(labels):
         raise ConfigError("A choice is given twice", remedy="Give each label once")
     for text, label in examples:

@@ -302,7 +302,13 @@ def test_an_option_out_of_range_is_refused(
 
 @pytest.mark.parametrize(
     ("choices", "message"),
-    [(["one"], "two"), (["a", "a"], "twice"), (["a", ""], "empty"), ("ab", "list")],
+    [
+        (["one"], "two"),
+        (["a", "a"], "twice"),
+        (["a", ""], "empty"),
+        ("ab", "list"),
+        (["a", "\ud800"], "Unicode"),
+    ],
 )
 def test_choices_that_cannot_be_told_apart(edge: Edge, choices: list[str], message: str) -> None:
     """Each is refused before the model is asked."""
