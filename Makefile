@@ -30,7 +30,7 @@ check: $(VENV)/.test ## lint and types
 	$(BIN)/mypy
 
 pytest: $(VENV)/.test ## the tests, without the long ones
-	$(BIN)/pytest -m "not soak"
+	$(BIN)/pytest -m "not soak" -n logical --maxprocesses 4 --dist loadfile
 
 wheel: $(VENV)/.test ## build the wheel from the sdist; install and import it in an empty environment
 	@rm -rf build dist && mkdir build
