@@ -12,6 +12,7 @@ from edgeai.paths import cache_dir
 # A run that was started in the background ignores Ctrl-C, and so would the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
 def _keep_to_one_core() -> None:
     """Side by side, each worker computes on a core of its own: threads that wait for a core spin for long."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
