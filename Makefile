@@ -44,8 +44,8 @@ wheel: $(VENV)/.test ## build the wheel from the sdist; install and import it in
 bench: $(VENV)/.test ## measure, and write the table in benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-soak: $(VENV)/.test ## the tests that run for a long time
-	$(BIN)/pytest -m soak --timeout 0
+soak: $(VENV)/.test ## the tests that run for a long time; their results go into benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks soak
 
 format: $(VENV)/.test ## format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix

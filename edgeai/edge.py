@@ -69,7 +69,11 @@ class Edge:
             raise
         self._session = Session(engine=engine, cloud=bigger, policy=policy, ledger=book)
         if policy.deadline_s is not None:
-            self._session.profile()
+            try:
+                self._session.profile()
+            except BaseException:  # Ctrl-C, too, leaves no model behind
+                self._session.close()
+                raise
 
     def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
         """The answer to a text or a list of messages. Raises EngineError, CloudError or BothFailed."""
