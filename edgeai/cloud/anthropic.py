@@ -176,9 +176,11 @@ class MessagesReader:
         )
 
     def _whole(self, message: Body) -> list[CloudText]:
-        self._usage, self._finish = self._json.mapping(message.get("usage")), word(message.get("stop_reason"))
         blocks = enumerate(self._json.mappings(message.get("content")))
-        return [text for at, block in blocks for text in self._block(block, at)]
+        texts = [text for at, block in blocks for text in self._block(block, at)]
+        self._usage = self._json.mapping(message.get("usage"))
+        self._finish = word(message.get("stop_reason")) or None
+        return texts
 
     def _block(self, block: Body, index: object) -> list[CloudText]:
         if block.get("type") == "tool_use":

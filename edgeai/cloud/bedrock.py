@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 """
 
+import json
 import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -117,7 +118,7 @@ class Bedrock:
             body=body,
             headers=headers,
             secrets=secrets,
-            kinds=("eventstream",),
+            kinds=("eventstream", "json"),  # some gateways answer in one piece
             link=self._link,
         )
         async with aclosing(carry(call, ConverseReader(secrets), self._timeouts, self._retry)) as pieces:
@@ -219,6 +220,8 @@ class ConverseReader:
     def feed(self, data: str, event: str = "message") -> list[CloudText]:
         """The text in this event, if there is any."""
         said = self._json.parse(data or "{}")
+        if event == "whole":
+            return self._whole(said)
         if event.startswith("exception:"):
             raise fault(event.removeprefix("exception:"), word(said.get("message")), self._secrets)
         match event:
@@ -238,6 +241,23 @@ class ConverseReader:
         """The stream is over: the last piece."""
         calls = tuple(self._call(use, at) for at, use in enumerate(self._uses.values()))
         return self._json.finish(self._finish, _FINISHED, self._usage, calls, has_text=self._has_text)
+
+    def _whole(self, said: Body) -> list[CloudText]:
+        blocks = self._json.mappings(
+            self._json.mapping(self._json.mapping(said.get("output")).get("message")).get("content")
+        )
+        texts: list[CloudText] = []
+        for at, block in enumerate(blocks):
+            use = self._json.mapping(block.get("toolUse"))
+            if use:
+                arguments = json.dumps(use.get("input"))
+                self._uses[str(at)] = _Use(word(use.get("toolUseId")), word(use.get("name")), [arguments])
+            texts += self._delta({"text": block.get("text")}, str(at))
+        self._finish, self._usage = (
+            word(said.get("stopReason")),
+            read_usage(self._json.mapping(said.get("usage"))),
+        )
+        return texts
 
     def _delta(self, delta: Body, index: str) -> list[CloudText]:
         use = self._json.mapping(delta.get("toolUse"))

@@ -67,7 +67,7 @@ class ChunkDecoder:
             raise CloudProtocol("The answer broke off", why="The stream ended without a finish reason")
         finish = _FINISHED.get(self._finish)
         if finish == "refused":
-            raise CloudRefused("The model refused to answer", why=f"It ended by {self._finish!r}")
+            raise CloudRefused("The model refused to answer", why=f"It ended by {quote(self._finish)!r}")
         if finish is None:
             self._bad(f"The provider ended the answer by {quote(self._finish)!r}")
         if not self._has_text and not calls:

@@ -11,6 +11,7 @@ from edgeai.cloud.wire import (
     Json,
     Refused,
     base64_of,
+    bearer,
     count,
     fault,
     plain,
@@ -39,9 +40,10 @@ _MADE_ELSEWHERE = "skip_thought_signature_validator"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeminiWire:
-    """Generate content, streamed as server-sent events."""
+    """Generate content, streamed as server-sent events. At Vertex the key is a token that bears itself."""
 
     model: str
+    bears_token: bool = False
 
     @property
     def path(self) -> str:
@@ -69,6 +71,8 @@ class GeminiWire:
 
     def headers(self, key: str) -> Headers:
         """The header that shows the key."""
+        if self.bears_token:
+            return bearer(key)
         return (("x-goog-api-key", key),) if key else ()
 
     def reader(self, secrets: tuple[str, ...]) -> "GeminiReader":

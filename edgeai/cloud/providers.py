@@ -20,7 +20,7 @@ from edgeai.economics import Price
 from edgeai.errors import ConfigError
 from edgeai.net import Link, Retry, Timeouts
 
-Format = Literal["chat", "responses", "messages", "gemini", "converse", "prediction"]
+Format = Literal["chat", "responses", "messages", "gemini", "vertex", "converse", "prediction"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,12 @@ PROVIDERS: Mapping[str, Provider] = {
         key_variable="GEMINI_API_KEY",
         listed="google",
         format="gemini",
+    ),
+    "vertex": Provider(
+        key_variable="VERTEX_ACCESS_TOKEN",
+        listed="google",
+        format="vertex",
+        address_variable="VERTEX_BASE_URL",
     ),
     "azure": Provider(
         key_variable="AZURE_OPENAI_API_KEY",
@@ -200,8 +206,8 @@ def wire_of(name: str, model: str) -> Wire:
     match provider.format:
         case "messages":
             return MessagesWire(model=model)
-        case "gemini":
-            return GeminiWire(model=model)
+        case "gemini" | "vertex":
+            return GeminiWire(model=model, bears_token=provider.format == "vertex")
         case "responses":
             return ResponsesWire(model=model, fixed_sampling=thinks_first(model))
         case _:

@@ -202,9 +202,11 @@ class Json:
             self.bad("The answer broke off", "The stream ended without a finish reason")
         finish = reasons.get(said)
         if finish == "refused":
-            raise CloudRefused("The model refused to answer", why=f"It ended by {quote(said)!r}")
+            raise CloudRefused(
+                "The model refused to answer", why=f"It ended by {quote(said, self._secrets)!r}"
+            )
         if finish is None:
-            self.bad(f"The provider ended the answer by {quote(said)!r}")
+            self.bad(f"The provider ended the answer by {quote(said, self._secrets)!r}")
         if not has_text and not calls:
             self.bad(
                 "The cloud's answer is empty",
