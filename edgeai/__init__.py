@@ -12,6 +12,9 @@ for _switch in _SWITCHES:
 
 from typing import TYPE_CHECKING
 
+from edgeai.cloud import (
+    open_cloud,
+)
 from edgeai.drive import (
     Stream,
 )
@@ -152,6 +155,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "Usage",
+    "open_cloud",
 ]
 
 

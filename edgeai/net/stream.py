@@ -168,7 +168,9 @@ async def _check(response: "httpx.Response", call: HttpCall) -> Kind:
     form = next((form for form in call.kinds if _TYPES[form] == plain), None)
     if form is None:
         said = quote(server_message(await _body(response), kind), call.secrets)
-        raise CloudProtocol(f"{where} answered {quote(kind) or 'no content type'} and not events", why=said)
+        raise CloudProtocol(
+            f"{where} answered {quote(kind, call.secrets) or 'no content type'} and not events", why=said
+        )
     if headers.get("content-encoding", "identity") != "identity":
         raise CloudProtocol(f"{where} compressed its answer although it was asked not to")
     return form
