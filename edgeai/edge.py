@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from edgeai.cloud import Cloud, open_cloud
+from edgeai.cloud import Cloud, open_clouds
 from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
-from edgeai.errors import ConfigError, EdgeError
+from edgeai.errors import EdgeError
 from edgeai.load import EngineName, open_engine
 from edgeai.options import read_messages
 from edgeai.policy import Policy
@@ -37,7 +37,8 @@ class Edge:
         network (``edgeai models pull NAME`` installs a model of the catalog).
     engine: "auto", the name of an engine, or an `Engine` of your own.
     n_ctx: tokens per conversation; None takes the model's own, up to 4096.
-    cloud: an address such as "openai:gpt-…", or a `Cloud`. None: nothing can leave.
+    cloud: an address such as "openai:gpt-…", a `Cloud`, or a sequence of them from cheap to strong, of which
+        the next is asked when one fails or refuses. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
     ledger: True records each query (no content) in the data folder; a path records there; False nowhere.
     allow_large: load a model of more than 3 billion parameters all the same.
@@ -52,14 +53,12 @@ class Edge:
         *,
         engine: EngineName | Engine = "auto",
         n_ctx: int | None = None,
-        cloud: str | Cloud | None = None,
+        cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: bool | str | Path = True,
         allow_large: bool = False,
     ) -> None:
-        bigger = open_cloud(cloud) if isinstance(cloud, str) else cloud
-        if bigger is not None and not hasattr(bigger, "stream"):
-            raise ConfigError(f"cloud is {cloud!r}", remedy='Give "openai:<model>" or OpenAI(…)')
+        bigger = open_clouds(cloud)
         check_budget(policy, bigger, has_ledger=ledger is not False)
         if isinstance(engine, str):
             engine = open_engine(model, engine, n_ctx=n_ctx, allow_large=allow_large)

@@ -10,6 +10,7 @@ What it keeps to:
   replaced by the device's answer. At most device → cloud → device.
 - With ``hold=n`` the first n pieces are kept back; what is shown after that is final: no `Replaced`, no
   judging any more, and an error is raised. Without it (None or 0) shown text may be withdrawn.
+- Several clouds are climbed: the next is asked when one fails or refuses before its text was shown.
 - Exactly one end: a `Done`, or a `Fail`.
 """
 
@@ -32,7 +33,7 @@ from edgeai.errors import (
     PrivacyViolation,
 )
 from edgeai.monitor import Monitor
-from edgeai.outcome import Labels, Side, Track, device_usage, timing
+from edgeai.outcome import Labels, Sent, Side, Track, device_usage, timing
 from edgeai.policy import Policy, State, explain
 from edgeai.steps import Action, Cancel, Fail, Happening, Refused, Start, Stop, Tick
 from edgeai.types import (
@@ -85,7 +86,7 @@ class Run:
         self.labels, self._whole, self._accept, self._read_calls = labels, whole, accept, read_calls
         self.device, self.cloud = Track(), Track()
         self.done = False
-        self.disclosed_bytes, self.sends = 0, 1
+        self.sent = Sent()
         self._speaker: Source = "device"
         self._shown: Source | None = None
         self._n_shown = 0
@@ -233,17 +234,15 @@ class Run:
         self.cloud.text.append(piece.text)
         self._flush("cloud")
 
-    def _count(self, sends: int) -> None:
-        self.sends, self.disclosed_bytes = self.sends * sends, self.disclosed_bytes * sends
-
     def _on_cloud_end(self, end: CloudEnd) -> None:
-        self._count(end.sends)
+        self.sent.count(end.sends)
         text = "".join(self.cloud.text)
         try:
             if not text and not end.tool_calls:
                 raise CloudProtocol("The cloud's answer is empty")
             accepted = text if end.tool_calls else self._accept(text)
         except CloudProtocol as error:
+            error.sends = end.sends
             self._cloud_failed(error)
             return
         if accepted != text:
@@ -255,7 +254,9 @@ class Run:
     def _cloud_failed(self, error: EdgeError) -> None:
         self.cloud.side, self.cloud.error = Side.FAILED, error
         if isinstance(error, CloudError):
-            self._count(error.sends)
+            self.sent.count(error.sends)
+            if self._climb():
+                return
         self._cause = str(error)
         self._kept = _KEPT_BY.get(type(error), Reason.CLOUD_FAILED)
         offline = isinstance(error, CloudUnavailable | CloudTimeout)
@@ -265,6 +266,15 @@ class Run:
             self._fail(BothFailed("The device failed and the cloud failed", [self.device.error, error]))
         else:
             self._back_to_device()
+
+    def _climb(self) -> bool:
+        """Ask the next cloud, if there is one and nothing of this one was shown."""
+        if not self.labels.above or self._shown == "cloud":
+            return False
+        self.labels, self.cloud, self._speaker = self.labels.climbed(), Track(), "device"
+        self.sent.climb()
+        self._start("cloud")
+        return True
 
     def _back_to_device(self) -> None:
         self._speaker = "device"
@@ -363,9 +373,10 @@ class Run:
             score_name=self.monitor.score_name if self._signals else None,
             usage=usage,
             timing=timing(track, self.monitor, self.finished if on_device else None, self._t0, self._now),
-            cost_usd=self._cost(usage, on_device=on_device),
+            cost_usd=(cost_usd := self.labels.cost(usage, self.sent, on_device=on_device)),
+            price_as_of=self.labels.price.as_of if cost_usd and self.labels.price else None,
             finish_reason=finish_reason,
-            disclosed_bytes=self.disclosed_bytes,
+            disclosed_bytes=self.sent.n_bytes,
             tool_calls=calls,
         )
 
@@ -375,13 +386,6 @@ class Run:
         if self.policy.min_score is None:
             return Reason.UNJUDGED
         return Reason.FINAL if self._final else Reason.CONFIDENT
-
-    def _cost(self, usage: Usage, *, on_device: bool) -> float | None:
-        """US dollars: nothing while no byte left, unknown when the price or the counts are."""
-        if not self.disclosed_bytes:
-            return 0.0
-        price = self.labels.price
-        return None if on_device or price is None else price.cost(usage)
 
     def _device_usage(self) -> Usage:
         return device_usage(self.monitor, self.finished)

@@ -164,11 +164,17 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts. ``cached_tokens`` are those of the prompt that needed no prefill."""
+    """Token counts. ``cached_tokens`` are those of the prompt that needed no prefill.
+
+    ``reasoning_tokens`` are those of the completion that the model thought and did not say;
+    ``cache_write_tokens`` those of the prompt that a cloud stored, at a price, for later prompts.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +212,8 @@ class Answer:
     ``reason`` is for programs, ``explanation`` for people. ``score`` judges the device's answer, also when
     the cloud replaced it; it is uncalibrated, and higher is safer. ``confidence`` is a calibrated
     probability of being right, or None until there is a calibration. ``certified`` is true only under a
-    valid contract. ``disclosed_bytes`` left the device for this answer.
+    valid contract. ``disclosed_bytes`` left the device for this answer. ``price_as_of`` says which price list
+    ``cost_usd`` was reckoned by: its name and version, or its date.
     """
 
     text: str
@@ -223,6 +230,7 @@ class Answer:
     usage: Usage = Usage()
     timing: Timing = Timing()
     cost_usd: float | None = None
+    price_as_of: str | None = None
     energy_j: float | None = None
     finish_reason: FinishReason | None = None
     disclosed_bytes: int = 0
