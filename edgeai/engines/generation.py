@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from edgeai.errors import Cancelled, EngineError
-from edgeai.types import FinishReason, Token
+from edgeai.types import FinishReason, LabelScores, Token
 
 MAX_UNREAD = 64
 
@@ -18,13 +18,17 @@ _logger = logging.getLogger("edgeai.engines")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The end of a generation. ``prefill_s`` in seconds; ``context_full``: cut off by the context's end."""
+    """The end of a generation. ``prefill_s`` in seconds; ``context_full``: cut off by the context's end.
+
+    ``labels`` are the measurements, when it was a classification.
+    """
 
     reason: FinishReason
     n_prompt: int
     n_cached: int = 0
     prefill_s: float = 0.0
     context_full: bool = False
+    labels: LabelScores | None = None
 
 
 class Generation:
