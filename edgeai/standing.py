@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeai.monitor import Guard
 from edgeai.policy import Policy
+from edgeai.scorers import SCORERS
 from edgeai.types import Answer, FinishReason, Reason, Signals, Source
 
 if TYPE_CHECKING:
@@ -244,7 +245,10 @@ def _unwatched(live: Live, policy: Policy, *, has_cloud: bool) -> str | None:
         return "the policy keeps everything on the device"
     if not has_cloud:
         return "no cloud is configured to compare with"
-    return "the policy audits nothing" if not policy.audit else live.unwatchable
+    scorer = live.contract.binding.scorer
+    if scorer is not None and scorer not in SCORERS:
+        return f"answers were judged by {scorer}, which cannot be done at run time"
+    return live.unwatchable if policy.audit else "the policy audits nothing"
 
 
 def _is_exit(source: str | None, reason: str | None) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,12 +38,12 @@ def opened(
     *,
     cloud: FakeCloud | None = None,
     ledger: bool | Path = False,
-    **rules: object,
+    **rules: Any,
 ) -> Edge:
     """An Edge on a fake engine that may leave if there is a cloud."""
     rules = {"privacy": "allow", "audit": 0, "contract": made(), **rules}
     engine = FakeEngine("It is a test.", probability=probability)
-    return Edge(engine=engine, cloud=cloud, policy=Policy(**rules), ledger=ledger)  # type: ignore[arg-type]
+    return Edge(engine=engine, cloud=cloud, policy=Policy(**rules), ledger=ledger)
 
 
 def test_a_sure_answer_is_kept_and_certified() -> None:
