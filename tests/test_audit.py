@@ -3,6 +3,7 @@
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_an_audit_is_on_record_with_what_it_disclosed_and_cost(tmp_path: Path) -
         ),
     ],
 )
-def test_where_nobody_looks_the_answer_says_so(rules: dict[str, object], why: str) -> None:
+def test_where_nobody_looks_the_answer_says_so(rules: dict[str, Any], why: str) -> None:
     """It is certified all the same, nothing is sent, and the reason is in its explanation."""
     cloud = FakeCloud(OTHER)
     with opened(cloud=cloud, **{"audit": 1.0, **rules}) as edge:
@@ -114,7 +115,7 @@ def test_an_audit_that_fails_says_nothing_about_the_promise(tmp_path: Path) -> N
     path = tmp_path / "ledger.sqlite3"
     with opened(cloud=FakeCloud(error=CloudUnavailable("down")), audit=1.0, ledger=path) as edge:
         ask(edge)
-    poor = {"budget_usd": {"day": 1e-9}}
+    poor: dict[str, Any] = {"budget_usd": {"day": 1e-9}}
     with opened(cloud=FakeCloud(OTHER), audit=1.0, ledger=path, **poor) as edge:
         ask(edge)
         live = edge._session.contracts.live(edge._session.policy)

@@ -38,7 +38,7 @@ def opened(
     *,
     cloud: FakeCloud | None = None,
     ledger: bool | Path = False,
-    **rules: Any,
+    **rules: Any,  # noqa: ANN401  # a policy's own
 ) -> Edge:
     """An Edge on a fake engine that may leave if there is a cloud."""
     rules = {"privacy": "allow", "audit": 0, "contract": made(), **rules}
