@@ -5,20 +5,22 @@ walks it through a `Run` (the decisions) in a `Call` (the moving parts), and giv
 answer at its end. `AsyncEdge` (`edgeai.async_edge`) is the same with ``await``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
+from edgeai.binding import weights_hash, weights_of_info
 from edgeai.cloud import Cloud, open_clouds
 from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import EdgeError
-from edgeai.load import EngineName, open_engine
+from edgeai.load import EngineName, choose_package, open_package
 from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.session import Session, open_ledger
+from edgeai.standing import Contracts, DriftAlarm, read_contract
 from edgeai.types import Answer, CallOptions, Choice, CommonOptions, Extraction, JsonSchema, Message, Prompt
 
 if TYPE_CHECKING:
@@ -60,20 +62,32 @@ class Edge:
     ) -> None:
         bigger = open_clouds(cloud)
         check_budget(policy, bigger, has_ledger=ledger is not False)
+        weights = None
         if isinstance(engine, str):
-            engine = open_engine(model, engine, n_ctx=n_ctx, allow_large=allow_large)
+            bound = None if policy.contract is None else read_contract(policy.contract).binding.weights
+            package = choose_package(model, engine, allow_large=allow_large, weights=bound)
+            weights = weights_hash(package)
+            engine = open_package(package, n_ctx=n_ctx)
         try:
             book = open_ledger(ledger)
         except EdgeError:
             engine.close()
             raise
-        self._session = Session(engine=engine, cloud=bigger, policy=policy, ledger=book)
-        if policy.deadline_s is not None:
-            try:
+        self._session = Session(
+            engine=engine,
+            cloud=bigger,
+            policy=policy,
+            ledger=book,
+            weights=weights or weights_of_info(engine.info),
+            contracts=Contracts(book.history if book else None),
+        )
+        try:
+            self._session.contracts.live(policy)
+            if policy.deadline_s is not None:
                 self._session.profile()
-            except BaseException:  # Ctrl-C, too, leaves no model behind
-                self._session.close()
-                raise
+        except BaseException:  # Ctrl-C, too, leaves no model behind
+            self._session.close()
+            raise
 
     def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
         """The answer to a text or a list of messages. Raises EngineError, CloudError or BothFailed."""
@@ -123,6 +137,10 @@ class Edge:
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd). Always on the device."""
         return self._session.embed(texts)
+
+    def on_drift(self, listener: Callable[[DriftAlarm], None]) -> None:
+        """Call ``listener``, in a thread of edgeai's, when audits show that a contract no longer holds."""
+        self._session.contracts.listeners.append(listener)
 
     @property
     def info(self) -> EngineInfo:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from edgeai.binding import weights_hash
 from edgeai.engines import Engine
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 
@@ -32,12 +33,28 @@ def open_engine(model: str | Path, engine: EngineName, *, n_ctx: int | None, all
     on this machine is taken; the first time that is measured, which takes some seconds.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
+    return open_package(choose_package(model, engine, allow_large=allow_large), n_ctx=n_ctx)
+
+
+def choose_package(
+    model: str | Path, engine: EngineName, *, allow_large: bool, weights: str | None = None
+) -> "InstalledModel":
+    """The package that `open_engine` loads; raises what it raises, but for the engine's errors.
+
+    With engine="auto" the package of this name that has these ``weights`` (`weights_hash`) comes before any
+    other, however fast: a contract is bound to it.
+    """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
     if (graph := _graph_path(model)) is not None:
-        return _open_graph(graph, engine, n_ctx=n_ctx, allow_large=allow_large)
-    found = _choose(model, engine, allow_large=allow_large)
-    return open_package(found, n_ctx=n_ctx)
+        return _graph_package(graph, engine, allow_large=allow_large)
+    if weights is not None and engine == "auto" and not (isinstance(model, Path) or _is_path(model)):
+        bound = [found for found in _usable(model) if weights_hash(found) == weights]
+        if bound:
+            from edgeai.models import store
+
+            return store.find(bound[0].id, allow_large=allow_large)
+    return _choose(model, engine, allow_large=allow_large)
 
 
 def open_package(model: "InstalledModel", *, n_ctx: int | None = None) -> Engine:
@@ -108,9 +125,8 @@ def _graph_path(model: str | Path) -> Path | None:
     return path if is_foreign else None
 
 
-def _open_graph(path: Path, engine: EngineName, *, n_ctx: int | None, allow_large: bool) -> Engine:
-    """Load what onnxruntime-genai's builder, optimum or another exporter made."""
-    from edgeai.devices.plan import plan
+def _graph_package(path: Path, engine: EngineName, *, allow_large: bool) -> "InstalledModel":
+    """What onnxruntime-genai's builder, optimum or another exporter made, as if it had been packed."""
     from edgeai.engines import onnx
     from edgeai.models.shelf import refuse_large
 
@@ -118,10 +134,9 @@ def _open_graph(path: Path, engine: EngineName, *, n_ctx: int | None, allow_larg
         raise ModelUnsupported(f"{path} is for the engine onnx, not llamacpp", remedy="Use engine='auto'")
     if "onnx" not in available_engines():
         raise MissingExtra(f"{path} needs onnxruntime, which is not installed", extra="onnx")
-    facts = onnx.describe(path)
-    refuse_large(facts.name, facts.parameters, allow_large=allow_large)
-    device = plan(n_ctx=n_ctx, n_ctx_train=facts.context)
-    return onnx.open_engine(facts.path, device, name=facts.name)
+    found = onnx.describe(path)
+    refuse_large(found.id, found.manifest.parameters, allow_large=allow_large)
+    return found
 
 
 def _is_path(model: str) -> bool:

@@ -1,6 +1,7 @@
 """What is written down of one query: money before it is sent, and the end, whatever it was."""
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from edgeai.errors import BudgetExceeded, EdgeError, LedgerError, PolicyError
 from edgeai.monitor import CloudTimes, TimeModel
 from edgeai.policy import Policy
 from edgeai.run import Run
+from edgeai.standing import Contracts
 from edgeai.types import Answer, Request
 
 if TYPE_CHECKING:
@@ -30,7 +32,10 @@ class Send:
 
 @dataclass(slots=True)
 class QueryRecord:
-    """One query's entry in the ledger and in the time models. Safe to use once, from one thread at a time."""
+    """One query's entry in the ledger and in the time models. Safe to use once, from one thread at a time.
+
+    ``then`` is told of an answer when it is on record.
+    """
 
     request: Request
     policy: Policy
@@ -38,6 +43,8 @@ class QueryRecord:
     ledger: "Ledger | None"
     device_times: TimeModel
     cloud_times: CloudTimes
+    contracts: Contracts = field(default_factory=Contracts)
+    then: Callable[[Run, Answer], None] = lambda run, answer: None
     sent: "dict[int, Send]" = field(default_factory=dict)
 
     def before_sending(self, n_bytes: int, tier: int = 0) -> None:
@@ -64,7 +71,8 @@ class QueryRecord:
     def answered(self, run: Run, answer: Answer) -> None:
         """Learn from the answer and write its row."""
         self._learn(run, answer)
-        self._settle(run, answer.cost_usd)
+        self.settle(run.sent.times, answer.cost_usd)
+        self.contracts.ended(answer)
         if self.ledger is not None:
             self.ledger.record(
                 answer,
@@ -72,10 +80,11 @@ class QueryRecord:
                 prompt=self.request.messages,
                 wasted_cost_usd=self._lost_usd(run, answered=answer.source == "cloud"),
             )
+        self.then(run, answer)
 
     def failed(self, run: Run, error: EdgeError) -> None:
         """Write the row of a query that ended with an error."""
-        self._settle(run, None)
+        self.settle(run.sent.times, None)
         if self.ledger is not None:
             self.ledger.record_error(
                 error,
@@ -88,19 +97,19 @@ class QueryRecord:
                 prompt=self.request.messages,
             )
 
-    def _settle(self, run: Run, cost_usd: float | None) -> None:
+    def settle(self, times: Sequence[int], cost_usd: float | None) -> None:
         """Replace what was reserved by what was spent, or by the most it can be where that is not known.
 
+        ``times`` says how often the query left for each cloud; ``cost_usd`` is what the last of them cost.
         An answer is not lost for it: what cannot be settled stays reserved, which is the careful side.
         """
         for tier, send in self.sent.items():
             if send.reservation is None or self.ledger is None:
                 continue
-            n_sends = run.sent.times[tier]
-            usd = cost_usd if tier == run.sent.tier and cost_usd is not None else send.worst_usd * n_sends
+            usd = cost_usd if tier == len(times) - 1 else None
             try:
-                if n_sends:
-                    self.ledger.settle(send.reservation, usd)
+                if times[tier]:
+                    self.ledger.settle(send.reservation, send.worst_usd * times[tier] if usd is None else usd)
                 else:
                     self.ledger.release(send.reservation)
             except LedgerError as error:

@@ -12,18 +12,18 @@ PACKAGE = Path(__file__).parent.parent / "edgeai"
 LAYERS = [
     {"types", "errors", "paths"},
     {"config", "database", "economics", "net"},
-    {"models", "prices"},
+    {"history", "models", "prices"},
     {"engines", "cloud", "monitor", "egress", "ledger"},
     {"devices", "policy", "converters", "device_profiles"},
-    {"choose", "measure", "options", "outcome", "steps"},
+    {"binding", "choose", "measure", "options", "outcome", "scorers", "steps"},
     {"load"},
-    {"prepare"},
+    {"prepare", "standing"},
     {"run"},
     {"call", "record"},
-    {"drive"},
+    {"audit", "drive"},
     {"session"},
     {"edge"},
-    {"async_edge"},
+    {"async_edge", "observe"},
     {"testing", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

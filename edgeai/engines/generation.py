@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from edgeai.errors import Cancelled, EngineError
-from edgeai.types import FinishReason, Token
+from edgeai.types import FinishReason, LabelScores, Token
 
 MAX_UNREAD = 64
 
@@ -18,13 +18,17 @@ _logger = logging.getLogger("edgeai.engines")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The end of a generation. ``prefill_s`` in seconds; ``context_full``: cut off by the context's end."""
+    """The end of a generation. ``prefill_s`` in seconds; ``context_full``: cut off by the context's end.
+
+    ``labels`` are the measurements, when it was a classification.
+    """
 
     reason: FinishReason
     n_prompt: int
     n_cached: int = 0
     prefill_s: float = 0.0
     context_full: bool = False
+    labels: LabelScores | None = None
 
 
 class Generation:
@@ -41,7 +45,7 @@ class Generation:
         self._changed = threading.Condition()
         self._on_change = on_change
         self._on_ready: Callable[[], None] | None = None
-        self._cancelled = False
+        self._cancelled = self._paused = False
         self._ended = False
         self.finished: Finished | None = None
 
@@ -83,6 +87,16 @@ class Generation:
             self._on_change()
         return items
 
+    def pause(self) -> None:
+        """Let the engine make no more tokens until `resume`; what it has made stays to be taken."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let the engine go on."""
+        if self._paused:
+            self._paused = False
+            self._on_change()
+
     def cancel(self) -> None:
         """End the generation within one token, also during prefill."""
         with self._changed:
@@ -114,8 +128,8 @@ class Generation:
 
     @property
     def wanted(self) -> bool:
-        """Whether the reader keeps up, so that the next token should be made."""
-        return len(self._items) < MAX_UNREAD
+        """Whether the reader keeps up and has not paused, so that the next token should be made."""
+        return len(self._items) < MAX_UNREAD and not self._paused
 
     def put(self, token: Token) -> None:
         """Hand over the next token, and wake the reader."""

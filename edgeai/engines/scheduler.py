@@ -62,6 +62,14 @@ class Context(Cache, Protocol):
         """The raw logits of ``row``, valid until the next decode."""
         ...
 
+    def set_states(self, *, on: bool) -> None:
+        """With it, `decode` gives the hidden states, too; every token of the batch may then be an output."""
+        ...
+
+    def state(self, row: int) -> "NDArray[np.float32] | None":
+        """The last layer's state of ``row``, valid until the next decode; None if the model gives none."""
+        ...
+
     def abort(self) -> None:
         """Stop the running decode, and later ones, until `proceed`. Safe from any thread."""
         ...
@@ -88,6 +96,7 @@ class _Step:
     began: float = field(default_factory=perf_counter)
     rows: list[tuple[Query, int]] = field(default_factory=list)
     fed: list[tuple[Query, int]] = field(default_factory=list)
+    states: bool = False
 
 
 class Scheduler:
@@ -242,6 +251,7 @@ class Scheduler:
         self._untold.clear()
 
     def _run(self, step: _Step) -> None:
+        self._context.set_states(on=step.states)
         code = self._context.decode()
         if code == 0:
             self._deliver(step)
@@ -257,7 +267,10 @@ class Scheduler:
         for query in answering:
             row = self._feed(step, query, 1, outputs=1)
             step.rows.append((query, row))
-        room = _POLITE_PREFILL if answering else self._context.n_batch
+            step.states = step.states or query.hidden
+        # Where states are wanted, every token of the batch is an output, and those are few.
+        outputs = len(answering) if step.states else 0
+        room = _POLITE_PREFILL - outputs if answering else self._context.n_batch
         for query in self._live:
             size = min(room, query.pending - 1, self._context.n_batch - self._context.n_tokens)
             if size > 0 and query.wanted:
@@ -280,7 +293,8 @@ class Scheduler:
                 query.note_prefill()
         for query, row in step.rows:
             try:
-                token = query.step(self._context.logits(row), step.began)
+                state = self._context.state(row) if query.hidden else None
+                token = query.step(self._context.logits(row), step.began, state)
             except EngineError as error:
                 self._fail(query, error)
                 continue
@@ -315,6 +329,7 @@ class Scheduler:
             self._decoding = []  # only `close` may abort a job
             if not self._closing:
                 self._context.proceed()
+        self._context.set_states(on=False)
         if not job.advance():
             self._jobs.remove(job)
             self._slots.rewind(job.slot, job.slot.n_past)  # a batch that failed may have left something

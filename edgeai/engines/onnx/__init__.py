@@ -10,13 +10,13 @@ from edgeai.engines import DevicePlan
 
 if TYPE_CHECKING:
     from edgeai.engines.onnx.engine import OnnxEngine
-    from edgeai.engines.onnx.facts import GraphFacts
+    from edgeai.models.shelf import InstalledModel
 
 __all__ = ["describe", "open_engine"]
 
 
-def describe(path: Path) -> "GraphFacts":
-    """What the graph at ``path``, a file or its folder, is, whoever exported it; it is not loaded.
+def describe(path: Path) -> "InstalledModel":
+    """The graph at ``path``, a file or its folder, as the package that it would be; it is not loaded.
 
     Raises MissingExtra, ModelNotFound, ModelCorrupt, ModelUnsupported.
     """

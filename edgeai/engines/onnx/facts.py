@@ -1,17 +1,19 @@
 """What a graph that nobody packed is, told from its files without loading it: whoever exported it."""
 
-from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from edgeai.engines.onnx.folder import read_folder
+from edgeai.engines.onnx.folder import TOKENIZER, read_folder
 from edgeai.engines.onnx.proto import Graph, Tensor, read_graph
 from edgeai.engines.onnx.vetting import check
 from edgeai.errors import ModelUnsupported
+from edgeai.models.disk import remembered_sha256
+from edgeai.models.package import Manifest, PackageFile
+from edgeai.models.shelf import InstalledModel
 
 __all__ = [
     "DEFAULT_CONTEXT",
-    "GraphFacts",
     "count_parameters",
     "describe",
     "graph_file",
@@ -23,31 +25,35 @@ DEFAULT_CONTEXT: Final = 2048
 """Tokens, for packages that say nothing about it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphFacts:
-    """``path`` is the graph's file, ``name`` one for people; ``context`` in tokens."""
+def describe(path: Path) -> InstalledModel:
+    """A graph, or the one in this folder, as the package that it would be; its files are checked and hashed.
 
-    path: Path
-    name: str
-    parameters: int
-    context: int
-
-
-def describe(path: Path) -> GraphFacts:
-    """The facts of a graph, or of the folder it is in; its files are checked.
-
-    Raises ModelNotFound, ModelCorrupt and ModelUnsupported, in milliseconds.
+    Raises ModelNotFound, ModelCorrupt and ModelUnsupported.
     """
     file = graph_file(path)
     graph = read_graph(file)
     check(graph, file)
+    folder, quantization = read_folder(file.parent), quantization_of(graph)
     name = file.parent.resolve().name if file.stem == "model" else file.stem
-    return GraphFacts(
-        path=file,
-        name=f"{name}@onnx-{quantization_of(graph)}",
+    outside = {tensor.external["location"] for tensor in graph.tensors.values() if tensor.external}
+    template = folder.chat_template
+    manifest = Manifest(
+        id=f"{name}@onnx-{quantization}",
+        engine="onnx",
+        quantization=quantization,
         parameters=count_parameters(graph),
-        context=read_folder(file.parent).context or DEFAULT_CONTEXT,
+        context=folder.context or DEFAULT_CONTEXT,
+        template_sha256=None if template is None else sha256(template.encode()).hexdigest(),
+        licence=None,
+        files=tuple(_file(file.parent, part) for part in (file.name, *sorted(outside), TOKENIZER)),
+        provenance={"kind": "file", "file": file.name},
     )
+    return InstalledModel(path=file, folder=None, manifest=manifest, trusted=False)
+
+
+def _file(folder: Path, name: str) -> PackageFile:
+    path = folder / name
+    return PackageFile(path=name, sha256=remembered_sha256(path), size=path.stat().st_size)
 
 
 def graph_file(path: Path) -> Path:

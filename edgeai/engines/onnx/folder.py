@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from edgeai.errors import ModelCorrupt, ModelNotFound
 
-__all__ = ["Folder", "read_folder"]
+__all__ = ["TOKENIZER", "Folder", "read_folder"]
 
 TOKENIZER: Final = "tokenizer.json"
 _MAX_BYTES: Final = 1 << 26
