@@ -226,7 +226,7 @@ def read_contract(contract: "str | Path | Contract") -> "Contract":
     """The contract itself, or that of the file. Raises ContractInvalid."""
     if not isinstance(contract, str | Path):
         return contract
-    path = Path(contract).expanduser()
+    path = Path(contract).expanduser().absolute()
     try:
         facts = path.stat()
     except OSError:
