@@ -224,6 +224,8 @@ def test_a_file_is_read_and_checked_when_the_edge_is_made(tmp_path: Path) -> Non
     path.write_text(path.read_text("utf-8").replace("0.7", "0.1"), "utf-8")
     with pytest.raises(ContractInvalid, match="changed after"):
         opened(contract=path)
+    with Edge(engine=FakeEngine(), ledger=False) as edge, pytest.raises(ContractInvalid):
+        edge.ask(QUESTION, policy=Policy(contract=path))
 
 
 def test_a_policy_checks_its_contract() -> None:
