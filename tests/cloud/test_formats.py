@@ -1,6 +1,7 @@
 """Every format that a server of somebody else's speaks, against that server."""
 
 import asyncio
+import json
 import os
 
 import pytest
@@ -18,7 +19,7 @@ from edgeai.errors import (
 )
 from edgeai.net import Retry, Timeouts
 from edgeai.types import Message, Released, Sampling
-from tests.cloud.conversations import LOOK, TALK
+from tests.cloud.conversations import LOOK, SCHEMA, TALK
 from tests.servers import katan
 
 NAMES = ("openai", "anthropic", "vertex", "bedrock", "azure")
@@ -81,6 +82,15 @@ def test_tools(name: str, katan_url: str) -> None:
     assert call.name == "look"
     # This server looks for the older of Gemini's two fields for a schema, and finds no arguments.
     assert call.arguments == ({} if name == "vertex" else {"city": "test_city"})
+
+
+@pytest.mark.parametrize(("name", "path"), [("deepseek", "/v1"), ("vertex", "/v1beta")])
+def test_json(name: str, path: str, katan_url: str) -> None:
+    """The field for JSON is one that the server knows: it answers in JSON."""
+    root = katan_url.removesuffix("/v1")
+    cloud = open_cloud(f"{name}:any", base_url=root + path, key="sk-right")
+    text, _ = ask(cloud, Released(messages=HELLO.messages, max_tokens=30, sampling=Sampling(), schema=SCHEMA))
+    assert "Say hello." in json.loads(text)["response"]
 
 
 @each_format
