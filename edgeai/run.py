@@ -10,7 +10,8 @@ What it keeps to:
   replaced by the device's answer. At most device → cloud → device.
 - With ``hold=n`` the first n pieces are kept back; what is shown after that is final: no `Replaced`, no
   judging any more, and an error is raised. Without it (None or 0) shown text may be withdrawn.
-- Several clouds are climbed: the next is asked when one fails or refuses before its text was shown.
+- Several clouds are climbed: the next is asked when one fails, refuses or is not allowed, before any of
+  its text was shown.
 - Exactly one end: a `Done`, or a `Fail`.
 """
 
@@ -30,6 +31,7 @@ from edgeai.errors import (
     EdgeError,
     EngineError,
     ModelUnsupported,
+    PolicyError,
     PrivacyViolation,
 )
 from edgeai.monitor import Monitor
@@ -214,7 +216,7 @@ class Run:
             "device",
             finish_reason="tool_calls" if calls else finished.reason if finished else None,
             tool_calls=calls,
-            usage=self._device_usage(),
+            usage=device_usage(self.monitor, self.finished),
         )
 
     def _on_tick(self) -> None:
@@ -255,8 +257,8 @@ class Run:
         self.cloud.side, self.cloud.error = Side.FAILED, error
         if isinstance(error, CloudError):
             self.sent.count(error.sends)
-            if self._climb():
-                return
+        if isinstance(error, CloudError | PolicyError) and self._climb():
+            return
         self._cause = str(error)
         self._kept = _KEPT_BY.get(type(error), Reason.CLOUD_FAILED)
         offline = isinstance(error, CloudUnavailable | CloudTimeout)
@@ -331,7 +333,7 @@ class Run:
 
     def _on_stop(self) -> None:
         source = self._shown or self._speaker
-        usage = self._device_usage() if source == "device" else Usage()
+        usage = device_usage(self.monitor, self.finished) if source == "device" else Usage()
         self._end(source, finish_reason="cancelled", usage=usage)
 
     def _fail(self, error: EdgeError) -> None:
@@ -386,9 +388,6 @@ class Run:
         if self.policy.min_score is None:
             return Reason.UNJUDGED
         return Reason.FINAL if self._final else Reason.CONFIDENT
-
-    def _device_usage(self) -> Usage:
-        return device_usage(self.monitor, self.finished)
 
     def _close_sides(self) -> None:
         for side, track in (("device", self.device), ("cloud", self.cloud)):
