@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from edgeai import Edge, Policy
 from edgeai.cloud import Cloud, CloudEnd, open_cloud
-from edgeai.cloud.keys import Key
+from edgeai.cloud.keys import Key, _stored
 from edgeai.cloud.providers import PROVIDERS
 from edgeai.economics import Price
 from edgeai.errors import CloudAuth, CloudError, ConfigError
@@ -164,11 +165,14 @@ def test_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
         return " from-keyring\n"
 
     monkeypatch.setattr(keyring, "get_password", get_password)
+    _stored.cache_clear()
+    assert asyncio.run(Key(variable="GROQ_API_KEY").find()) == "from-keyring"
     assert asyncio.run(Key(variable="GROQ_API_KEY").find()) == "from-keyring"
     assert asked == [("edgeai", "GROQ_API_KEY")]
     with pytest.raises(CloudAuth, match="no LOCKED"):
         asyncio.run(Key(variable="LOCKED").find())
-    monkeypatch.setitem(__import__("sys").modules, "keyring", None)
+    _stored.cache_clear()
+    monkeypatch.setitem(sys.modules, "keyring.errors", None)
     assert asyncio.run(Key(variable="GROQ_API_KEY", needed=False).find()) == ""
 
 
