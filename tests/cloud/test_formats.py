@@ -141,7 +141,6 @@ def test_failures(options: tuple[str, str], leaf: type[CloudError], told: str) -
 
 def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key no connection is tried, whoever is asked, and the message says what to set."""
-    monkeypatch.setattr("edgeai.cloud.keys._from_keyring", lambda variable: None)
     monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("a connection was tried"))
     for spec, variable in (("anthropic:m", "ANTHROPIC_API_KEY"), ("bedrock:m", "AWS_ACCESS_KEY_ID")):
         monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)

@@ -40,12 +40,11 @@ ADDRESSES = {
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses but no keys, and no keyring of whoever runs the tests."""
+    """Addresses but no keys."""
     for name, value in ADDRESSES.items():
         monkeypatch.setenv(name, value)
     for provider in PROVIDERS.values():
         monkeypatch.delenv(provider.key_variable, raising=False)
-    monkeypatch.setattr("edgeai.cloud.keys._from_keyring", lambda variable: None)
 
 
 def ask(cloud: Cloud) -> list[Any]:
