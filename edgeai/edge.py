@@ -32,8 +32,9 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 class Edge:
     """A model on this machine, and the way to a bigger one when the policy allows it.
 
-    model: a catalog name, a package folder, or the path of a ``.gguf`` file; it must be installed, because
-        constructors never use the network (``edgeai models pull NAME`` installs it).
+    model: a catalog name, a package folder, the path of a ``.gguf`` or ``.onnx`` file, or a folder that
+        onnxruntime-genai's builder or optimum made; it must be there, because constructors never use the
+        network (``edgeai models pull NAME`` installs a model of the catalog).
     engine: "auto", the name of an engine, or an `Engine` of your own.
     n_ctx: tokens per conversation; None takes the model's own, up to 4096.
     cloud: an address such as "openai:gpt-…", a `Cloud`, or a sequence of them from cheap to strong, of which
@@ -68,7 +69,11 @@ class Edge:
             raise
         self._session = Session(engine=engine, cloud=bigger, policy=policy, ledger=book)
         if policy.deadline_s is not None:
-            self._session.profile()
+            try:
+                self._session.profile()
+            except BaseException:  # Ctrl-C, too, leaves no model behind
+                self._session.close()
+                raise
 
     def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
         """The answer to a text or a list of messages. Raises EngineError, CloudError or BothFailed."""

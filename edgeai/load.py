@@ -34,6 +34,8 @@ def open_engine(model: str | Path, engine: EngineName, *, n_ctx: int | None, all
     """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
+    if (graph := _graph_path(model)) is not None:
+        return _open_graph(graph, engine, n_ctx=n_ctx, allow_large=allow_large)
     found = _choose(model, engine, allow_large=allow_large)
     return open_package(found, n_ctx=n_ctx)
 
@@ -79,7 +81,7 @@ def _choose(model: str | Path, engine: EngineName, *, allow_large: bool) -> "Ins
         if engine not in ("auto", found.manifest.engine):
             raise ModelUnsupported(
                 f"{found.id} is for the engine {found.manifest.engine}, not {engine}",
-                remedy=f"Use engine='auto', or convert it: edgeai models convert {model}",
+                remedy="Use engine='auto', or a package for that engine",
             )
         return found
     usable = _one_an_engine(_usable(model))
@@ -93,6 +95,33 @@ def _choose(model: str | Path, engine: EngineName, *, allow_large: bool) -> "Ins
         chosen = ranked[0].id
         _log.info("%s runs fastest on this machine: %s", chosen, ranked)
     return store.find(chosen, allow_large=allow_large)
+
+
+def _graph_path(model: str | Path) -> Path | None:
+    """The ONNX graph, or the folder with one, that edgeai did not pack; None for everything else."""
+    from edgeai.models.package import MANIFEST
+
+    path = Path(model).expanduser()
+    if path.suffix == ".onnx":
+        return None if (path.parent / MANIFEST).is_file() and path.is_file() else path
+    is_foreign = path.is_dir() and not (path / MANIFEST).is_file() and any(path.glob("*.onnx"))
+    return path if is_foreign else None
+
+
+def _open_graph(path: Path, engine: EngineName, *, n_ctx: int | None, allow_large: bool) -> Engine:
+    """Load what onnxruntime-genai's builder, optimum or another exporter made."""
+    from edgeai.devices.plan import plan
+    from edgeai.engines import onnx
+    from edgeai.models.shelf import refuse_large
+
+    if engine == "llamacpp":
+        raise ModelUnsupported(f"{path} is for the engine onnx, not llamacpp", remedy="Use engine='auto'")
+    if "onnx" not in available_engines():
+        raise MissingExtra(f"{path} needs onnxruntime, which is not installed", extra="onnx")
+    facts = onnx.describe(path)
+    refuse_large(facts.name, facts.parameters, allow_large=allow_large)
+    device = plan(n_ctx=n_ctx, n_ctx_train=facts.context)
+    return onnx.open_engine(facts.path, device, name=facts.name)
 
 
 def _is_path(model: str) -> bool:

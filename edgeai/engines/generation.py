@@ -30,9 +30,10 @@ class Finished:
 class Generation:
     """An iterator of tokens, fed by an engine.
 
-    The engine calls `put`, `finish` or `fail` and looks at `wanted` and `cancelled`; one reader iterates, or
-    sets `on_ready` and calls `take`. A reader that stops reading pauses its sequence after 64 unread
-    tokens. ``close()`` (same as ``cancel()``) is safe from any thread and at any time.
+    The engine calls `put` (or `lay` and later `wake`), `finish` or `fail`, and looks at `wanted` and
+    `cancelled`; one reader iterates, or sets `on_ready` and calls `take`. A reader that stops reading pauses
+    its sequence after 64 unread tokens. ``close()`` (same as ``cancel()``) is safe from any thread and at any
+    time.
     """
 
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
@@ -117,11 +118,19 @@ class Generation:
         return len(self._items) < MAX_UNREAD
 
     def put(self, token: Token) -> None:
-        """Hand over the next token."""
+        """Hand over the next token, and wake the reader."""
+        self.lay(token)
+        self.wake()
+
+    def lay(self, token: Token) -> None:
+        """Put the next token where the reader finds it, without waking it."""
         with self._changed:
-            if self._ended:
-                return
-            self._items.append(token)
+            if not self._ended:
+                self._items.append(token)
+
+    def wake(self) -> None:
+        """Tell the reader that there is something new."""
+        with self._changed:
             self._changed.notify()
             callback = self._on_ready
         if callback:

@@ -121,7 +121,7 @@ class Query:
         if generation is None:
             return None
         seconds = perf_counter() - since
-        generation.put(
+        generation.lay(
             Token(
                 id=choice.token,
                 text=text,

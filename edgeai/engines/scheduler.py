@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
+from edgeai.engines.generation import Generation
 from edgeai.engines.jobs import Job
 from edgeai.engines.query import Query
 from edgeai.engines.slots import Cache, Slots
@@ -107,6 +108,7 @@ class Scheduler:
         self._context = context
         self._at_end = at_end
         self._slots = slots
+        self._untold: list[Generation] = []
         self._max_waiting = max_waiting
         self._changed = threading.Condition()  # re-entrant: a dying Generation may call `wake` anywhere
         self._waiting: deque[Query | Job] = deque()
@@ -157,9 +159,11 @@ class Scheduler:
         try:
             while (step := self._prepare()) is not None:
                 jobs = tuple(self._jobs)
+                self._tell()
                 if step.fed:
                     self._run(step)
                 for job in jobs:
+                    self._tell()
                     self._advance(job)
                 self._idle = not step.fed and not jobs
         finally:
@@ -228,6 +232,15 @@ class Scheduler:
         self._waiting.appendleft(query)
         return True
 
+    def _tell(self) -> None:
+        """Wake the readers of new tokens: just before a decode, when this thread lets others run anyway.
+
+        Woken earlier, they would wait for the interpreter's lock, and each wait costs a switch of threads.
+        """
+        for generation in self._untold:
+            generation.wake()
+        self._untold.clear()
+
     def _run(self, step: _Step) -> None:
         code = self._context.decode()
         if code == 0:
@@ -279,8 +292,11 @@ class Scheduler:
                 continue
             if token is None:
                 self._end(query)
-            elif query.slot is not None:
+                continue
+            if query.slot is not None:
                 query.slot.tokens.append(token)
+            if (generation := query.generation()) is not None:
+                self._untold.append(generation)
 
     def _repair(self, step: _Step, code: int) -> None:
         """Undo a batch that was not decoded, and fail its queries unless it can be done again."""
