@@ -28,7 +28,7 @@ class Key:
         if key is None and self.variable:
             key, source = os.environ.get(self.variable, ""), self.variable
             if not key.strip():
-                key = await asyncio.to_thread(_from_keyring, self.variable) or ""
+                key = await asyncio.to_thread(from_keyring, self.variable) or ""
         key = (key or "").strip()
         if not key and self.value != "" and self.needed:
             raise _unsent(
@@ -41,7 +41,7 @@ class Key:
         return key
 
 
-def _from_keyring(variable: str) -> str | None:
+def from_keyring(variable: str) -> str | None:
     """The password that the system's keyring keeps for us under this name; None without one."""
     try:
         from keyring.errors import KeyringError

@@ -11,7 +11,7 @@ FORMATS = ("openai", "anthropic", "vertexai", "bedrock", "azure_openai")
 @pytest.fixture(autouse=True)
 def no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
     """The keyring of whoever runs the tests is left alone."""
-    monkeypatch.setattr("edgeai.cloud.keys._from_keyring", lambda variable: None)
+    monkeypatch.setattr("edgeai.cloud.keys.from_keyring", lambda variable: None)
 
 
 @pytest.fixture(scope="session")

@@ -129,7 +129,7 @@ def sent_key(cloud: Cloud, requests: list[bytes]) -> str:
 
 def test_where_keys_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """Argument, then environment, then keyring; "" sends none."""
-    monkeypatch.setattr("edgeai.cloud.keys._from_keyring", {"VLLM_API_KEY": "from-keyring"}.get)
+    monkeypatch.setattr("edgeai.cloud.keys.from_keyring", {"VLLM_API_KEY": "from-keyring"}.get)
     with scripted(lambda connection, request: connection.sendall(REPLY)) as server:
         spec = f"vllm:m@{server.url}/v1"
         assert sent_key(open_cloud(spec), server.requests) == "Bearer from-keyring"
