@@ -120,13 +120,19 @@ def _rate(prices: "ModelPrice", key: str, above: int) -> float | None:
 
 
 IMAGE_TOKENS = 50_000
+GUIDE_TOKENS = 2_000
 
 
-def worst_cost(price: Price, prompt_bytes: int, max_tokens: int, *, images: int = 0) -> float:
+def worst_cost(
+    price: Price, prompt_bytes: int, max_tokens: int, *, images: int = 0, guided: bool = False
+) -> float:
     """An upper bound, in US dollars, of what one request can cost: what a budget must reserve.
 
     No byte-level tokenizer makes more tokens than the text has UTF-8 bytes, and the encoded body's own
     syntax outweighs the few tokens that providers add to each message; so ``prompt_bytes`` is the length of
     the whole body. Only images are dearer than their bytes: 50,000 tokens each covers the providers' tables.
+    ``guided`` says that there are tools or a schema: providers then add instructions of their own, which are
+    billed; 2,000 tokens cover them.
     """
-    return price.worst(prompt_bytes + images * IMAGE_TOKENS, max_tokens)
+    prompt_tokens = prompt_bytes + images * IMAGE_TOKENS + guided * GUIDE_TOKENS
+    return price.worst(prompt_tokens, max_tokens)

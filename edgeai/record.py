@@ -55,7 +55,9 @@ class QueryRecord:
                 raise PolicyError(NO_PRICE, remedy=PRICE_REMEDY)
             return
         n_images = sum(len(message.images) for message in self.request.messages)
-        worst_usd = worst_cost(price, n_bytes, self.request.max_tokens, images=n_images)
+        request = self.request
+        guided = bool(request.tools or request.schema)
+        worst_usd = worst_cost(price, n_bytes, request.max_tokens, images=n_images, guided=guided)
         if worst_usd > (limit := budget.get("query", worst_usd)):
             raise BudgetExceeded(
                 f"The answer could cost ${worst_usd:.4f}, the budget for a query is ${limit:.4f}",

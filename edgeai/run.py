@@ -10,7 +10,8 @@ What it keeps to:
   replaced by the device's answer. At most device → cloud → device.
 - With ``hold=n`` the first n pieces are kept back; what is shown after that is final: no `Replaced`, no
   judging any more, and an error is raised. Without it (None or 0) shown text may be withdrawn.
-- Several clouds are climbed: the next is asked when one fails or refuses before its text was shown.
+- Several clouds are climbed: the next is asked when one fails, refuses or is not allowed, before any of
+  its text was shown.
 - Exactly one end: a `Done`, or a `Fail`.
 """
 
@@ -30,6 +31,7 @@ from edgeai.errors import (
     EdgeError,
     EngineError,
     ModelUnsupported,
+    PolicyError,
     PrivacyViolation,
 )
 from edgeai.monitor import Monitor
@@ -260,8 +262,8 @@ class Run:
         self.cloud.side, self.cloud.error = Side.FAILED, error
         if isinstance(error, CloudError):
             self.sent.count(error.sends)
-            if self._climb():
-                return
+        if isinstance(error, CloudError | PolicyError) and self._climb():
+            return
         self._cause = str(error)
         self._kept = _KEPT_BY.get(type(error), Reason.CLOUD_FAILED)
         offline = isinstance(error, CloudUnavailable | CloudTimeout)
@@ -386,8 +388,8 @@ class Run:
             contract=self.standing.id if self.standing and self.standing.applies else None,
             usage=usage,
             timing=timing(track, self.monitor, self.finished if on_device else None, self._t0, self._now),
-            cost_usd=(cost_usd := self.labels.cost(usage, self.sent, on_device=on_device)),
-            price_as_of=self.labels.price.as_of if cost_usd and self.labels.price else None,
+            cost_usd=self.labels.cost(usage, self.sent, on_device=on_device),
+            price_as_of=None if on_device or self.labels.price is None else self.labels.price.as_of,
             finish_reason=finish_reason,
             disclosed_bytes=self.sent.n_bytes,
             tool_calls=calls,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeai.economics import IMAGE_TOKENS, Price, price_of, worst_cost
+from edgeai.economics import GUIDE_TOKENS, IMAGE_TOKENS, Price, price_of, worst_cost
 from edgeai.errors import ConfigError
 from edgeai.types import Usage
 
@@ -53,7 +53,9 @@ def test_worst_cost_is_an_upper_bound(
 
 
 def test_images_are_dearer_than_their_bytes() -> None:
-    """Each image adds a fixed number of tokens, whatever its size in bytes."""
+    """Each image adds a fixed number of tokens, whatever its size in bytes, as tools and schemas do."""
+    guided = worst_cost(PRICE, 100, 10, guided=True) - worst_cost(PRICE, 100, 10)
+    assert guided == pytest.approx(GUIDE_TOKENS * 2.0 / 1e6)
     extra = worst_cost(PRICE, 100, 10, images=2) - worst_cost(PRICE, 100, 10)
     assert extra == pytest.approx(2 * IMAGE_TOKENS * 2.0 / 1e6)
 

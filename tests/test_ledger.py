@@ -39,9 +39,12 @@ def answer(text: str = "Au", *, cost_usd: float | None = None, cloud: bool = Fal
         explanation="why",
         score=-0.2,
         score_name="mean_logprob",
-        usage=Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=3),
+        usage=Usage(
+            prompt_tokens=10, completion_tokens=5, cached_tokens=3, reasoning_tokens=2, cache_write_tokens=1
+        ),
         timing=Timing(ttft_s=0.1, total_s=0.5, decode_tps=100.0),
         cost_usd=cost_usd,
+        price_as_of="2026-11-01" if cloud else None,
         finish_reason="stop",
         disclosed_bytes=42 if cloud else 0,
     )
@@ -66,6 +69,7 @@ def test_a_query_comes_back_as_recorded(ledger: Ledger) -> None:
     )
     assert (row.confidence, row.certified, row.energy_j) == (None, False, None)
     assert (row.prompt_tokens, row.completion_tokens, row.cached_tokens) == (10, 5, 3)
+    assert (row.reasoning_tokens, row.cache_write_tokens, row.price_as_of) == (2, 1, "2026-11-01")
     assert (row.ttft_s, row.total_s, row.decode_tps) == (0.1, 0.5, 100.0)
     assert (row.cost_usd, row.wasted_cost_usd, row.finish_reason) == (0.01, 0.002, "stop")
     assert (row.disclosed_bytes, row.error) == (42, None)

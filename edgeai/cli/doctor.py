@@ -197,11 +197,13 @@ def _cloud(settings: "Settings") -> Finding:
         usual = None if provider.own or settings.cloud_base_url else provider.key_variable
         variable = settings.cloud_key_variable or usual
         if variable and "@http" not in spec and not _has_key(provider.format, variable):
-            found = f"{spec} has no key (a keyring was not asked)"
+            found = f"{spec} has no key"
             return Finding(about="cloud", state="problem", found=found, remedy=f"Set {variable}")
     return Finding(about="cloud", state="ok", found=found)
 
 
 def _has_key(format: str, variable: str) -> bool:
+    from edgeai.cloud.keys import from_keyring
+
     signs = format == "converse" and os.environ.get("AWS_ACCESS_KEY_ID")
-    return bool(os.environ.get(variable) or signs)
+    return bool(os.environ.get(variable) or signs or from_keyring(variable))

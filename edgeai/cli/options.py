@@ -26,7 +26,9 @@ Model = Annotated[
 ]
 Engine = Annotated[str | None, typer.Option(help="auto, or the name of an engine.")]
 Context = Annotated[int | None, typer.Option("--n-ctx", help="Tokens of prompt and answer together.")]
-Cloud = Annotated[str | None, typer.Option(help='The bigger model, such as "openai:gpt-4o-mini".')]
+Cloud = Annotated[
+    str | None, typer.Option(help='The bigger model, such as "openai:gpt-4o-mini"; several, cheap first.')
+]
 CloudBaseUrl = Annotated[
     str | None, typer.Option("--cloud-base-url", help="The address of an OpenAI-compatible server.")
 ]

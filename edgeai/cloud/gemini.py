@@ -20,6 +20,7 @@ from edgeai.cloud.wire import (
     word,
 )
 from edgeai.errors import CloudRefused
+from edgeai.net import quote
 from edgeai.types import FinishReason, Message, Released, Text, Tool, ToolCall, Usage
 
 _FINISHED: dict[str, FinishReason | Refused] = {
@@ -142,7 +143,9 @@ class GeminiReader:
             kind = f"{error.get('status', '')} {error.get('code', '')}"
             raise fault(kind, word(error.get("message")), self._secrets)
         if blocked := self._json.mapping(said.get("promptFeedback")).get("blockReason"):
-            raise CloudRefused("The provider blocked the question", why=word(blocked)[:80] or None)
+            raise CloudRefused(
+                "The provider blocked the question", why=quote(word(blocked), self._secrets) or None
+            )
         if usage := self._json.mapping(said.get("usageMetadata")):
             self._usage = read_usage(usage)
         candidates = self._json.mappings(said.get("candidates"))

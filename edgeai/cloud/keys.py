@@ -3,6 +3,7 @@
 import asyncio
 import os
 from dataclasses import dataclass, field
+from functools import cache
 
 from edgeai.errors import CloudAuth
 
@@ -11,8 +12,9 @@ SERVICE = "edgeai"  # the keyring's name for us: `keyring set edgeai OPENAI_API_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """The key given, else the environment's, else the keyring's (extra "keyring"); looked up at each call.
+    """The key given, else the environment's, else the keyring's (extra "keyring").
 
+    The environment is read at each call, the keyring once, because it may be slow or ask the user.
     ``value`` "" means that the server wants none, as does ``needed=False`` when none is found.
     """
 
@@ -25,8 +27,8 @@ class Key:
         key, source = self.value, "key"
         if key is None and self.variable:
             key, source = os.environ.get(self.variable, ""), self.variable
-            if not key.strip():  # asking a keyring can take long, and wait for the user
-                key = await asyncio.to_thread(_from_keyring, self.variable) or ""
+            if not key.strip():
+                key = await asyncio.to_thread(from_keyring, self.variable) or ""
         key = (key or "").strip()
         if not key and self.value != "" and self.needed:
             raise _unsent(
@@ -39,17 +41,23 @@ class Key:
         return key
 
 
-def _from_keyring(variable: str) -> str | None:
+def from_keyring(variable: str) -> str | None:
     """The password that the system's keyring keeps for us under this name; None without one."""
     try:
-        import keyring
         from keyring.errors import KeyringError
     except ImportError:
         return None
     try:
-        return keyring.get_password(SERVICE, variable)
+        return _stored(variable)
     except KeyringError:  # there is no keyring, or it is locked
         return None
+
+
+@cache
+def _stored(variable: str) -> str | None:
+    import keyring
+
+    return keyring.get_password(SERVICE, variable)
 
 
 def _unsent(what: str, remedy: str | None = None) -> CloudAuth:

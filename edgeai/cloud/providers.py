@@ -101,12 +101,20 @@ PROVIDERS: Mapping[str, Provider] = {
         seed="random_seed",
         short_ids=True,
     ),
-    "groq": Provider(base_url="https://api.groq.com/openai/v1", key_variable="GROQ_API_KEY", listed="groq"),
+    "groq": Provider(
+        base_url="https://api.groq.com/openai/v1",
+        key_variable="GROQ_API_KEY",
+        listed="groq",
+        token_limit="max_completion_tokens",
+    ),
     "together": Provider(
         base_url="https://api.together.xyz/v1", key_variable="TOGETHER_API_KEY", listed="together"
     ),
     "cerebras": Provider(
-        base_url="https://api.cerebras.ai/v1", key_variable="CEREBRAS_API_KEY", listed="cerebras"
+        base_url="https://api.cerebras.ai/v1",
+        key_variable="CEREBRAS_API_KEY",
+        listed="cerebras",
+        token_limit="max_completion_tokens",
     ),
     "sambanova": Provider(
         base_url="https://api.sambanova.ai/v1", key_variable="SAMBANOVA_API_KEY", seed=None
@@ -132,7 +140,12 @@ PROVIDERS: Mapping[str, Provider] = {
     "fireworks": Provider(
         base_url="https://api.fireworks.ai/inference/v1", key_variable="FIREWORKS_API_KEY", listed="fireworks"
     ),
-    "xai": Provider(base_url="https://api.x.ai/v1", key_variable="XAI_API_KEY", listed="x-ai"),
+    "xai": Provider(
+        base_url="https://api.x.ai/v1",
+        key_variable="XAI_API_KEY",
+        listed="x-ai",
+        token_limit="max_completion_tokens",
+    ),
     "vllm": _own(8000, "VLLM"),
     "sglang": _own(30000, "SGLANG"),
     "tensorrt-llm": _own(8000, "TENSORRT_LLM"),

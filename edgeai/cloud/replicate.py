@@ -3,9 +3,10 @@
 https://replicate.com/docs/reference/http and https://replicate.com/docs/topics/predictions/streaming.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import replace
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from edgeai import net
@@ -30,7 +31,7 @@ class Replicate:
     ``temperature``, ``top_p`` and, if given, ``top_k`` and ``seed``, which the common language models know.
     Tools, images and stop strings are refused; a JSON schema is sent as a wish; a conversation becomes one
     text. Token counts are not told, so the cost of an answer is unknown. A prediction that nobody listens to
-    any more is ended by Replicate after ``timeouts.total_s``.
+    any more is cancelled; if that fails, Replicate ends it after ``timeouts.total_s``.
     """
 
     def __init__(
@@ -85,35 +86,65 @@ class Replicate:
             kinds=("json",),
             link=self._link,
         )
-        url, sends = await self._begin(begin)
-        listen = replace(begin, url=url, body=None, headers=bearer(key), kinds=("sse",))
+        begun = await self._begin(begin)
+        listen = replace(begin, url=begun.listen, body=None, headers=bearer(key), kinds=("sse",))
         pieces = carry(listen, PredictionReader(begin.secrets), self._timeouts, self._retry)
+        ended = False
         async with aclosing(pieces):
             try:
                 async for piece in pieces:
-                    yield replace(piece, sends=sends) if isinstance(piece, CloudEnd) else piece
+                    ended = isinstance(piece, CloudEnd)
+                    yield replace(piece, sends=begun.sends) if isinstance(piece, CloudEnd) else piece
             except CloudError as error:
-                error.sends = sends  # listening again sends nothing of the query
+                error.sends = begun.sends  # listening again sends nothing of the query
                 raise
+            finally:
+                if not ended and begun.cancel:
+                    self._stop(replace(listen, url=begun.cancel, body=b"{}", kinds=("json",)))
 
-    async def _begin(self, call: HttpCall) -> tuple[str, int]:
-        """Where to listen, and how often the query was sent for it."""
+    async def _begin(self, call: HttpCall) -> "_Begun":
+        """Begin the prediction."""
         json = Json("a prediction of Replicate's", call.secrets)
         async with aclosing(net.stream_events(call, timeouts=self._timeouts, retry=self._retry)) as events:
             async for event in events:
                 with counted(event.sends):
                     urls = json.mapping(json.parse(event.data).get("urls"))
-                    return self._checked(word(urls.get("stream"))), event.sends
+                    listen, cancel = (self._checked(word(urls.get(name))) for name in ("stream", "cancel"))
+                    if not listen:
+                        raise CloudProtocol(f"{self._model} cannot stream", why="It gave no address for it")
+                    return _Begun(listen=listen, cancel=cancel, sends=event.sends)
         raise CloudProtocol("The provider did not say where to listen")  # pragma: no cover - net raises first
 
+    def _stop(self, call: HttpCall) -> None:
+        """Ask, in the background, to end a prediction that nobody wants any more: it would be billed."""
+
+        async def ask() -> None:
+            with suppress(CloudError):  # it ends by itself at the time limit
+                async for _ in net.stream_events(call, timeouts=self._timeouts, retry=self._retry):
+                    pass
+
+        task = asyncio.get_running_loop().create_task(ask())
+        _stopping.add(task)
+        task.add_done_callback(_stopping.discard)
+
     def _checked(self, url: str) -> str:
-        """An address that may see the key: Replicate's, or that of the server which was asked."""
+        """An address, or "", that may see the key: Replicate's, or that of the server which was asked."""
         host = urlsplit(url).hostname or ""
-        if not url:
-            raise CloudProtocol(f"{self._model} cannot stream", why="The provider gave no address for it")
-        if host != self._host and not (url.startswith("https://") and host.endswith(DOMAIN)):
-            raise CloudProtocol("The provider sends us elsewhere to listen", why=f"To {host[:80]!r}")
+        if url and host != self._host and not (url.startswith("https://") and host.endswith(DOMAIN)):
+            raise CloudProtocol("The provider sends us elsewhere", why=f"To {host[:80]!r}")
         return url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """Where to listen to a prediction and to cancel it, and how often the query was sent for it."""
+
+    listen: str
+    cancel: str
+    sends: int
+
+
+_stopping: set[asyncio.Task[None]] = set()  # an event loop keeps no task alive by itself
 
 
 def prediction_body(released: Released) -> Body:

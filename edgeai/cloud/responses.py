@@ -20,6 +20,7 @@ from edgeai.cloud.wire import (
     word,
 )
 from edgeai.errors import CloudProtocol, CloudRefused
+from edgeai.net import quote
 from edgeai.types import FinishReason, Image, Message, Released, Text, Tool, ToolCall, Usage
 
 _FINISHED: dict[str, FinishReason | Refused] = {
@@ -102,7 +103,7 @@ class ResponsesReader:
                     return [CloudText(text)]
             case "response.refusal.done":
                 why = self._json.text(said.get("refusal"))
-                raise CloudRefused("The model refused to answer", why=why[:300] or None)
+                raise CloudRefused("The model refused to answer", why=quote(why, self._secrets) or None)
             case "response.output_item.done":
                 self._item(self._json.mapping(said.get("item")))
             case "response.completed" | "response.incomplete":

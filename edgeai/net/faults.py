@@ -12,6 +12,7 @@ from edgeai.errors import (
     CloudError,
     CloudProtocol,
     CloudRateLimited,
+    CloudRefused,
     CloudTimeout,
     CloudUnavailable,
 )
@@ -81,7 +82,9 @@ def status_error(
     said = server_message(body, headers.get("content-type", ""))
     why = quote(said, secrets) or None
     what = f"{where} answered HTTP {status}"
-    if status in (401, 403):
+    if status == 400 and b"content_filter" in body:  # Azure's word for a question that it does not take
+        return CloudRefused(what, why=why)
+    if status in (401, 402, 403) or (status == 400 and "API key" in said):  # 402: no credit; 400: Google's
         return CloudAuth(what, why=why, remedy="Check the key and what it may use")
     if status == 429:
         return CloudRateLimited(what, why=why, retry_after_s=retry_after_s(headers))

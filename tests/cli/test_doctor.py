@@ -64,6 +64,13 @@ def test_bad_settings_and_a_damaged_ledger(run: Run, model: Path, home: Path) ->
         ({"EDGEAI_CLOUD": "openai:x"}, "note", "privacy is local"),
         ({"EDGEAI_CLOUD": "openai:x", "EDGEAI_PRIVACY": "allow"}, "problem", "no key"),
         (
+            {"EDGEAI_CLOUD": "ollama:x mistral:y", "EDGEAI_PRIVACY": "allow"},
+            "problem",
+            "mistral:y has no key",
+        ),
+        ({"EDGEAI_CLOUD": "skynet:x", "EDGEAI_PRIVACY": "allow"}, "problem", "names no cloud"),
+        ({"EDGEAI_CLOUD": "ollama:x", "EDGEAI_PRIVACY": "allow"}, "ok", "not contacted"),
+        (
             {"EDGEAI_CLOUD": "openai:x", "EDGEAI_PRIVACY": "allow", "OPENAI_API_KEY": "k"},
             "ok",
             "not contacted",
@@ -88,7 +95,8 @@ def test_the_cloud(
     words: str,
 ) -> None:
     """A configured cloud is described and never contacted; a missing key is a problem."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for variable in ("OPENAI_API_KEY", "MISTRAL_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     found = findings(run, Exit.PROBLEM if state == "problem" else Exit.OK)["cloud"]

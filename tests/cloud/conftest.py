@@ -8,6 +8,12 @@ from tests.servers import Child, katan, llama_server
 FORMATS = ("openai", "anthropic", "vertexai", "bedrock", "azure_openai")
 
 
+@pytest.fixture(autouse=True)
+def no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keyring of whoever runs the tests is left alone."""
+    monkeypatch.setattr("edgeai.cloud.keys.from_keyring", lambda variable: None)
+
+
 @pytest.fixture(scope="session")
 def katan_url() -> Iterator[str]:
     """The API of an llm-katan that speaks all its formats and wants the key "sk-right" in each."""

@@ -1,6 +1,7 @@
 """Every format that a server of somebody else's speaks, against that server."""
 
 import asyncio
+import json
 import os
 
 import pytest
@@ -18,7 +19,7 @@ from edgeai.errors import (
 )
 from edgeai.net import Retry, Timeouts
 from edgeai.types import Message, Released, Sampling
-from tests.cloud.conversations import LOOK, TALK
+from tests.cloud.conversations import LOOK, SCHEMA, TALK
 from tests.servers import katan
 
 NAMES = ("openai", "anthropic", "vertex", "bedrock", "azure")
@@ -83,6 +84,15 @@ def test_tools(name: str, katan_url: str) -> None:
     assert call.arguments == ({} if name == "vertex" else {"city": "test_city"})
 
 
+@pytest.mark.parametrize(("name", "path"), [("deepseek", "/v1"), ("vertex", "/v1beta")])
+def test_json(name: str, path: str, katan_url: str) -> None:
+    """The field for JSON is one that the server knows: it answers in JSON."""
+    root = katan_url.removesuffix("/v1")
+    cloud = open_cloud(f"{name}:any", base_url=root + path, key="sk-right")
+    text, _ = ask(cloud, Released(messages=HELLO.messages, max_tokens=30, sampling=Sampling(), schema=SCHEMA))
+    assert "Say hello." in json.loads(text)["response"]
+
+
 @each_format
 def test_wrong_key(name: str, katan_url: str) -> None:
     """A wrong key is CloudAuth, and is not told although this server repeats it."""
@@ -131,7 +141,6 @@ def test_failures(options: tuple[str, str], leaf: type[CloudError], told: str) -
 
 def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key no connection is tried, whoever is asked, and the message says what to set."""
-    monkeypatch.setattr("edgeai.cloud.keys._from_keyring", lambda variable: None)
     monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("a connection was tried"))
     for spec, variable in (("anthropic:m", "ANTHROPIC_API_KEY"), ("bedrock:m", "AWS_ACCESS_KEY_ID")):
         monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)

@@ -4,9 +4,10 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -253,9 +254,11 @@ def replicate(stream: Callable[[str], str], events: bytes) -> Script:
         if request.startswith(b"GET"):
             assert b"authorization: bearer r8_key" in request.lower()
             connection.sendall(answer("200 OK", events, content_type="text/event-stream"))
+        elif b"/cancel" in request:
+            connection.sendall(answer("200 OK", b"{}", content_type="application/json"))
         else:
             host = request.lower().split(b"host: ")[1].split(b"\r\n")[0].decode()
-            urls = {"urls": {"stream": stream(f"http://{host}/listen")}}
+            urls = {"urls": {"stream": stream(f"http://{host}/listen"), "cancel": f"http://{host}/cancel"}}
             connection.sendall(
                 answer("201 Created", json.dumps(urls).encode(), content_type="application/json")
             )
@@ -300,3 +303,20 @@ def test_replicate_fails(stream: Callable[[str], str], events: bytes, told: str)
     with pytest.raises(CloudProtocol, match=told) as caught:
         ask_replicate(replicate(stream, events))
     assert caught.value.sends == 1
+
+
+def test_replicate_is_cancelled() -> None:
+    """A prediction that is left before its end is cancelled, because it would be billed."""
+
+    async def leave(cloud: Cloud) -> None:
+        async with aclosing(cast("AsyncGenerator[Piece, None]", cloud.stream(PLAIN))) as pieces:
+            async for _ in pieces:
+                break
+        while not any(b"/cancel" in request for request in server.requests):
+            await asyncio.sleep(0.01)
+
+    events = sse("Grüße", "output") * 50
+    with scripted(replicate(str, events)) as server:
+        cloud = open_cloud("replicate:meta/llama", base_url=server.url, key="r8_key", timeouts=QUICK)
+        asyncio.run(asyncio.wait_for(leave(cloud), 5))
+    assert [request.split(b" ")[1] for request in server.requests][-1] == b"/cancel"

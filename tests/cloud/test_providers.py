@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from edgeai import Edge, Policy
 from edgeai.cloud import Cloud, CloudEnd, open_cloud
-from edgeai.cloud.keys import Key
+from edgeai.cloud.keys import Key, _stored
 from edgeai.cloud.providers import PROVIDERS
 from edgeai.economics import Price
 from edgeai.errors import CloudAuth, CloudError, ConfigError
@@ -39,12 +40,11 @@ ADDRESSES = {
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses but no keys, and no keyring of whoever runs the tests."""
+    """Addresses but no keys."""
     for name, value in ADDRESSES.items():
         monkeypatch.setenv(name, value)
     for provider in PROVIDERS.values():
         monkeypatch.delenv(provider.key_variable, raising=False)
-    monkeypatch.setattr("edgeai.cloud.keys._from_keyring", lambda variable: None)
 
 
 def ask(cloud: Cloud) -> list[Any]:
@@ -129,7 +129,7 @@ def sent_key(cloud: Cloud, requests: list[bytes]) -> str:
 
 def test_where_keys_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """Argument, then environment, then keyring; "" sends none."""
-    monkeypatch.setattr("edgeai.cloud.keys._from_keyring", {"VLLM_API_KEY": "from-keyring"}.get)
+    monkeypatch.setattr("edgeai.cloud.keys.from_keyring", {"VLLM_API_KEY": "from-keyring"}.get)
     with scripted(lambda connection, request: connection.sendall(REPLY)) as server:
         spec = f"vllm:m@{server.url}/v1"
         assert sent_key(open_cloud(spec), server.requests) == "Bearer from-keyring"
@@ -164,11 +164,14 @@ def test_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
         return " from-keyring\n"
 
     monkeypatch.setattr(keyring, "get_password", get_password)
+    _stored.cache_clear()
+    assert asyncio.run(Key(variable="GROQ_API_KEY").find()) == "from-keyring"
     assert asyncio.run(Key(variable="GROQ_API_KEY").find()) == "from-keyring"
     assert asked == [("edgeai", "GROQ_API_KEY")]
     with pytest.raises(CloudAuth, match="no LOCKED"):
         asyncio.run(Key(variable="LOCKED").find())
-    monkeypatch.setitem(__import__("sys").modules, "keyring", None)
+    _stored.cache_clear()
+    monkeypatch.setitem(sys.modules, "keyring.errors", None)
     assert asyncio.run(Key(variable="GROQ_API_KEY", needed=False).find()) == ""
 
 

@@ -160,6 +160,15 @@ def test_the_budget_stops_the_climb(tmp_path: Path) -> None:
     assert dear.received == []
 
 
+def test_a_free_cloud_behind_a_dear_one(tmp_path: Path) -> None:
+    """When there is no money for one cloud, a cheaper one behind it is asked all the same."""
+    budget = Policy(privacy="allow", prefer="cloud", budget_usd={"query": 1e-9})
+    dear, free = Named("dear", price=DEAR), Named("free", price=Price(prompt_usd=0, completion_usd=0))
+    answer = ask([dear, free], budget, tmp_path / "l.sqlite3")
+    assert (answer.model, answer.cost_usd) == ("free", 0)
+    assert dear.received == []
+
+
 def test_a_budget_needs_every_price() -> None:
     """One cloud without a price is enough to refuse a budget."""
     budget = Policy(privacy="allow", budget_usd={"query": 1.0})

@@ -146,3 +146,32 @@ def test_retry_after_date() -> None:
 def test_quote_is_bounded() -> None:
     """However long a foreign message is, ours stays short."""
     assert len(quote("x" * 10_000)) == 300
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "leaf", "told"),
+    [
+        (400, {"error": {"message": "max_tokens: too large"}}, errors.CloudProtocol, "too large"),  # OpenAI
+        (401, {"type": "error", "error": {"message": "invalid x-api-key"}}, errors.CloudAuth, "x-api-key"),
+        (529, {"type": "error", "error": {"message": "Overloaded"}}, errors.CloudUnavailable, "Overloaded"),
+        (
+            400,
+            {"error": {"message": "API key not valid.", "code": 400}},
+            errors.CloudAuth,
+            "not valid",
+        ),  # Google
+        (400, {"error": {"code": "content_filter", "message": "filtered"}}, errors.CloudRefused, "filtered"),
+        (402, {"error": {"message": "Insufficient Balance"}}, errors.CloudAuth, "Balance"),  # DeepSeek
+        (403, {"message": "no access to the model"}, errors.CloudAuth, "no access"),  # Amazon
+        (424, {"message": "model error"}, errors.CloudProtocol, "model error"),
+        (429, {"message": "Too many tokens"}, errors.CloudRateLimited, "Too many"),
+        (422, {"detail": "owner/name is gone"}, errors.CloudProtocol, "gone"),  # Replicate
+    ],
+)
+def test_what_providers_answer(
+    status: int, body: dict[str, object], leaf: type[errors.CloudError], told: str
+) -> None:
+    """Each provider's refusal is the leaf that fits, with the provider's own words."""
+    made = status_error(status, {"content-type": "application/json"}, json.dumps(body).encode(), "https://h")
+    assert type(made) is leaf
+    assert told in str(made)
