@@ -37,15 +37,14 @@ from edgeai.errors import (
 from edgeai.monitor import Monitor
 from edgeai.outcome import Labels, Sent, Side, Track, device_usage, timing
 from edgeai.policy import Policy, State, explain
+from edgeai.shown import Shown
 from edgeai.standing import Standing
 from edgeai.steps import Action, Cancel, Fail, Happening, Refused, Start, Stop, Tick
 from edgeai.types import (
     Answer,
-    Delta,
     Done,
     FinishReason,
     Reason,
-    Replaced,
     Request,
     Signals,
     Source,
@@ -88,15 +87,13 @@ class Run:
         standing: Standing | None = None,
     ) -> None:
         self.request, self.policy, self.monitor, self.state = request, policy, monitor, state
-        self.labels, self._whole, self._accept, self._read_calls = labels, whole, accept, read_calls
+        self.labels, self._accept, self._read_calls = labels, accept, read_calls
         self.standing = standing
         self.device, self.cloud = Track(), Track()
         self.done = False
         self.sent = Sent()
         self._speaker: Source = "device"
-        self._shown: Source | None = None
-        self._n_shown = 0
-        self._final = False
+        self._shown = Shown(hold=request.hold or 0, whole=whole)
         self._wanted: Reason | None = None
         self._kept: Reason | None = None
         self._cause: str | None = None
@@ -209,7 +206,7 @@ class Run:
             self._wanted = reason
         elif self.cloud.side is Side.FAILED and self.cloud.error is not None:
             self._fail(BothFailed("The device failed and the cloud failed", [error, self.cloud.error]))
-        elif self._final or not isinstance(error, LEAVES_FOR) or not self._leave(reason):
+        elif self._shown.final or not isinstance(error, LEAVES_FOR) or not self._leave(reason):
             self._fail(error)
 
     def _finish_device(self) -> None:
@@ -232,7 +229,7 @@ class Run:
                 self._leave(reason)
 
     def _on_cloud_text(self, piece: CloudText) -> None:
-        if self._final and self._shown == "device":  # it won the race with its first final text
+        if self._shown.final and self._shown.source == "device":  # it won the race with its first final text
             self.cloud.side, self._kept = Side.FAILED, Reason.FINAL
             self._out.append(Cancel("cloud"))
             return
@@ -267,7 +264,9 @@ class Run:
         self._cause = str(error)
         self._kept = _KEPT_BY.get(type(error), Reason.CLOUD_FAILED)
         offline = isinstance(error, CloudUnavailable | CloudTimeout)
-        if (self._final and self._shown == "cloud") or (offline and self.policy.when_offline == "error"):
+        if (self._shown.final and self._shown.source == "cloud") or (
+            offline and self.policy.when_offline == "error"
+        ):
             self._fail(error)
         elif self.device.error is not None:
             self._fail(BothFailed("The device failed and the cloud failed", [self.device.error, error]))
@@ -276,7 +275,7 @@ class Run:
 
     def _climb(self) -> bool:
         """Ask the next cloud, if there is one and nothing of this one was shown."""
-        if not self.labels.above or self._shown == "cloud":
+        if not self.labels.above or self._shown.source == "cloud":
             return False
         self.labels, self.cloud, self._speaker = self.labels.climbed(), Track(), "device"
         self.sent.climb()
@@ -295,7 +294,7 @@ class Run:
 
     @property
     def _may_judge(self) -> bool:
-        return not self._final and self._wanted is None
+        return not self._shown.final and self._wanted is None
 
     @property
     def _racing(self) -> bool:
@@ -318,26 +317,11 @@ class Run:
 
     def _flush(self, source: Source, *, ended: bool = False) -> None:
         """Show what this source has said and is not shown yet, as far as it may be shown."""
-        pieces = self.device.text if source == "device" else self.cloud.text
-        hold = self.request.hold or 0
-        if not ended and (self._whole or (len(pieces) < hold and not self._final)):
-            return
-        fresh = "".join(pieces[self._n_shown :] if self._shown == source else pieces)
-        withdraws = self._shown is not None and self._shown != source
-        if not fresh and not (ended and withdraws):
-            return
-        if withdraws:
-            self._out.append(Replaced(self._replaced_reason(source), source))
-        self._out.append(Delta(fresh, source))
-        self._shown, self._n_shown = source, len(pieces)
-        self._final = self._final or (hold > 0 and not ended)
-
-    def _replaced_reason(self, source: Source) -> Reason:
-        reason = self._wanted if source == "cloud" else self._kept
-        return reason or Reason.POLICY
+        track, reason = (self.device, self._kept) if source == "device" else (self.cloud, self._wanted)
+        self._out += self._shown.show(source, track.text, reason or Reason.POLICY, ended=ended)
 
     def _on_stop(self) -> None:
-        source = self._shown or self._speaker
+        source = self._shown.source or self._speaker
         usage = device_usage(self.monitor, self.finished) if source == "device" else Usage()
         self._end(source, finish_reason="cancelled", usage=usage)
 
@@ -365,7 +349,7 @@ class Run:
         track = self.device if on_device else self.cloud
         cancelled = finish_reason == "cancelled"
         kept = Reason.CANCELLED if cancelled else self._stay_reason() if on_device else None
-        text = track.text[: self._n_shown if self._shown else 0] if cancelled else track.text
+        text = track.text[: self._shown.n_pieces] if cancelled else track.text
         explanation = explain(
             None if cancelled else self._wanted, kept, self.policy, self._signals, self._cause
         )
@@ -400,7 +384,7 @@ class Run:
             return self._kept
         if self.policy.min_score is None and (self._signals is None or self._signals.keeps is None):
             return Reason.UNJUDGED
-        return Reason.FINAL if self._final else Reason.CONFIDENT
+        return Reason.FINAL if self._shown.final else Reason.CONFIDENT
 
     def _close_sides(self) -> None:
         for side, track in (("device", self.device), ("cloud", self.cloud)):

@@ -15,7 +15,7 @@ LAYERS = [
     {"history", "models", "prices"},
     {"engines", "cloud", "monitor", "egress", "ledger"},
     {"devices", "policy", "converters", "device_profiles"},
-    {"binding", "choose", "measure", "options", "outcome", "scorers", "steps"},
+    {"binding", "choose", "measure", "options", "outcome", "scorers", "shown", "steps"},
     {"load"},
     {"prepare", "standing"},
     {"run"},
