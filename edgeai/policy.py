@@ -33,6 +33,7 @@ class State:
     """
 
     has_cloud: bool
+    reachable: bool = True
     device_reads_images: bool = False
     device_s: float | None = None
     cloud_s: float = 3.0
@@ -120,7 +121,9 @@ class Policy:
         """Why this query must stay, or None when it may leave."""
         if self.privacy == "local" or any(message.private for message in request.messages):
             return Reason.PRIVATE
-        return None if state.has_cloud else Reason.NO_CLOUD
+        if not state.has_cloud:
+            return Reason.NO_CLOUD
+        return None if state.reachable else Reason.OFFLINE
 
     def route(self, request: Request, state: State) -> Reason | None:
         """The reason to leave before anything is generated, if `blocked` does not forbid it, or None."""
@@ -209,6 +212,7 @@ _EXPLAIN_STAY = {
     Reason.FINAL: "the text was already final",
     Reason.PRIVATE: "the policy keeps this query on the device",
     Reason.NO_CLOUD: "no cloud is configured",
+    Reason.OFFLINE: "the cloud could not be reached lately, and was not asked again",
     Reason.BUDGET: "the budget does not allow the cloud",
     Reason.CLOUD_FAILED: "the cloud failed, so the device's answer stands",
     Reason.CANCELLED: "the caller stopped it",

@@ -306,7 +306,11 @@ class Run:
         self._kept = self.policy.blocked(self.request, self.state)
         if self._kept is None:
             self._start("cloud")
-        return self._kept is None
+        elif self._kept is Reason.OFFLINE and self.policy.when_offline == "error":
+            self._fail(
+                CloudUnavailable("The cloud could not be reached lately", remedy="Try again in a while")
+            )
+        return self._kept is None or self.done
 
     def _start(self, side: Source) -> None:
         track = self.device if side == "device" else self.cloud

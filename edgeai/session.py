@@ -173,17 +173,24 @@ class Session:
         )
 
     def _state(self, request: Request, policy: Policy, monitor: Monitor) -> State:
+        state = State(has_cloud=self.cloud is not None, reachable=self._reachable())
         if policy.deadline_s is None:
-            return State(has_cloud=self.cloud is not None)
+            return state
+        state = replace(state, cloud_s=self.cloud_times.total_s())
         try:
             monitor.n_prompt = 0 if request.choices else self.engine.count_prompt(request)
         except EdgeError:  # it will be met again where the run can decide about it
-            return State(has_cloud=self.cloud is not None, cloud_s=self.cloud_times.total_s())
-        return State(
-            has_cloud=self.cloud is not None,
-            device_s=self.device_times.total_s(n_in=monitor.n_prompt, max_tokens=request.max_tokens),
-            cloud_s=self.cloud_times.total_s(),
-        )
+            return state
+        device_s = self.device_times.total_s(n_in=monitor.n_prompt, max_tokens=request.max_tokens)
+        return replace(state, device_s=device_s)
+
+    def _reachable(self) -> bool:
+        """Whether one of the clouds may be asked, from what happened last."""
+        if self.cloud is None:
+            return False
+        from edgeai.net.breaker import is_reachable  # not needed where nothing leaves
+
+        return any(is_reachable(cloud.endpoint) for cloud in tiers_of(self.cloud))
 
     def _labels(self) -> Labels:
         info = self.engine.info

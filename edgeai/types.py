@@ -39,6 +39,7 @@ class Reason(StrEnum):
     FINAL = "final"
     PRIVATE = "private"
     NO_CLOUD = "no_cloud"
+    OFFLINE = "offline"
     BUDGET = "budget"
     CLOUD_FAILED = "cloud_failed"
     CANCELLED = "cancelled"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeai.models import catalog, store
+from edgeai.net import breaker
 from edgeai.paths import cache_dir
 
 # A run that was started in the background ignores Ctrl-C, and so would the programs that tests interrupt.
@@ -45,6 +46,12 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (home / "cache" / "models" / _SHARED).symlink_to(shared, target_is_directory=True)
     monkeypatch.setenv("EDGEAI_HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def _no_memory_of_servers() -> None:
+    """What one test's server did says nothing about the next one's."""
+    breaker.forget_all()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from edgeai.errors import CloudError, CloudProtocol, CloudRateLimited, CloudTimeout, CloudUnavailable
+from edgeai.net.breaker import breaker_of
 from edgeai.net.calls import HttpCall, Kind, Retry, ServerEvent, Timeouts, place
 from edgeai.net.clients import shared_client
 from edgeai.net.eventstream import FrameDecoder
@@ -26,6 +27,39 @@ DRAIN_S = 0.1  # how long to wait for the end of an answer that is complete, to 
 
 async def read_events(call: HttpCall, timeouts: Timeouts, retry: Retry) -> AsyncGenerator[ServerEvent, None]:
     """See `edgeai.net.stream_events`."""
+    breaker = breaker_of(call.url)
+    if not breaker.begin():
+        raise _not_asked(call)
+    told = False
+    try:
+        async with aclosing(_tries(call, timeouts, retry)) as events:
+            async for event in events:
+                if not told:
+                    told = True
+                    breaker.succeeded()
+                yield event
+    except (CloudUnavailable, CloudTimeout) as error:
+        told = True
+        breaker.failed(unconnected=not error.sends)
+        raise
+    except CloudError:  # it refuses or talks nonsense, but it is there
+        told = True
+        breaker.succeeded()
+        raise
+    finally:
+        if not told:
+            breaker.abandoned()
+
+
+def _not_asked(call: HttpCall) -> CloudUnavailable:
+    error = CloudUnavailable(
+        f"{place(call.url)} was not asked", why="it did not answer just now", remedy="Try again in a while"
+    )
+    error.sends = 0
+    return error
+
+
+async def _tries(call: HttpCall, timeouts: Timeouts, retry: Retry) -> AsyncGenerator[ServerEvent, None]:
     clock = _Clock(place(call.url), timeouts)
     failures = sends = 0
     while True:
