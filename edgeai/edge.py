@@ -14,18 +14,21 @@ from edgeai.binding import weights_hash, weights_of_info
 from edgeai.cloud import Cloud, open_clouds
 from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
-from edgeai.errors import EdgeError
+from edgeai.errors import ConfigError, EdgeError
 from edgeai.load import EngineName, choose_package, open_package
 from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
-from edgeai.session import Session, open_ledger
+from edgeai.session import Session, open_ledger, open_waiting
 from edgeai.standing import Contracts, DriftAlarm, read_contract
 from edgeai.types import Answer, CallOptions, Choice, CommonOptions, Extraction, JsonSchema, Message, Prompt
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from edgeai.resend import QueuedAnswer
+    from edgeai.waiting import Waiting
 
 M = TypeVar("M")
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -43,6 +46,7 @@ class Edge:
         the next is asked when one fails or refuses. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
     ledger: True records each query (no content) in the data folder; a path records there; False nowhere.
+    queue_key: encrypts the questions that wait under ``when_offline="queue"`` (`edgeai queue key` makes one).
     allow_large: load a model of more than 3 billion parameters all the same.
 
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError, MissingExtra, PolicyError and
@@ -58,6 +62,7 @@ class Edge:
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: bool | str | Path = True,
+        queue_key: str | None = None,
         allow_large: bool = False,
     ) -> None:
         bigger = open_clouds(cloud)
@@ -70,6 +75,7 @@ class Edge:
             engine = open_package(package, n_ctx=n_ctx)
         try:
             book = open_ledger(ledger)
+            waiting = open_waiting(bigger, policy, book, key=queue_key)
         except EdgeError:
             engine.close()
             raise
@@ -80,6 +86,7 @@ class Edge:
             ledger=book,
             weights=weights or weights_of_info(engine.info),
             contracts=Contracts(book.history if book else None),
+            waiting=waiting,
         )
         try:
             self._session.contracts.live(policy)
@@ -141,6 +148,25 @@ class Edge:
     def on_drift(self, listener: Callable[[DriftAlarm], None]) -> None:
         """Call ``listener``, in a thread of edgeai's, when audits show that a contract no longer holds."""
         self._session.contracts.listeners.append(listener)
+
+    def on_queued(self, listener: "Callable[[QueuedAnswer], None]") -> None:
+        """Call ``listener``, in a thread of its own, with each late answer to a question that was queued.
+
+        Raises ConfigError without a cloud and ``Policy(when_offline="queue")``.
+        """
+        self._waiting().listeners.append(listener)
+
+    def send_queued(self) -> int:
+        """Send what waits now, oldest first and within the budget; how many were answered.
+
+        It also happens by itself, within seconds of the network being back.
+        """
+        return self._waiting().send()
+
+    def _waiting(self) -> "Waiting":
+        if self._session.waiting is None:
+            raise ConfigError("Nothing is queued here", remedy='Use a cloud and Policy(when_offline="queue")')
+        return self._session.waiting
 
     @property
     def info(self) -> EngineInfo:

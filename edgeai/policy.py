@@ -64,7 +64,8 @@ class Policy:
         at the last moment at which it can still make it; the device wins if it is complete before the
         cloud's first word.
     budget_usd: US dollars per "query", rolling "hour", "day" and "month". The price must be known.
-    when_offline: "keep" the device's answer when the cloud cannot be reached, or raise the "error".
+    when_offline: "keep" the device's answer when the cloud cannot be reached; "queue" keeps it, too, and
+        stores the question until the network is back (see `Edge.send_queued`); "error" raises.
     disclose: what of a conversation the cloud sees: "all", "turns:n" (the last n exchanges) or "question";
         system messages go along.
     """
@@ -78,13 +79,13 @@ class Policy:
     audit: float = 0.03
     deadline_s: float | None = None
     budget_usd: Mapping[Window, float] = field(default_factory=dict)
-    when_offline: Literal["keep", "error"] = "keep"
+    when_offline: Literal["keep", "queue", "error"] = "keep"
     disclose: str = "all"
 
     def __post_init__(self) -> None:
         _one_of("privacy", self.privacy, ("local", "allow"))
         _one_of("prefer", self.prefer, ("device", "cloud"))
-        _one_of("when_offline", self.when_offline, ("keep", "error"))
+        _one_of("when_offline", self.when_offline, ("keep", "queue", "error"))
         _one_of("on_mismatch", self.on_mismatch, ("keep", "escalate"))
         _one_of("on_drift", self.on_drift, ("keep", "escalate"))
         parse_disclose(self.disclose)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeai.ledger import Ledger
+    from edgeai.waiting import Waiting
 
 M = TypeVar("M")
 CHOICE_OPTIONS = {"task", "policy", "max_tokens"}
@@ -56,6 +57,7 @@ class Session:
     """Whether every answer is observed in full, as a calibration needs it (`edgeai.observe`)."""
     priors: Priors = field(default_factory=Priors)
     contracts: Contracts = field(default_factory=Contracts)
+    waiting: "Waiting | None" = None
     audits: Audits = field(init=False)
     calls: "WeakSet[Call]" = field(default_factory=WeakSet)
     closed: threading.Event = field(default_factory=threading.Event)
@@ -123,7 +125,7 @@ class Session:
             device_times=self.device_times,
             cloud_times=self.cloud_times,
             contracts=self.contracts,
-            then=partial(self._audit, accept),
+            then=partial(self._ended, accept),
         )
         call = Call(
             run,
@@ -143,6 +145,12 @@ class Session:
             early=not whole,
             has_cloud=self.cloud is not None,
         )
+
+    def _ended(self, accept: Accept, run: Run, answer: Answer) -> None:
+        """What follows an answer, in the background."""
+        self._audit(accept, run, answer)
+        if self.waiting is not None:
+            self.waiting.ended(run, answer)
 
     def _audit(self, accept: Accept, run: Run, answer: Answer) -> None:
         """Perhaps compare a certified answer with the cloud's, in the background."""
@@ -301,6 +309,8 @@ class Session:
         self.closed.set()
         for call in list(self.calls):
             call.close(Cancelled("The Edge was closed"))
+        if self.waiting is not None:
+            self.waiting.close()
         self.audits.close()
         self.engine.close()
         if self.ledger is not None:
@@ -336,3 +346,15 @@ def open_ledger(ledger: bool | str | Path) -> "Ledger | None":  # noqa: FBT001  
     if not isinstance(ledger, bool | str | Path):
         raise ConfigError(f"ledger is {ledger!r}, expected True, False or a path")
     return Ledger.open(None if ledger is True else Path(ledger))
+
+
+def open_waiting(
+    cloud: Cloud | None, policy: Policy, ledger: "Ledger | None", *, key: str | None
+) -> "Waiting | None":
+    """The questions that wait for the network, if the policy queues any. Raises LedgerError, ConfigError."""
+    if cloud is None or policy.when_offline != "queue":
+        return None
+    from edgeai.outbox import Outbox
+    from edgeai.waiting import Waiting
+
+    return Waiting(Outbox(key=key), cloud, policy, ledger)

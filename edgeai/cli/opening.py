@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def open_edge(settings: Settings) -> Edge:
     """Open what the settings say. Raises what `Edge` raises, and what `edgeai.prepare.prepare` does."""
     policy = Policy(privacy=settings.privacy, min_score=settings.min_score, deadline_s=settings.deadline_s)
-    cloud = _cloud(settings)
+    cloud = open_cloud_of(settings)
     _pull_if_missing(settings.model)
     return Edge(
         settings.model,
@@ -31,7 +31,7 @@ def may_leave(settings: Settings) -> bool:
     return settings.cloud is not None and settings.privacy == "allow"
 
 
-def _cloud(settings: Settings) -> "Cloud | None":
+def open_cloud_of(settings: Settings) -> "Cloud | None":
     """The cloud of the settings, or several, separated by spaces or commas, from cheap to strong."""
     from edgeai.cloud import open_cloud, open_clouds
     from edgeai.prices import PriceTable

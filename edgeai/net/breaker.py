@@ -1,7 +1,7 @@
 """Whether an endpoint is worth asking, known from what happened last and without asking it.
 
 A circuit breaker for each origin (scheme, host and port), shared by all of the process: closed while calls
-succeed; open for a while when the last one found no connection, or three in a row failed; then half open, when
+succeed; open for a while when the last one found no connection, or three in a row failed; then half open:
 one call tries and the others do not wait for it (Nygard, "Release It!", chapter 5).
 """
 
