@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import quote as quote_url
 
 from edgeai.cloud import CloudEnd, CloudText
 from edgeai.cloud.wire import (
@@ -49,7 +50,7 @@ class GeminiWire:
     @property
     def path(self) -> str:
         """What follows the base URL."""
-        return f"/models/{self.model}:streamGenerateContent?alt=sse"
+        return f"/models/{quote_url(self.model)}:streamGenerateContent?alt=sse"
 
     @property
     def last(self) -> None:

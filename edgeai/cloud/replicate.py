@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from edgeai import net
 from edgeai.cloud import CloudEnd, CloudText, Piece
@@ -62,7 +62,7 @@ class Replicate:
     @property
     def endpoint(self) -> str:
         """Where the bytes go."""
-        return f"{self._base_url}/models/{self._model}/predictions"
+        return f"{self._base_url}/models/{quote(self._model)}/predictions"
 
     @property
     def price(self) -> Price | None:

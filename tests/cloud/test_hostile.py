@@ -55,6 +55,15 @@ def typed(type: str, **fields: Any) -> bytes:  # noqa: ANN401  # JSON
     return sse({"type": type} | fields, type)
 
 
+MESSAGE: dict[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "content": [],
+    "stop_reason": None,
+    "stop_sequence": None,
+}
 RECORDINGS = {
     "openai": Recording(
         begin=(chat(delta={"role": "assistant", "content": ""}),),
@@ -73,7 +82,7 @@ RECORDINGS = {
     ),
     "anthropic": Recording(
         begin=(
-            typed("message_start", message={"usage": {"input_tokens": 3, "output_tokens": 1}}),
+            typed("message_start", message=MESSAGE | {"usage": {"input_tokens": 3, "output_tokens": 1}}),
             typed("content_block_start", index=0, content_block={"type": "text", "text": ""}),
             typed("ping"),
         ),

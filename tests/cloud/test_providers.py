@@ -29,6 +29,7 @@ REPLY = answer(
     b'data: {"choices": [{"delta": {"content": "yes"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n',
     content_type="text/event-stream",
 )
+GEMINI = "https://generativelanguage.googleapis.com/v1beta"
 # What has an address of its own for every customer gets one here.
 ADDRESSES = {
     "AZURE_OPENAI_ENDPOINT": "https://mine.openai.azure.com/",
@@ -69,9 +70,11 @@ def test_every_provider_opens(name: str) -> None:
     [
         ("azure:gpt", "https://mine.openai.azure.com/openai/v1/chat/completions"),
         ("databricks:m", "https://adb-1.azuredatabricks.net/serving-endpoints/chat/completions"),
-        ("gemini:g-2", "https://generativelanguage.googleapis.com/v1beta/models/g-2:streamGenerateContent"),
+        ("gemini:g-2", f"{GEMINI}/models/g-2:streamGenerateContent"),
         ("vllm:q@http://10.0.0.5:8000/v1", "http://10.0.0.5:8000/v1/chat/completions"),
         ("vllm:org/q@v2@https://h.corp/v1/", "https://h.corp/v1/chat/completions"),
+        ("gemini:a b?key=c#d", f"{GEMINI}/models/a%20b%3Fkey%3Dc%23d:streamGenerateContent"),
+        ("replicate:a/b?c", "https://api.replicate.com/v1/models/a/b%3Fc/predictions"),
         ("ollama:qwen3:8b", "http://localhost:11434/v1/chat/completions"),
         ("openrouter:meta-llama/l:free", "https://openrouter.ai/api/v1/chat/completions"),
     ],
