@@ -182,10 +182,9 @@ def test_packed_weights_must_fill_their_operation(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def graph_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def graph_bytes(sound: Path) -> bytes:
     """A sound graph."""
-    folder = write_tiny_package(tmp_path_factory.mktemp("sound") / "tiny")
-    return (folder / "model.onnx").read_bytes()
+    return (sound / "model.onnx").read_bytes()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

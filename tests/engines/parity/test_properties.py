@@ -17,7 +17,7 @@ from edgeai.engines.generation import MAX_UNREAD
 from edgeai.engines.local import LocalEngine
 from edgeai.engines.prompt import prompt_tokens
 from edgeai.errors import Cancelled, ConfigError, ContextOverflow, EngineCrashed, ModelUnsupported, QueueFull
-from edgeai.types import Image, Message, Request, Sampling
+from edgeai.types import Image, Message, Request, Sampling, Token
 from tests.engines.conftest import request
 from tests.engines.parity.conftest import Paths
 
@@ -30,6 +30,7 @@ PERSON = {
 QUESTIONS = [
     f"Name something that is {word}." for word in ["red", "blue", "cold", "hot", "big", "small", "old", "new"]
 ]
+NEAR_TIE = 0.1  # of probability: .03 is the most seen where a batch's other rounding chose another token
 LONG = "the quick brown fox jumps over the lazy dog " * 300
 
 
@@ -41,6 +42,17 @@ def text(generation: Generation) -> str:
 def read(generation: Generation) -> list[int]:
     """All token ids."""
     return [token.id for token in generation]
+
+
+def same_but_for_near_ties(left: list[Token], right: list[Token]) -> bool:
+    """The same tokens up to the first choice that was nearly a draw; what follows that is another text."""
+    for a, b in zip(left, right, strict=False):
+        if a.id != b.id:
+            return a.margin < NEAR_TIE
+    if len(left) == len(right):
+        return True
+    longer = max(left, right, key=len)  # the other one ended here
+    return longer[min(len(left), len(right))].margin < NEAR_TIE
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -96,7 +108,8 @@ def test_signals_are_those_of_the_scores(engine: LocalEngine) -> None:
         (score,) = engine.score(head, ["".join(token.text for token in tokens)])
     finally:
         vocabulary.tokenize = real  # type: ignore[method-assign]  # as it was
-    assert score == pytest.approx(sum(token.logprob for token in tokens), rel=0.1)
+    # llama.cpp: equal to 6 digits. ONNX Runtime rounds many rows in other kernels than one: 2.6 % here
+    assert score == pytest.approx(sum(token.logprob for token in tokens), rel=0.05)
 
 
 def test_sampling_repeats_with_a_seed(engine: LocalEngine) -> None:
@@ -216,7 +229,7 @@ def test_vectors_have_length_one_and_repeat(engine: LocalEngine) -> None:
     assert vectors.shape == (4, engine.info.n_embd)
     assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    assert np.array_equal(vectors, engine.embed(texts))
+    assert np.array_equal(vectors[:3], engine.embed(texts[:3]))
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
     assert engine.embed([]).shape == (0, engine.info.n_embd)
 
@@ -243,12 +256,12 @@ def test_cancelling_one_leaves_the_others_alone(engine: LocalEngine) -> None:
 
 
 def test_many_threads_at_once(engine: LocalEngine) -> None:
-    """Eight callers all get their answers, mostly the same as alone (kernels round otherwise in batches)."""
-    alone = [read(engine.stream(request(question, max_tokens=10))) for question in QUESTIONS]
+    """Eight callers all get their answers, the same as alone but for near ties (batches round otherwise)."""
+    alone = [list(engine.stream(request(question, max_tokens=10))) for question in QUESTIONS]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda q: read(engine.stream(request(q, max_tokens=10))), QUESTIONS))
+        together = list(pool.map(lambda q: list(engine.stream(request(q, max_tokens=10))), QUESTIONS))
     assert all(together)
-    assert sum(a == b for a, b in zip(alone, together, strict=True)) >= 3
+    assert all(same_but_for_near_ties(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_scoring_leaves_streams_alone(engine: LocalEngine) -> None:
@@ -343,7 +356,11 @@ def test_facts_and_memory(engine: LocalEngine) -> None:
 
 
 def test_both_engines_agree(both: tuple[LocalEngine, LocalEngine]) -> None:
-    """Tokens and templates are the same; greedy first tokens and scores are nearly so."""
+    """Tokens and templates are the same; greedy first tokens and scores are nearly so.
+
+    Both round their inputs to 8 bit, each in blocks of its own: first tokens differ by .18 nats at most here,
+    scores by .02 and by 2 % of unlikely ones, embeddings by .0002.
+    """
     left, right = both
     words = "Hi <|im_end|> ünïcode 漢字 🙂\n\n  tabs\tand 12345 numbers"
     for special in (False, True):
@@ -353,10 +370,10 @@ def test_both_engines_agree(both: tuple[LocalEngine, LocalEngine]) -> None:
         right.count_prompt(request(q)) for q in QUESTIONS
     ]
     firsts = [[next(engine.stream(request(q))) for q in QUESTIONS] for engine in both]
-    assert sum(a.id == b.id for a, b in zip(*firsts, strict=True)) >= 7
+    assert all(same_but_for_near_ties([a], [b]) for a, b in zip(*firsts, strict=True))
     assert np.median([abs(a.logprob - b.logprob) for a, b in zip(*firsts, strict=True)]) < 0.2
     labels = [" Paris", " London", " Rome, which is wrong"]
     scores = [engine.score("The capital of France is", labels) for engine in both]
-    assert scores[0] == pytest.approx(scores[1], abs=0.7, rel=0.05)
+    assert scores[0] == pytest.approx(scores[1], abs=0.1, rel=0.03)
     cosines = (left.embed(QUESTIONS) * right.embed(QUESTIONS)).sum(axis=1)
-    assert math.isclose(min(cosines), 1, abs_tol=0.02)
+    assert math.isclose(min(cosines), 1, abs_tol=0.002)
