@@ -28,7 +28,7 @@ class LlamaCpp:
         )
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = parameters.n_batch = WINDOW
-        parameters.n_threads = parameters.n_threads_batch = 2
+        parameters.n_threads = parameters.n_threads_batch = 1  # two would spin for a core that is taken
         self._context = llama_cpp.llama_init_from_model(self._model, parameters)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
 

@@ -30,7 +30,8 @@ PERSON = {
 QUESTIONS = [
     f"Name something that is {word}." for word in ["red", "blue", "cold", "hot", "big", "small", "old", "new"]
 ]
-NEAR_TIE = 0.1  # of probability: .03 is the most seen where a batch's other rounding chose another token
+NEAR_TIE = 0.25  # of probability: the margin below which rounding may decide
+ROUNDING = 0.5  # nats, in batches; another sequence's token would be further away
 LONG = "the quick brown fox jumps over the lazy dog " * 300
 
 
@@ -42,17 +43,6 @@ def text(generation: Generation) -> str:
 def read(generation: Generation) -> list[int]:
     """All token ids."""
     return [token.id for token in generation]
-
-
-def same_but_for_near_ties(left: list[Token], right: list[Token]) -> bool:
-    """The same tokens up to the first choice that was nearly a draw; what follows that is another text."""
-    for a, b in zip(left, right, strict=False):
-        if a.id != b.id:
-            return a.margin < NEAR_TIE
-    if len(left) == len(right):
-        return True
-    longer = max(left, right, key=len)  # the other one ended here
-    return longer[min(len(left), len(right))].margin < NEAR_TIE
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -256,12 +246,25 @@ def test_cancelling_one_leaves_the_others_alone(engine: LocalEngine) -> None:
 
 
 def test_many_threads_at_once(engine: LocalEngine) -> None:
-    """Eight callers all get their answers, the same as alone but for near ties (batches round otherwise)."""
-    alone = [list(engine.stream(request(question, max_tokens=10))) for question in QUESTIONS]
+    """Eight callers get the answers that they get alone, up to a choice between two nearly equal tokens.
+
+    Kernels round otherwise in batches, and a near tie may then fall the other way; from there texts differ.
+    """
+
+    def tokens(question: str) -> list[Token]:
+        return list(engine.stream(request(question, max_tokens=10)))
+
+    alone = [tokens(question) for question in QUESTIONS]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda q: list(engine.stream(request(q, max_tokens=10))), QUESTIONS))
-    assert all(together)
-    assert all(same_but_for_near_ties(a, b) for a, b in zip(alone, together, strict=True))
+        together = list(pool.map(tokens, QUESTIONS))
+    for expected, found in zip(alone, together, strict=True):
+        for a, b in zip(expected, found, strict=False):
+            if a.id != b.id:
+                assert a.margin < NEAR_TIE
+                break
+            assert a.logprob == pytest.approx(b.logprob, abs=ROUNDING)
+        else:
+            assert len(expected) == len(found)
 
 
 def test_scoring_leaves_streams_alone(engine: LocalEngine) -> None:
@@ -358,8 +361,9 @@ def test_facts_and_memory(engine: LocalEngine) -> None:
 def test_both_engines_agree(both: tuple[LocalEngine, LocalEngine]) -> None:
     """Tokens and templates are the same; greedy first tokens and scores are nearly so.
 
-    Both round their inputs to 8 bit, each in blocks of its own: first tokens differ by .18 nats at most here,
-    scores by .02 and by 2 % of unlikely ones, embeddings by .0002.
+    Both round their inputs to 8 bit, each in blocks of its own. Measured: all eight first tokens equal though
+    they win by .01 to .09 only, their log-probabilities .18 apart at most; scores .02 apart, and 2 % where
+    unlikely; embeddings .0002.
     """
     left, right = both
     words = "Hi <|im_end|> ünïcode 漢字 🙂\n\n  tabs\tand 12345 numbers"
@@ -370,8 +374,10 @@ def test_both_engines_agree(both: tuple[LocalEngine, LocalEngine]) -> None:
         right.count_prompt(request(q)) for q in QUESTIONS
     ]
     firsts = [[next(engine.stream(request(q))) for q in QUESTIONS] for engine in both]
-    assert all(same_but_for_near_ties([a], [b]) for a, b in zip(*firsts, strict=True))
-    assert np.median([abs(a.logprob - b.logprob) for a, b in zip(*firsts, strict=True)]) < 0.2
+    assert sum(a.id == b.id for a, b in zip(*firsts, strict=True)) >= 7
+    differences = [abs(a.logprob - b.logprob) for a, b in zip(*firsts, strict=True)]
+    assert np.median(differences) < 0.2
+    assert max(differences) < 0.4
     labels = [" Paris", " London", " Rome, which is wrong"]
     scores = [engine.score("The capital of France is", labels) for engine in both]
     assert scores[0] == pytest.approx(scores[1], abs=0.1, rel=0.03)
