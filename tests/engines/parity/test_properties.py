@@ -382,4 +382,4 @@ def test_both_engines_agree(both: tuple[LocalEngine, LocalEngine]) -> None:
     scores = [engine.score("The capital of France is", labels) for engine in both]
     assert scores[0] == pytest.approx(scores[1], abs=0.1, rel=0.03)
     cosines = (left.embed(QUESTIONS) * right.embed(QUESTIONS)).sum(axis=1)
-    assert math.isclose(min(cosines), 1, abs_tol=0.002)
+    assert math.isclose(min(cosines), 1, abs_tol=0.02)
