@@ -24,7 +24,7 @@ try:
     from edgeai.converters.gguf_source import GgufSource
     from edgeai.converters.graph import CONTRACT, Progress, write_graph
 except ModuleNotFoundError as error:
-    raise MissingExtra("Converting models needs onnx, gguf and tokenizers", extra="convert") from error
+    raise MissingExtra("Converting models needs onnx and tokenizers", extra="convert") from error
 from edgeai.converters.decoder import Source, TokenizerData
 from edgeai.converters.linear import Plan, Quant
 from edgeai.converters.quantize import Losses

@@ -1,9 +1,10 @@
-"""A GGUF file: metadata by type, tensors piece by piece. The only importer of `gguf`."""
+"""A GGUF file: metadata by type, tensors piece by piece."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,8 @@ from numpy.typing import NDArray
 
 from edgeai.converters.blocks import FORMATS, Blocks, unpack
 from edgeai.converters.decoder import Floats
-from edgeai.errors import MissingExtra, ModelCorrupt
-from edgeai.models.gguf import read_header
-
-try:
-    import gguf
-except ModuleNotFoundError as error:
-    raise MissingExtra("Reading GGUF files needs gguf", extra="convert") from error
+from edgeai.errors import ModelCorrupt
+from edgeai.models.gguf import TensorInfo, read_header
 
 FLOATS = ("F32", "F16", "BF16")
 """The plain number formats that can be read."""
@@ -25,9 +21,9 @@ FLOATS = ("F32", "F16", "BF16")
 
 @dataclass(frozen=True, slots=True)
 class GgufMatrix:
-    """Rows of a tensor in the file, in the order ``order``, or as they lie."""
+    """Rows of a tensor in the file, as bytes, in the order ``order``, or as they lie."""
 
-    raw: NDArray[np.generic]
+    raw: NDArray[np.uint8]
     kind: str
     shape: tuple[int, int]
     order: NDArray[np.intp] | None = None
@@ -37,10 +33,10 @@ class GgufMatrix:
         raw = self.raw[start:stop] if self.order is None else self.raw[self.order[start:stop]]
         raw = np.ascontiguousarray(raw)
         if self.kind in FORMATS:
-            return unpack(self.kind, raw.view(np.uint8))
+            return unpack(self.kind, raw)
         if self.kind == "BF16":
             return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        return raw.astype(np.float32, copy=False)
+        return raw.view(np.float16 if self.kind == "F16" else np.float32).astype(np.float32, copy=False)
 
 
 class GgufFile:
@@ -48,15 +44,16 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        header = read_header(path)  # believes nothing; what follows may
+        header = read_header(path, arrays=True)  # believes nothing; what follows may
         self.n_parameters = header.parameters
-        self._reader = gguf.GGUFReader(path)
-        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+        self._metadata = header.metadata
+        self._tensors = {tensor.name: tensor for tensor in header.tensors}
+        self._data: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
 
     @property
     def tensors(self) -> Mapping[str, str]:
         """The format of each tensor, by name."""
-        return {name: tensor.tensor_type.name for name, tensor in self._tensors.items()}
+        return {name: tensor.type for name, tensor in self._tensors.items()}
 
     @cached_property
     def sha256(self) -> str:
@@ -105,18 +102,26 @@ class GgufFile:
             return None
         if len(tensor.shape) != 2:
             raise ModelCorrupt(f"{self.path.name}: {name} has {len(tensor.shape)} dimensions, expected 2")
-        n_columns, n_rows = (int(n) for n in tensor.shape)
-        return GgufMatrix(tensor.data, tensor.tensor_type.name, (n_rows, n_columns))
+        n_columns, n_rows = tensor.shape
+        return GgufMatrix(self._rows(tensor, n_rows), tensor.type, (n_rows, n_columns))
 
     def floats(self, name: str) -> Floats | None:
         """The tensor of that name as a flat list of floats, or None."""
         tensor = self._tensors.get(name)
         if tensor is None:
             return None
-        kind, size = tensor.tensor_type.name, int(tensor.n_elements)
-        row = GgufMatrix(tensor.data.reshape(1, -1), kind, (1, size)).rows(0, 1)
+        row = GgufMatrix(self._rows(tensor, 1), tensor.type, (1, prod(tensor.shape))).rows(0, 1)
         return (row.floats() if isinstance(row, Blocks) else row).reshape(-1)
 
+    def _rows(self, tensor: TensorInfo, n_rows: int) -> NDArray[np.uint8]:
+        return self._data[tensor.offset : tensor.offset + tensor.size].reshape(n_rows, -1)
+
     def _value(self, key: str) -> object:
-        found = self._reader.fields.get(key)
-        return None if found is None else found.contents()
+        """A scalar, or a list; strings as text."""
+        found = self._metadata.get(key)
+        if not isinstance(found, tuple):
+            return found
+        try:
+            return [item.decode() if isinstance(item, bytes) else item for item in found]
+        except UnicodeDecodeError as error:
+            raise ModelCorrupt(f"{self.path.name}: {key} has strings that are not UTF-8") from error

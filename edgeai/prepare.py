@@ -7,7 +7,7 @@ from edgeai.load import available_engines
 from edgeai.models import catalog, store
 from edgeai.models.store import InstalledModel, Progress
 
-CONVERTER_LIBRARIES = ("onnx", "gguf", "tokenizers")
+CONVERTER_LIBRARIES = ("onnx", "tokenizers")
 
 
 def prepare(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeai.errors import ModelCorrupt, ModelNotFound
 from edgeai.models.gguf_checks import check, quantization_label
-from edgeai.models.gguf_reader import KEPT_ARRAY, Array, Reader, Scalar, TensorInfo, Value
+from edgeai.models.gguf_reader import KEPT_ARRAY, MAX_HEADER_BYTES, Array, Reader, Scalar, TensorInfo, Value
 
 __all__ = ["GgufHeader", "TensorInfo", "read_header"]
 
@@ -24,7 +24,7 @@ class GgufHeader:
 
     ``context_length`` is in tokens, ``head_dim_k`` and ``head_dim_v`` in values per head; ``n_head_kv`` is
     the largest of all layers. ``quantization`` is a label such as ``q4_1``. ``metadata`` holds the scalars
-    (and short arrays of numbers as tuples).
+    (and short arrays as tuples, their strings as bytes).
     """
 
     architecture: str
@@ -44,15 +44,15 @@ class GgufHeader:
     tensors: tuple[TensorInfo, ...] = field(repr=False)
 
 
-def read_header(path: Path) -> GgufHeader:
-    """The header of the GGUF file at ``path``.
+def read_header(path: Path, *, arrays: bool = False) -> GgufHeader:
+    """The header of the GGUF file at ``path``; with ``arrays`` its metadata holds the long ones, too.
 
     Raises ModelNotFound, ModelCorrupt (says what is wrong, and at which byte) or ModelUnsupported (a
     version, architecture, tokenizer or tensor type that edgeai does not run).
     """
     try:
         with path.open("rb") as file:
-            reader = Reader(file, path)
+            reader = Reader(file, path, keep=arrays)
             n_tensors = reader.preamble()
             values = reader.values()
             tensors = reader.tensors(n_tensors, values)
@@ -75,7 +75,7 @@ def read_header(path: Path) -> GgufHeader:
         n_vocab=shape.n_vocab,
         quantization=quantization_label(values, Counter(t.type for t in tensors if len(t.shape) > 1)),
         chat_template=_text(values, "tokenizer.chat_template"),
-        metadata=_metadata(values),
+        metadata=_metadata(values, longest=MAX_HEADER_BYTES if arrays else KEPT_ARRAY),
         tensors=tensors,
     )
 
@@ -85,11 +85,13 @@ def _text(values: Mapping[str, Value], key: str) -> str | None:
     return entry.value if entry and isinstance(entry.value, str) else None
 
 
-def _metadata(values: Mapping[str, Value]) -> dict[str, Scalar | tuple[int | float | bool | bytes, ...]]:
+def _metadata(
+    values: Mapping[str, Value], *, longest: int
+) -> dict[str, Scalar | tuple[int | float | bool | bytes, ...]]:
     kept: dict[str, Scalar | tuple[int | float | bool | bytes, ...]] = {}
     for key, entry in values.items():
         if not isinstance(entry.value, Array):
             kept[key] = entry.value
-        elif entry.value.values is not None and entry.value.length <= KEPT_ARRAY:
+        elif entry.value.values is not None and entry.value.length <= longest:
             kept[key] = entry.value.values
     return kept

@@ -59,9 +59,10 @@ class TensorInfo:
 class Reader:
     """A position in the file's first bytes; reads more of them only after comparing with the file's size."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: BinaryIO, path: Path, *, keep: bool = False) -> None:
         self._file = file
         self._name = path.name
+        self._keep = keep  # all arrays, however long
         self._size = path.stat().st_size
         self._data = b""
         self._at = 0
@@ -162,7 +163,7 @@ class Reader:
         width = 8 if kind == STRING else struct.calcsize("<" + SCALARS[kind])
         most = MAX_STRINGS if kind == STRING else MAX_HEADER_BYTES
         length = self._count(f"elements of {key}", most, smallest=width)
-        keep = key in NEEDED_ARRAYS or length <= KEPT_ARRAY
+        keep = self._keep or key in NEEDED_ARRAYS or length <= KEPT_ARRAY
         if kind == STRING:
             return Array(kind, length, self._strings(key, length, keep=keep))
         data = self._bytes(length * width, key)

@@ -28,7 +28,7 @@ class LlamaCpp:
         )
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = parameters.n_batch = WINDOW
-        parameters.n_threads = parameters.n_threads_batch = 2
+        parameters.n_threads = parameters.n_threads_batch = 1  # two would spin for a core that is taken
         self._context = llama_cpp.llama_init_from_model(self._model, parameters)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
 
@@ -82,13 +82,14 @@ def log_softmax(logits: Floats) -> Floats:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
-def compare(reference: LlamaCpp, folder: Path, count: int) -> tuple[float, float]:
+def compare(reference: LlamaCpp, folder: Path, count: int, length: int = WINDOW) -> tuple[float, float]:
     """Mean divergence in nats a token, and the share of tokens with the same favourite."""
     runner, divergences, same = GraphRunner(folder, n_ctx=WINDOW), [], []
-    for ids in windows(reference, count):
+    for window in windows(reference, count):
+        ids = window[:length]
         theirs = log_softmax(reference.logits(ids))
         ours = np.empty_like(theirs)
-        for start in range(0, WINDOW, 128):  # in chunks, as an engine does
+        for start in range(0, length, 128):  # in chunks, as an engine does
             chunk, _ = runner.run([ids[start : start + 128]], start, range(128))
             ours[start : start + 128] = log_softmax(chunk)
         divergences.append((np.exp(theirs) * (theirs - ours)).sum(axis=-1))
@@ -96,10 +97,9 @@ def compare(reference: LlamaCpp, folder: Path, count: int) -> tuple[float, float
     return float(np.mean(divergences)), float(np.mean(same))
 
 
-def test_the_logits_stay(model_path: Path, reference: LlamaCpp, tmp_path: Path) -> None:
+def test_the_logits_stay(onnx_package: Path, reference: LlamaCpp) -> None:
     """Some real text: KL below 0.01 nats a token, the same favourite nearly always (the soak has more)."""
-    export(model_path, tmp_path / "package")
-    divergence, same = compare(reference, tmp_path / "package", 1)
+    divergence, same = compare(reference, onnx_package, 1, 256)
     assert divergence < 0.01
     assert same > 0.93
 
@@ -117,3 +117,34 @@ def test_the_logits_stay_over_4000_tokens(
     divergence, same = compare(reference, tmp_path / "package", 8)
     assert divergence < most
     assert same > least
+
+
+@pytest.fixture
+def k_quants(model_path: Path, tmp_path: Path) -> Path:
+    """The default model as Q4_K_M, which mixes Q4_K, Q6_K, Q5_0 and Q8_0."""
+    parameters, path = llama_cpp.llama_model_quantize_default_params(), tmp_path / "q4_k_m.gguf"
+    parameters.ftype, parameters.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M, True
+    parameters.nthread = 2
+    made = llama_cpp.llama_model_quantize(
+        str(model_path).encode(), str(path).encode(), ctypes.byref(parameters)
+    )
+    assert made == 0
+    return path
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_k_quants_lose_hardly_more_than_their_own_floats(k_quants: Path, tmp_path: Path) -> None:
+    """The same bound on KL; llama.cpp agrees with the exact weights on 95.5 % of tokens, with ours on 94.9 %.
+
+    It rounds its own inputs to 8 bit, so that no requantization can reach more than the floats do. Of what
+    is lost beside, KL .0034 against the floats, the weights make .0003 and our 8 bit inputs the rest.
+    """
+    reference, found = LlamaCpp(k_quants), {}
+    quants: tuple[Quant, Quant] = ("f32", "auto")
+    for quant in quants:
+        export(k_quants, tmp_path / quant, quant=quant)
+        found[quant] = compare(reference, tmp_path / quant, 8)
+    reference.close()
+    assert found["auto"][0] < 0.01
+    assert found["auto"][1] > found["f32"][1] - 0.02

@@ -1,5 +1,6 @@
 """ONNX packages: tiny ones with random weights, made in milliseconds."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,10 +28,16 @@ def write_tiny_package(folder: Path, *, quant: Quant = "f32", seed: int = 0) -> 
     return folder
 
 
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny package, made once; nobody may change it."""
+    return write_tiny_package(tmp_path_factory.mktemp("sound") / "tiny")
+
+
 @pytest.fixture
-def tiny(tmp_path: Path) -> Path:
+def tiny(sound: Path, tmp_path: Path) -> Path:
     """The folder of a tiny package, to be damaged."""
-    return write_tiny_package(tmp_path / "tiny")
+    return shutil.copytree(sound, tmp_path / "tiny")
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> PackageVocabulary:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=30))
 def test_pieces_join_to_the_text(pieces: PackageVocabulary, letters: PackageVocabulary, text: str) -> None:
     """The bytes of a text's tokens are the text's, in both kinds; SentencePiece puts a space before it."""

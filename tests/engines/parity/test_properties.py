@@ -100,7 +100,8 @@ def test_signals_are_those_of_the_scores(engine: LocalEngine) -> None:
         (score,) = engine.score(head, ["".join(token.text for token in tokens)])
     finally:
         vocabulary.tokenize = real  # type: ignore[method-assign]  # as it was
-    assert score == pytest.approx(sum(token.logprob for token in tokens), rel=0.1)
+    # llama.cpp: equal to 6 digits. ONNX Runtime rounds many rows in other kernels than one: 2.6 % here
+    assert score == pytest.approx(sum(token.logprob for token in tokens), rel=0.05)
 
 
 def test_sampling_repeats_with_a_seed(engine: LocalEngine) -> None:
@@ -220,7 +221,7 @@ def test_vectors_have_length_one_and_repeat(engine: LocalEngine) -> None:
     assert vectors.shape == (4, engine.info.n_embd)
     assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    assert np.array_equal(vectors, engine.embed(texts))
+    assert np.array_equal(vectors[:3], engine.embed(texts[:3]))
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
     assert engine.embed([]).shape == (0, engine.info.n_embd)
 
@@ -360,7 +361,12 @@ def test_facts_and_memory(engine: LocalEngine) -> None:
 
 
 def test_both_engines_agree(both: tuple[LocalEngine, LocalEngine]) -> None:
-    """Tokens and templates are the same; greedy first tokens and scores are nearly so."""
+    """Tokens and templates are the same; greedy first tokens and scores are nearly so.
+
+    Both round their inputs to 8 bit, each in blocks of its own. Measured: all eight first tokens equal though
+    they win by .01 to .09 only, their log-probabilities .18 apart at most; scores .02 apart, and 2 % where
+    unlikely; embeddings .0002.
+    """
     left, right = both
     words = "Hi <|im_end|> ünïcode 漢字 🙂\n\n  tabs\tand 12345 numbers"
     for special in (False, True):
@@ -371,10 +377,12 @@ def test_both_engines_agree(both: tuple[LocalEngine, LocalEngine]) -> None:
     ]
     firsts = [[next(engine.stream(request(q))) for q in QUESTIONS] for engine in both]
     assert sum(a.id == b.id for a, b in zip(*firsts, strict=True)) >= 7
-    assert np.median([abs(a.logprob - b.logprob) for a, b in zip(*firsts, strict=True)]) < 0.2
+    differences = [abs(a.logprob - b.logprob) for a, b in zip(*firsts, strict=True)]
+    assert np.median(differences) < 0.2
+    assert max(differences) < 0.4
     labels = [" Paris", " London", " Rome, which is wrong"]
     scores = [engine.score("The capital of France is", labels) for engine in both]
-    assert scores[0] == pytest.approx(scores[1], abs=0.7, rel=0.05)
+    assert scores[0] == pytest.approx(scores[1], abs=0.1, rel=0.03)
     cosines = (left.embed(QUESTIONS) * right.embed(QUESTIONS)).sum(axis=1)
     assert math.isclose(min(cosines), 1, abs_tol=0.02)
 
