@@ -7,11 +7,14 @@ Q      ?= Name the chemical symbol for gold.
 # pip and its builds say nothing unless something fails.
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
+OPTIMUM := .venv-optimum
+GENAI   := .venv-genai
+
 # The wheel is tried where nothing else is, and away from this folder's sources.
 EMPTY     := build/empty
 EMPTY_BIN := cd build && empty/$(notdir $(BIN))
 
-.PHONY: demo test check pytest wheel bench soak format clean help
+.PHONY: demo test check pytest wheel bench bench-genai test-converters soak format clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -44,6 +47,15 @@ wheel: $(VENV)/.test ## build the wheel from the sdist; install and import it in
 bench: $(VENV)/.test ## measure, and write the table in benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
+bench-genai: $(VENV)/.test $(GENAI)/.made ## the same for onnxruntime-genai on one graph
+	EDGEAI_GENAI_PYTHON=$(abspath $(GENAI))/$(notdir $(BIN))/python $(BIN)/python -m benchmarks genai
+
+test-converters: $(VENV)/.test $(GENAI)/.made $(OPTIMUM)/.made ## graphs against transformers, optimum and onnxruntime-genai
+	$(GENAI)/$(notdir $(BIN))/python -m pytest tests/converters/test_against_transformers.py
+	EDGEAI_GENAI_PYTHON=$(abspath $(GENAI))/$(notdir $(BIN))/python \
+	EDGEAI_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/$(notdir $(BIN))/python \
+	$(BIN)/pytest tests/engines/onnx/test_exporters.py --timeout 600
+
 soak: $(VENV)/.test ## the tests that run for a long time; their results go into benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks soak
 
@@ -63,6 +75,20 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@echo "Installing edgeai and the tools of its tests into $(VENV)."
 	@$(COMPILE_NOTE)
 	@$(INSTALL) -e ".[all,dev]"
+	@touch $@
+
+# Exporters that exclude one another, and our own libraries: an environment each, outside `make test`.
+$(OPTIMUM)/.made: tests/converters/environments/optimum.txt | $(BIN)/python
+	@echo "Installing torch, transformers and optimum-onnx into $(OPTIMUM): about 2 GB."
+	@$(PYTHON) -m venv $(OPTIMUM)
+	@$(OPTIMUM)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@
+
+$(GENAI)/.made: tests/converters/environments/genai.txt pyproject.toml | $(BIN)/python
+	@echo "Installing torch, transformers and onnxruntime-genai into $(GENAI): about 2 GB."
+	@$(PYTHON) -m venv $(GENAI)
+	@$(GENAI)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check -r $< \
+	  -e ".[onnx]" pytest pytest-timeout
 	@touch $@
 
 COMPILE_NOTE = $(BIN)/python -c "import importlib.util as u; raise SystemExit(u.find_spec('llama_cpp') is None)" \

@@ -12,6 +12,9 @@ for _switch in _SWITCHES:
 
 from typing import TYPE_CHECKING
 
+from edgeai.cloud import (
+    open_cloud,
+)
 from edgeai.drive import (
     Stream,
 )
@@ -28,6 +31,7 @@ from edgeai.errors import (
     CloudError,
     CloudProtocol,
     CloudRateLimited,
+    CloudRefused,
     CloudTimeout,
     CloudUnavailable,
     ConfigError,
@@ -109,6 +113,7 @@ __all__ = [
     "CloudError",
     "CloudProtocol",
     "CloudRateLimited",
+    "CloudRefused",
     "CloudTimeout",
     "CloudUnavailable",
     "ConfigError",
@@ -158,6 +163,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "Usage",
+    "open_cloud",
 ]
 
 

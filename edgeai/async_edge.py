@@ -127,7 +127,7 @@ class AsyncEdge:
         *,
         engine: EngineName | Engine = "auto",
         n_ctx: int | None = None,
-        cloud: str | Cloud | None = None,
+        cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: bool | str | Path = True,
         allow_large: bool = False,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from edgeai.cloud import Cloud, CloudEnd, Piece
+from edgeai.cloud.tiers import tiers_of
 from edgeai.engines.generation import Generation
 from edgeai.errors import CloudError, CloudProtocol, EdgeError
 from edgeai.run import Run
@@ -29,8 +30,11 @@ _LONGEST_WAIT_S = 0.1 if sys.platform == "win32" else None
 class Record(Protocol):
     """Where a call reports to: money before it is sent, and every end."""
 
-    def before_sending(self, n_bytes: int) -> None:
-        """Reserve what the cloud may cost; raises PolicyError when it may not be spent."""
+    def before_sending(self, n_bytes: int, tier: int) -> None:
+        """Reserve what the cloud may cost; raises PolicyError when it may not be spent.
+
+        ``tier`` says which of several clouds it is, from 0.
+        """
         ...
 
     def answered(self, run: Run, answer: Answer) -> None:
@@ -56,7 +60,7 @@ class Call:
     ) -> None:
         self.run = self._run = run
         self._record = record
-        self._open_device, self._cloud, self._release = open_device, cloud, release
+        self._open_device, self._clouds, self._release = open_device, tiers_of(cloud), release
         self._generation: Generation | None = None
         self._sending: Future[None] | None = None
         self._pieces: deque[Piece | BaseException] = deque()
@@ -158,17 +162,17 @@ class Call:
     def _start_cloud(self) -> list[Event]:
         from edgeai import net  # loads httpx, which a query that stays never needs
 
-        assert self._cloud is not None
+        cloud = self._clouds[self._run.sent.tier]
         try:
             released = self._release()
-            n_bytes = len(self._cloud.encode(released))
-            self._record.before_sending(n_bytes)
+            n_bytes = len(cloud.encode(released))
+            self._record.before_sending(n_bytes, self._run.sent.tier)
         except EdgeError as error:
             return self._act(self._run.feed(Refused(error), time.monotonic()))
         if self._generation is not None and not self._run.listening:
             self._generation.pause()
-        self._run.disclosed_bytes += n_bytes
-        self._sending = net.submit(self._receive(self._cloud, released))
+        self._run.sent.begin(n_bytes)
+        self._sending = net.submit(self._receive(cloud, released))
         self._sending.add_done_callback(self._on_sent)
         return []
 

@@ -47,10 +47,12 @@ TYPE_NAMES: dict[object, str] = {
 class Settings:
     """What a user may set once for all programs on this machine.
 
-    ``n_ctx`` is in tokens per query (None: the engine's plan decides). ``cloud`` is ``"openai:<model>"``;
-    ``cloud_base_url`` its address, if it is not the provider's own; ``cloud_key_variable`` names the
-    environment variable that holds its key. ``min_score`` (higher is safer) and ``deadline_s`` (seconds) are
-    reasons to leave the device, if ``privacy`` is ``"allow"``. ``ledger`` switches the record of queries.
+    ``n_ctx`` is in tokens per query (None: the engine's plan decides). ``cloud`` is
+    ``"provider:model"``, or several of them, from cheap to strong; ``cloud_base_url`` its address, if it is
+    not the provider's own; ``cloud_key_variable`` names the environment variable that holds its key;
+    ``prices`` is a price table of one's own (`edgeai.prices`). ``min_score`` (higher is safer) and
+    ``deadline_s`` (seconds) are reasons to leave the device, if ``privacy`` is ``"allow"``. ``ledger``
+    switches the record of queries.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -59,6 +61,7 @@ class Settings:
     cloud: str | None = None
     cloud_base_url: str | None = None
     cloud_key_variable: str | None = None
+    prices: str | None = None
     privacy: Literal["local", "allow"] = "local"
     min_score: float | None = None
     deadline_s: float | None = None

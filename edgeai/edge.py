@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from edgeai.binding import weights_hash, weights_of_info
-from edgeai.cloud import Cloud, open_cloud
+from edgeai.binding import weights_of_info
+from edgeai.cloud import Cloud, open_clouds
 from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
-from edgeai.errors import ConfigError, EdgeError
-from edgeai.load import EngineName, choose_package, open_package
+from edgeai.errors import EdgeError
+from edgeai.load import EngineName, open_model
 from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
@@ -34,11 +34,13 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 class Edge:
     """A model on this machine, and the way to a bigger one when the policy allows it.
 
-    model: a catalog name, a package folder, or the path of a ``.gguf`` file; it must be installed, because
-        constructors never use the network (``edgeai models pull NAME`` installs it).
+    model: a catalog name, a package folder, the path of a ``.gguf`` or ``.onnx`` file, or a folder that
+        onnxruntime-genai's builder or optimum made; it must be there, because constructors never use the
+        network (``edgeai models pull NAME`` installs a model of the catalog).
     engine: "auto", the name of an engine, or an `Engine` of your own.
     n_ctx: tokens per conversation; None takes the model's own, up to 4096.
-    cloud: an address such as "openai:gpt-…", or a `Cloud`. None: nothing can leave.
+    cloud: an address such as "openai:gpt-…", a `Cloud`, or a sequence of them from cheap to strong, of which
+        the next is asked when one fails or refuses. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
     ledger: True records each query (no content) in the data folder; a path records there; False nowhere.
     allow_large: load a model of more than 3 billion parameters all the same.
@@ -53,21 +55,18 @@ class Edge:
         *,
         engine: EngineName | Engine = "auto",
         n_ctx: int | None = None,
-        cloud: str | Cloud | None = None,
+        cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: bool | str | Path = True,
         allow_large: bool = False,
     ) -> None:
-        bigger = open_cloud(cloud) if isinstance(cloud, str) else cloud
-        if bigger is not None and not hasattr(bigger, "stream"):
-            raise ConfigError(f"cloud is {cloud!r}", remedy='Give "openai:<model>" or OpenAI(…)')
+        bigger = open_clouds(cloud)
         check_budget(policy, bigger, has_ledger=ledger is not False)
         weights = None
         if isinstance(engine, str):
             bound = None if policy.contract is None else read_contract(policy.contract).binding.weights
-            package = choose_package(model, engine, allow_large=allow_large, weights=bound)
-            weights = weights_hash(package)
-            engine = open_package(package, n_ctx=n_ctx)
+            loaded = open_model(model, engine, n_ctx=n_ctx, allow_large=allow_large, weights=bound)
+            engine, weights = loaded.engine, loaded.weights
         try:
             book = open_ledger(ledger)
         except EdgeError:

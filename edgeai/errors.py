@@ -24,7 +24,8 @@
     │   ├── CloudRateLimited     too many requests
     │   ├── CloudTimeout         connect, first token, between tokens or total
     │   ├── CloudUnavailable     no connection, or a 5xx answer
-    │   └── CloudProtocol        an answer that is not what the protocol says
+    │   ├── CloudProtocol        an answer that is not what the protocol says
+    │   └── CloudRefused         the model, or its provider's filter, will not answer
     ├── PolicyError
     │   ├── PrivacyViolation     bytes would leave that may not
     │   ├── BudgetExceeded       the answer would cost more than is left
@@ -200,6 +201,10 @@ class CloudUnavailable(CloudError, ConnectionError):
 
 class CloudProtocol(CloudError):
     """An answer that is not what the protocol says."""
+
+
+class CloudRefused(CloudError):
+    """The model, or its provider's filter, will not answer this question."""
 
 
 class PolicyError(EdgeError):

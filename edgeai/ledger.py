@@ -39,8 +39,9 @@ class Entry:
     """One query of the record. Unknown is None, never zero.
 
     ``time`` is UTC, in ISO format; ``source`` is None when there was no answer, and ``error`` then names the
-    class of the error. ``cost_usd`` is what the answer cost, ``wasted_cost_usd`` what a cancelled side cost
-    beside it. ``prompt`` and ``answer`` are None unless content is kept.
+    class of the error. ``cost_usd`` is what the answer cost, by the price list that ``price_as_of`` names;
+    ``wasted_cost_usd`` what a cancelled or failed side cost beside it. ``prompt`` and ``answer`` are None
+    unless content is kept.
     """
 
     time: str
@@ -58,10 +59,13 @@ class Entry:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
     ttft_s: float | None = None
     total_s: float | None = None
     decode_tps: float | None = None
     cost_usd: float | None = None
+    price_as_of: str | None = None
     wasted_cost_usd: float = 0.0
     energy_j: float | None = None
     finish_reason: str | None = None
@@ -143,8 +147,15 @@ def sent_reservations(db: Connection) -> None:
     db.execute("ALTER TABLE spending ADD COLUMN sent INTEGER NOT NULL DEFAULT 0")
 
 
+def cloud_details(db: Connection) -> None:
+    """Tokens that a cloud thought or stored, and the price list that the cost was reckoned by."""
+    db.execute("ALTER TABLE queries ADD COLUMN reasoning_tokens INTEGER")
+    db.execute("ALTER TABLE queries ADD COLUMN cache_write_tokens INTEGER")
+    db.execute("ALTER TABLE queries ADD COLUMN price_as_of TEXT")
+
+
 # Applied in this order, each once, known by its name: add new ones at the end, and never change an old one.
-MIGRATIONS = [queries_and_contents, spending, sent_reservations, contracts]
+MIGRATIONS = [queries_and_contents, spending, sent_reservations, cloud_details, contracts]
 
 
 class Ledger:

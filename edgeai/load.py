@@ -3,11 +3,12 @@
 import importlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from edgeai.binding import weights_hash
+from edgeai.binding import hash_of, weights_hash
 from edgeai.engines import Engine
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 
@@ -26,33 +27,52 @@ def available_engines() -> tuple[str, ...]:
     return tuple(name for name, (library, _) in LIBRARIES.items() if find_spec(library))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """An engine with its model; ``weights`` is the hash of the model's files."""
+
+    engine: Engine
+    weights: str
+
+
 def open_engine(model: str | Path, engine: EngineName, *, n_ctx: int | None, allow_large: bool) -> Engine:
+    """The engine of `open_model`."""
+    return open_model(model, engine, n_ctx=n_ctx, allow_large=allow_large).engine
+
+
+def open_model(
+    model: str | Path,
+    engine: EngineName,
+    *,
+    n_ctx: int | None,
+    allow_large: bool,
+    weights: str | None = None,
+) -> Loaded:
     """Load an installed model. No network: a model that is not there is a ModelNotFound with the remedy.
 
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
-    on this machine is taken; the first time that is measured, which takes some seconds.
+    on this machine is taken; the first time that is measured, which takes some seconds. But one that has
+    these ``weights`` comes before any other: a contract is bound to it.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
-    """
-    return open_package(choose_package(model, engine, allow_large=allow_large), n_ctx=n_ctx)
-
-
-def choose_package(
-    model: str | Path, engine: EngineName, *, allow_large: bool, weights: str | None = None
-) -> "InstalledModel":
-    """The package that `open_engine` loads; raises what it raises, but for the engine's errors.
-
-    With engine="auto" the package of this name that has these ``weights`` (`weights_hash`) comes before any
-    other, however fast: a contract is bound to it.
     """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
-    if weights is not None and engine == "auto" and not (isinstance(model, Path) or _is_path(model)):
-        bound = [found for found in _usable(model) if weights_hash(found) == weights]
-        if bound:
-            from edgeai.models import store
+    if (graph := _graph_path(model)) is not None:
+        return _open_graph(graph, engine, n_ctx=n_ctx, allow_large=allow_large)
+    wanted = weights if engine == "auto" else None
+    bound = None if wanted is None else _bound(model, wanted, allow_large=allow_large)
+    found = bound or _choose(model, engine, allow_large=allow_large)
+    return Loaded(engine=open_package(found, n_ctx=n_ctx), weights=weights_hash(found))
 
-            return store.find(bound[0].id, allow_large=allow_large)
-    return _choose(model, engine, allow_large=allow_large)
+
+def _bound(model: str | Path, weights: str, *, allow_large: bool) -> "InstalledModel | None":
+    """The installed package of this name with these weights."""
+    from edgeai.models import store
+
+    if isinstance(model, Path) or _is_path(model):
+        return None
+    found = next((found for found in _usable(model) if weights_hash(found) == weights), None)
+    return found and store.find(found.id, allow_large=allow_large)
 
 
 def open_package(model: "InstalledModel", *, n_ctx: int | None = None) -> Engine:
@@ -96,7 +116,7 @@ def _choose(model: str | Path, engine: EngineName, *, allow_large: bool) -> "Ins
         if engine not in ("auto", found.manifest.engine):
             raise ModelUnsupported(
                 f"{found.id} is for the engine {found.manifest.engine}, not {engine}",
-                remedy=f"Use engine='auto', or convert it: edgeai models convert {model}",
+                remedy="Use engine='auto', or a package for that engine",
             )
         return found
     usable = _one_an_engine(_usable(model))
@@ -110,6 +130,44 @@ def _choose(model: str | Path, engine: EngineName, *, allow_large: bool) -> "Ins
         chosen = ranked[0].id
         _log.info("%s runs fastest on this machine: %s", chosen, ranked)
     return store.find(chosen, allow_large=allow_large)
+
+
+def _graph_path(model: str | Path) -> Path | None:
+    """The ONNX graph, or the folder with one, that edgeai did not pack; None for everything else."""
+    from edgeai.models.package import MANIFEST
+
+    path = Path(model).expanduser()
+    if path.suffix == ".onnx":
+        return None if (path.parent / MANIFEST).is_file() and path.is_file() else path
+    is_foreign = path.is_dir() and not (path / MANIFEST).is_file() and any(path.glob("*.onnx"))
+    return path if is_foreign else None
+
+
+def _open_graph(path: Path, engine: EngineName, *, n_ctx: int | None, allow_large: bool) -> Loaded:
+    """Load what onnxruntime-genai's builder, optimum or another exporter made."""
+    from edgeai.devices.plan import plan
+    from edgeai.engines import onnx
+    from edgeai.models.shelf import refuse_large
+
+    if engine == "llamacpp":
+        raise ModelUnsupported(f"{path} is for the engine onnx, not llamacpp", remedy="Use engine='auto'")
+    if "onnx" not in available_engines():
+        raise MissingExtra(f"{path} needs onnxruntime, which is not installed", extra="onnx")
+    facts = onnx.describe(path)
+    refuse_large(facts.name, facts.parameters, allow_large=allow_large)
+    device = plan(n_ctx=n_ctx, n_ctx_train=facts.context)
+    weights = _graph_hash(facts.path)
+    return Loaded(engine=onnx.open_engine(facts.path, device, name=facts.name), weights=weights)
+
+
+def _graph_hash(path: Path) -> str:
+    """The hash of a graph, the files that hold its weights, and its tokenizer."""
+    from edgeai.engines.onnx.proto import read_graph
+    from edgeai.models.disk import remembered_sha256
+
+    beside = {t.external["location"] for t in read_graph(path).tensors.values() if t.external}
+    files = [path, *(path.parent / name for name in sorted({*beside, "tokenizer.json"}))]
+    return hash_of({file.name: remembered_sha256(file) for file in files if file.is_file()})
 
 
 def _is_path(model: str) -> bool:

@@ -1,13 +1,13 @@
 """What the two sides of a query have come to: the material an Answer is made of."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from edgeai.economics import Price
 from edgeai.engines.generation import Finished
-from edgeai.errors import EdgeError
+from edgeai.errors import ContextOverflow, EdgeError, ModelUnsupported
 from edgeai.monitor import Monitor
-from edgeai.types import Timing, Usage
+from edgeai.types import Reason, Timing, Usage
 
 
 class Side(Enum):
@@ -21,13 +21,54 @@ class Side(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """The names that go into the answer, and the cloud's price."""
+    """The names that go into the answer, and the cloud's price; ``above`` are those of stronger clouds."""
 
     device_model: str
     engine: str
     cloud_model: str = ""
     endpoint: str | None = None
     price: Price | None = None
+    above: "tuple[Labels, ...]" = ()
+
+    def climbed(self) -> "Labels":
+        """The labels with the next cloud."""
+        following, *others = self.above
+        return replace(following, above=tuple(others))
+
+    def cost(self, usage: Usage, sent: "Sent", *, on_device: bool) -> float | None:
+        """US dollars of the answer: nothing while no byte left, unknown when the price or the counts are."""
+        if not sent.n_bytes:
+            return 0.0
+        return None if on_device or self.price is None else self.price.cost(usage)
+
+
+@dataclass(slots=True)
+class Sent:
+    """How often the query left for each of the clouds, and its bytes, all tries together."""
+
+    n_bytes: int = 0
+    times: list[int] = field(default_factory=lambda: [1])
+    _n_body: int = 0
+
+    @property
+    def tier(self) -> int:
+        """Which of several clouds is asked, from 0."""
+        return len(self.times) - 1
+
+    def begin(self, n_bytes: int) -> None:
+        """So many bytes are about to leave for the cloud."""
+        self._n_body = n_bytes
+        self.n_bytes += n_bytes
+
+    def count(self, times: int) -> None:
+        """They left so many times."""
+        self.n_bytes += (times - self.times[-1]) * self._n_body
+        self.times[-1] = times
+
+    def climb(self) -> None:
+        """The next cloud is asked."""
+        self.times.append(1)
+        self._n_body = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,11 +81,11 @@ class Track:
     error: EdgeError | None = None
 
 
-def price_of(usage: Usage, labels: Labels, *, sent: bool, on_device: bool) -> float | None:
-    """US dollars: nothing while no byte left, unknown when the price or the counts are."""
-    if not sent:
-        return 0.0
-    return None if on_device or labels.price is None else labels.price.cost(usage)
+def leaves_for(error: EdgeError) -> Reason:
+    """Why a query leaves whose device side failed with this error."""
+    if isinstance(error, ContextOverflow):
+        return Reason.CONTEXT_OVERFLOW
+    return Reason.UNSUPPORTED if isinstance(error, ModelUnsupported) else Reason.ENGINE_ERROR
 
 
 def device_usage(monitor: Monitor, finished: Finished | None) -> Usage:

@@ -1,11 +1,12 @@
 """What is written down of one query: money before it is sent, and the end, whatever it was."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeai.cloud import Cloud
+from edgeai.cloud.tiers import tiers_of
 from edgeai.economics import Price, worst_cost
 from edgeai.errors import BudgetExceeded, EdgeError, LedgerError, PolicyError
 from edgeai.monitor import CloudTimes, TimeModel
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("edgeai.record")
 
 
+@dataclass(frozen=True, slots=True)
+class Send:
+    """What was set aside for one cloud: the ledger's number, if it has one, and the most one try can cost."""
+
+    reservation: int | None
+    worst_usd: float
+
+
 @dataclass(slots=True)
 class QueryRecord:
     """One query's entry in the ledger and in the time models. Safe to use once, from one thread at a time.
@@ -30,88 +39,87 @@ class QueryRecord:
 
     request: Request
     policy: Policy
-    price: Price | None
+    prices: tuple[Price | None, ...]
     ledger: "Ledger | None"
     device_times: TimeModel
     cloud_times: CloudTimes
     contracts: Contracts = field(default_factory=Contracts)
     then: Callable[[Run, Answer], None] = lambda run, answer: None
-    reservation: int | None = None
-    worst_usd: float = 0.0
+    sent: "dict[int, Send]" = field(default_factory=dict)
 
-    def before_sending(self, n_bytes: int) -> None:
-        """Reserve the most that the cloud can cost. Raises BudgetExceeded, with the numbers."""
-        budget = self.policy.budget_usd
-        if self.price is None:
+    def before_sending(self, n_bytes: int, tier: int = 0) -> None:
+        """Reserve the most that this cloud can cost. Raises BudgetExceeded, with the numbers."""
+        budget, price = self.policy.budget_usd, self.prices[tier]
+        if price is None:
             if budget:
                 raise PolicyError(NO_PRICE, remedy=PRICE_REMEDY)
             return
         n_images = sum(len(message.images) for message in self.request.messages)
-        worst_usd = self.worst_usd = worst_cost(self.price, n_bytes, self.request.max_tokens, images=n_images)
+        worst_usd = worst_cost(price, n_bytes, self.request.max_tokens, images=n_images)
         if worst_usd > (limit := budget.get("query", worst_usd)):
             raise BudgetExceeded(
                 f"The answer could cost ${worst_usd:.4f}, the budget for a query is ${limit:.4f}",
                 remedy="Raise budget_usd['query'], or lower max_tokens",
             )
         limits = {window: usd for window, usd in budget.items() if window != "query"}
+        reservation = None
         if limits and self.ledger is not None:
-            self.reservation = self.ledger.reserve(worst_usd, limits)
-            self.ledger.sent(
-                self.reservation
-            )  # so that a crash while the cloud answers does not give it back
+            reservation = self.ledger.reserve(worst_usd, limits)
+            self.ledger.sent(reservation)  # so that a crash while the cloud answers does not give it back
+        self.sent[tier] = Send(reservation, worst_usd)
 
     def answered(self, run: Run, answer: Answer) -> None:
         """Learn from the answer and write its row."""
         self._learn(run, answer)
-        self._settle(run, answer.cost_usd)
+        self.settle(run.sent.times, answer.cost_usd)
         self.contracts.ended(answer)
         if self.ledger is not None:
-            lost = answer.source == "device" and run.disclosed_bytes > 0
             self.ledger.record(
                 answer,
                 task=self.request.task,
                 prompt=self.request.messages,
-                wasted_cost_usd=self._most_usd(run) if lost else 0.0,
+                wasted_cost_usd=self._lost_usd(run, answered=answer.source == "cloud"),
             )
         self.then(run, answer)
 
     def failed(self, run: Run, error: EdgeError) -> None:
         """Write the row of a query that ended with an error."""
-        self._settle(run, None)
+        self.settle(run.sent.times, None)
         if self.ledger is not None:
             self.ledger.record_error(
                 error,
                 model=run.labels.device_model,
                 engine=run.labels.engine,
-                endpoint=run.labels.endpoint if run.disclosed_bytes else None,
+                endpoint=run.labels.endpoint if run.sent.n_bytes else None,
                 task=self.request.task,
-                disclosed_bytes=run.disclosed_bytes,
-                wasted_cost_usd=self._most_usd(run) if run.disclosed_bytes else 0.0,
+                disclosed_bytes=run.sent.n_bytes,
+                wasted_cost_usd=self._lost_usd(run, answered=False),
                 prompt=self.request.messages,
             )
 
-    def _settle(self, run: Run, cost_usd: float | None) -> None:
-        self.settle(sent=run.disclosed_bytes > 0, sends=run.sends, cost_usd=cost_usd)
-
-    def settle(self, *, sent: bool, sends: int, cost_usd: float | None) -> None:
+    def settle(self, sends: Sequence[int], cost_usd: float | None) -> None:
         """Replace what was reserved by what was spent, or by the most it can be where that is not known.
 
+        ``sends`` says how often the query left for each cloud; the last one is that of ``cost_usd``.
         An answer is not lost for it: what cannot be settled stays reserved, which is the careful side.
         """
-        if self.reservation is None or self.ledger is None:
-            return
-        try:
-            if not sent:
-                self.ledger.release(self.reservation)
-            else:
-                most_usd = self.worst_usd * max(1, sends)
-                self.ledger.settle(self.reservation, most_usd if cost_usd is None else cost_usd)
-        except LedgerError as error:
-            log.warning("the cost of a query could not be settled: %s", error)
+        for tier, send in self.sent.items():
+            if send.reservation is None or self.ledger is None:
+                continue
+            n_sends = sends[tier]
+            usd = cost_usd if tier == len(sends) - 1 and cost_usd is not None else send.worst_usd * n_sends
+            try:
+                if n_sends:
+                    self.ledger.settle(send.reservation, usd)
+                else:
+                    self.ledger.release(send.reservation)
+            except LedgerError as error:
+                log.warning("the cost of a query could not be settled: %s", error)
 
-    def _most_usd(self, run: Run) -> float:
-        """The most that what was sent can cost, all tries together."""
-        return self.worst_usd * max(1, run.sends)
+    def _lost_usd(self, run: Run, *, answered: bool) -> float:
+        """The most that was spent on clouds which gave no answer, all tries together."""
+        lost = (tier for tier in self.sent if not (answered and tier == run.sent.tier))
+        return sum((self.sent[tier].worst_usd * run.sent.times[tier] for tier in lost), 0.0)
 
     def _learn(self, run: Run, answer: Answer) -> None:
         finished = run.finished
@@ -135,7 +143,7 @@ def check_budget(policy: Policy, cloud: Cloud | None, *, has_ledger: bool) -> No
     budget = policy.budget_usd
     if not budget or cloud is None:
         return
-    if cloud.price is None:
+    if any(one.price is None for one in tiers_of(cloud)):
         raise PolicyError(NO_PRICE, remedy=PRICE_REMEDY)
     if not has_ledger and set(budget) - {"query"}:
         raise PolicyError(

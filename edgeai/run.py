@@ -10,6 +10,7 @@ What it keeps to:
   replaced by the device's answer. At most device → cloud → device.
 - With ``hold=n`` the first n pieces are kept back; what is shown after that is final: no `Replaced`, no
   judging any more, and an error is raised. Without it (None or 0) shown text may be withdrawn.
+- Several clouds are climbed: the next is asked when one fails or refuses before its text was shown.
 - Exactly one end: a `Done`, or a `Fail`.
 """
 
@@ -25,14 +26,13 @@ from edgeai.errors import (
     CloudProtocol,
     CloudTimeout,
     CloudUnavailable,
-    ContextOverflow,
     EdgeError,
     EngineError,
     ModelUnsupported,
     PrivacyViolation,
 )
 from edgeai.monitor import Monitor
-from edgeai.outcome import Labels, Side, Track, device_usage, price_of, timing
+from edgeai.outcome import Labels, Sent, Side, Track, device_usage, leaves_for, timing
 from edgeai.policy import Policy, State, explain
 from edgeai.standing import Standing
 from edgeai.steps import Action, Cancel, Fail, Happening, Refused, Start, Stop, Tick
@@ -89,7 +89,7 @@ class Run:
         self.standing = standing
         self.device, self.cloud = Track(), Track()
         self.done = False
-        self.disclosed_bytes, self.sends = 0, 1
+        self.sent = Sent()
         self._speaker: Source = "device"
         self._shown: Source | None = None
         self._n_shown = 0
@@ -195,11 +195,7 @@ class Run:
 
     def _device_failed(self, error: EdgeError) -> None:
         self.device.side, self.device.error = Side.FAILED, error
-        reason = Reason.ENGINE_ERROR
-        if isinstance(error, ContextOverflow):
-            reason = Reason.CONTEXT_OVERFLOW
-        elif isinstance(error, ModelUnsupported):
-            reason = Reason.UNSUPPORTED
+        reason = leaves_for(error)
         if isinstance(error, Cancelled):  # the engine was closed, and with it everything
             self._fail(error)
         elif self.cloud.side is Side.RUNNING:
@@ -238,17 +234,15 @@ class Run:
         self.cloud.text.append(piece.text)
         self._flush("cloud")
 
-    def _count(self, sends: int) -> None:
-        self.sends, self.disclosed_bytes = self.sends * sends, self.disclosed_bytes * sends
-
     def _on_cloud_end(self, end: CloudEnd) -> None:
-        self._count(end.sends)
+        self.sent.count(end.sends)
         text = "".join(self.cloud.text)
         try:
             if not text and not end.tool_calls:
                 raise CloudProtocol("The cloud's answer is empty")
             accepted = text if end.tool_calls else self._accept(text)
         except CloudProtocol as error:
+            error.sends = end.sends
             self._cloud_failed(error)
             return
         if accepted != text:
@@ -260,7 +254,9 @@ class Run:
     def _cloud_failed(self, error: EdgeError) -> None:
         self.cloud.side, self.cloud.error = Side.FAILED, error
         if isinstance(error, CloudError):
-            self._count(error.sends)
+            self.sent.count(error.sends)
+            if self._climb():
+                return
         self._cause = str(error)
         self._kept = _KEPT_BY.get(type(error), Reason.CLOUD_FAILED)
         offline = isinstance(error, CloudUnavailable | CloudTimeout)
@@ -270,6 +266,15 @@ class Run:
             self._fail(BothFailed("The device failed and the cloud failed", [self.device.error, error]))
         else:
             self._back_to_device()
+
+    def _climb(self) -> bool:
+        """Ask the next cloud, if there is one and nothing of this one was shown."""
+        if not self.labels.above or self._shown == "cloud":
+            return False
+        self.labels, self.cloud, self._speaker = self.labels.climbed(), Track(), "device"
+        self.sent.climb()
+        self._start("cloud")
+        return True
 
     def _back_to_device(self) -> None:
         self._speaker = "device"
@@ -354,33 +359,26 @@ class Run:
         cancelled = finish_reason == "cancelled"
         kept = Reason.CANCELLED if cancelled else self._stay_reason() if on_device else None
         text = track.text[: self._n_shown if self._shown else 0] if cancelled else track.text
-        explanation = explain(
-            None if cancelled else self._wanted, kept, self.policy, self._signals, self._cause
-        )
-        why = None
-        if self.standing is not None:
-            why = self.standing.certify(self._signals, source, finish_reason)
-            explanation = f"{explanation} {self.standing.in_words(why)}" if on_device else explanation
-        return Answer(
+        wanted = None if cancelled else self._wanted
+        answer = Answer(
             text="".join(text),
             source=source,
             model=self.labels.device_model if on_device else self.labels.cloud_model,
             engine=self.labels.engine if on_device else None,
             endpoint=None if on_device else self.labels.endpoint,
             reason=kept or self._wanted or Reason.POLICY,
-            explanation=explanation,
+            explanation=explain(wanted, kept, self.policy, self._signals, self._cause),
             score=self._signals.score if self._signals else None,
             score_name=self._signals.score_name if self._signals else None,
-            confidence=self.standing.confidence(self._signals, source) if self.standing else None,
-            certified=self.standing is not None and why is None,
-            contract=self.standing.id if self.standing and self.standing.applies else None,
             usage=usage,
             timing=timing(track, self.monitor, self.finished if on_device else None, self._t0, self._now),
-            cost_usd=price_of(usage, self.labels, sent=self.disclosed_bytes > 0, on_device=on_device),
+            cost_usd=(cost_usd := self.labels.cost(usage, self.sent, on_device=on_device)),
+            price_as_of=self.labels.price.as_of if cost_usd and self.labels.price else None,
             finish_reason=finish_reason,
-            disclosed_bytes=self.disclosed_bytes,
+            disclosed_bytes=self.sent.n_bytes,
             tool_calls=calls,
         )
+        return answer if self.standing is None else self.standing.stamp(answer, self._signals)
 
     def _stay_reason(self) -> Reason:
         if self._kept:

@@ -13,6 +13,7 @@ from edgeai.binding import Method, binding
 from edgeai.call import Call
 from edgeai.choose import STRENGTH, Classifier, Priors, with_choices
 from edgeai.cloud import Cloud
+from edgeai.cloud.tiers import tiers_of
 from edgeai.egress import read_label, release
 from edgeai.engines import Engine, Generation
 from edgeai.engines.tools import parse_tool_calls
@@ -117,7 +118,7 @@ class Session:
         record = QueryRecord(
             request=request,
             policy=policy,
-            price=labels.price,
+            prices=tuple(one.price for one in tiers_of(self.cloud)),
             ledger=self.ledger,
             device_times=self.device_times,
             cloud_times=self.cloud_times,
@@ -153,7 +154,7 @@ class Session:
         record = QueryRecord(
             request=run.request,
             policy=policy,
-            price=self.cloud.price,
+            prices=(self.cloud.price,),
             ledger=self.ledger,
             device_times=self.device_times,
             cloud_times=self.cloud_times,
@@ -185,16 +186,20 @@ class Session:
         )
 
     def _labels(self) -> Labels:
-        info, cloud = self.engine.info, self.cloud
-        if cloud is None:
+        info = self.engine.info
+        if self.cloud is None:
             return Labels(device_model=info.model, engine=info.engine)
-        return Labels(
-            device_model=info.model,
-            engine=info.engine,
-            cloud_model=cloud.model,
-            endpoint=cloud.endpoint,
-            price=cloud.price,
+        first, *above = (
+            Labels(
+                device_model=info.model,
+                engine=info.engine,
+                cloud_model=cloud.model,
+                endpoint=cloud.endpoint,
+                price=cloud.price,
+            )
+            for cloud in tiers_of(self.cloud)
         )
+        return replace(first, above=tuple(above))
 
     def classification(
         self,

@@ -188,11 +188,17 @@ class LabelScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts. ``cached_tokens`` are those of the prompt that needed no prefill."""
+    """Token counts. ``cached_tokens`` are those of the prompt that needed no prefill.
+
+    ``reasoning_tokens`` are those of the completion that the model thought and did not say;
+    ``cache_write_tokens`` those of the prompt that a cloud stored, at a price, for later prompts.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +243,7 @@ class Answer:
     answer is right; None without a contract that was calibrated for exactly this, and for the cloud's
     answers. ``certified`` is true only for an answer that such a contract keeps; ``contract`` is then, and
     whenever one applied, the hash that names it. ``disclosed_bytes`` left the device for this answer.
+    ``price_as_of`` says which price list ``cost_usd`` was reckoned by: its name and version, or its date.
     """
 
     text: str
@@ -254,6 +261,7 @@ class Answer:
     usage: Usage = Usage()
     timing: Timing = Timing()
     cost_usd: float | None = None
+    price_as_of: str | None = None
     energy_j: float | None = None
     finish_reason: FinishReason | None = None
     disclosed_bytes: int = 0

@@ -1,6 +1,9 @@
 import subprocess
 import sys
+from importlib.metadata import version
+from typing import Any, cast
 
+import genai_prices
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +29,7 @@ def test_cost() -> None:
 def test_a_price_is_a_sum_of_money(name: str, usd: float) -> None:
     """A negative or undefined price would open every budget; it is refused by name."""
     with pytest.raises(ConfigError, match=name):
-        Price(**({"prompt_usd": 1.0, "completion_usd": 1.0} | {name: usd}))
+        Price(**cast("Any", {"prompt_usd": 1.0, "completion_usd": 1.0} | {name: usd}))
 
 
 def test_unknown_counts_cost_unknown() -> None:
@@ -84,3 +87,56 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without genai-prices the list price is unknown."""
     monkeypatch.setitem(sys.modules, "genai_prices", None)
     assert price_of.__wrapped__("openai", "gpt-4o-mini") is None
+
+
+TIERED = Price(
+    prompt_usd=1.0,
+    completion_usd=2.0,
+    longer=(Price(prompt_usd=10.0, completion_usd=20.0, from_tokens=1000),),
+)
+
+
+def test_longer_prompts_have_their_price() -> None:
+    """Beyond the threshold all tokens of the query cost the higher price, at it none."""
+    assert TIERED.cost(Usage(prompt_tokens=1000, completion_tokens=0)) == pytest.approx(1000 / 1e6)
+    assert TIERED.cost(Usage(prompt_tokens=1001, completion_tokens=1)) == pytest.approx((10010 + 20) / 1e6)
+    assert worst_cost(TIERED, 1000, 1) == pytest.approx((1000 + 2) / 1e6)
+    assert worst_cost(TIERED, 1001, 1) == pytest.approx((10010 + 20) / 1e6)
+
+
+def test_writing_to_the_cache_has_its_price() -> None:
+    """Tokens stored for later are neither fresh nor read, and what was thought is part of the completion."""
+    price = Price(prompt_usd=2.0, completion_usd=8.0, cached_usd=0.5, cache_write_usd=4.0)
+    usage = Usage(
+        prompt_tokens=600,
+        completion_tokens=100,
+        cached_tokens=100,
+        cache_write_tokens=200,
+        reasoning_tokens=90,
+    )
+    assert price.cost(usage) == pytest.approx((300 * 2 + 100 * 0.5 + 200 * 4 + 100 * 8) / 1e6)
+    assert worst_cost(price, 600, 100) >= (price.cost(usage) or 0)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("openai", "gpt-4o-mini"),
+        ("openai", "gpt-5.4"),
+        ("anthropic", "claude-sonnet-4-5"),
+        ("google", "gemini-2.5-pro"),
+        ("aws", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("groq", "llama-3.3-70b-versatile"),
+    ],
+)
+@pytest.mark.parametrize("prompt", [10, 200_000, 200_001, 300_000])
+def test_cost_is_genai_prices_own(provider: str, model: str, prompt: int) -> None:
+    """Our sum is the library's, with cached tokens and in every tier of prices."""
+    price = price_of(provider, model)
+    assert price is not None
+    assert price.as_of == f"genai-prices {version('genai-prices')}"
+    cached = 5 if price.cached_usd is not None else 0
+    theirs = genai_prices.Usage(input_tokens=prompt, output_tokens=7, cache_read_tokens=cached)
+    expected = genai_prices.calc_price(theirs, model, provider_id=provider).total_price
+    usage = Usage(prompt_tokens=prompt, completion_tokens=7, cached_tokens=cached)
+    assert price.cost(usage) == pytest.approx(float(expected))

@@ -1,12 +1,21 @@
 """Which package and which engine a name means, on the real model."""
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from edgeai import Edge, MissingExtra, ModelNotFound, ModelUnsupported, Policy
+from edgeai import (
+    Edge,
+    MissingExtra,
+    ModelCorrupt,
+    ModelNotFound,
+    ModelTooLarge,
+    ModelUnsupported,
+    Policy,
+)
 from edgeai import load as loading
 from edgeai.binding import weights_hash
 from edgeai.load import available_engines, family_speeds
@@ -17,6 +26,8 @@ from edgeai.monitor.contract import Binding
 from edgeai.paths import cache_dir
 from edgeai.prepare import is_known, is_prepared, prepare
 from edgeai.testing import FakeEngine
+from tests.engines.onnx.conftest import write_tiny_package
+from tests.engines.onnx.foreign import genai_like, optimum_like
 from tests.promises import contract
 
 NAME = "smollm2-135m-instruct"
@@ -149,3 +160,90 @@ def test_nothing_installed_says_how_to_pull(monkeypatch: pytest.MonkeyPatch, tmp
 def test_both_engines_are_installed_for_the_tests() -> None:
     """Otherwise half of the suite would prove nothing."""
     assert available_engines() == ("llamacpp", "onnx")
+
+
+# what others exported
+
+
+@pytest.mark.parametrize("make", [genai_like, optimum_like])
+def test_folders_of_other_exporters(tmp_path: Path, make: Callable[[Path, Path], Path]) -> None:
+    """The folder or its `.onnx` file will do; both are named by what they are."""
+    folder = make(write_tiny_package(tmp_path / "tiny"), tmp_path / "other")
+    texts = set()
+    for model in (folder, str(folder), folder / "model.onnx"):
+        with Edge(model, n_ctx=128, ledger=False) as edge:
+            answer = edge.ask("Tell me about the rain.", max_tokens=6)
+        assert (answer.engine, answer.model) == ("onnx", "other@onnx-f32")
+        texts.add(answer.text)
+    assert len(texts) == 1
+
+
+def test_the_graph_of_a_package_names_the_package(tmp_path: Path) -> None:
+    """Its manifest counts, then."""
+    folder = write_tiny_package(tmp_path / "tiny")
+    with Edge(folder / "model.onnx", n_ctx=128, ledger=False) as edge:
+        assert edge.info.model == store.find(folder).id
+
+
+def test_a_folder_of_several_graphs_asks_which(tmp_path: Path) -> None:
+    """One of them may be named; a decoder that says nothing of itself is taken as it is."""
+    folder = optimum_like(write_tiny_package(tmp_path / "tiny"), tmp_path / "other")
+    (folder / "model.onnx").rename(folder / "decoder.onnx")
+    with Edge(folder, n_ctx=128, ledger=False) as edge:
+        assert edge.info.model == "decoder@onnx-f32"
+    shutil.copy(folder / "decoder.onnx", folder / "encoder.onnx")
+    with pytest.raises(ModelUnsupported, match=r"decoder\.onnx, encoder\.onnx"):
+        Edge(folder, ledger=False)
+
+
+def lose_the_weights(folder: Path) -> None:
+    (folder / "model.onnx.data").unlink()
+
+
+def cut_the_graph(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:1000])
+
+
+def lose_the_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def lose_the_graph(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (lose_the_weights, ModelCorrupt),
+        (cut_the_graph, ModelCorrupt),
+        (lose_the_tokenizer, ModelNotFound),
+        (lose_the_graph, ModelNotFound),
+    ],
+)
+def test_damaged_folders_of_others(
+    tmp_path: Path, damage: Callable[[Path], None], error: type[Exception]
+) -> None:
+    """The engine's typed errors reach the app, by folder and by file."""
+    folder = write_tiny_package(tmp_path / "tiny")
+    (folder / "edgeai.json").unlink()
+    Edge(folder, n_ctx=128, ledger=False).close()
+    damage(folder)
+    for model in (folder, folder / "model.onnx"):
+        with pytest.raises(error):
+            Edge(model, ledger=False)
+
+
+def test_a_graph_is_for_its_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand for the other engine, too large, or without its library it is refused, with the remedy."""
+    folder = genai_like(write_tiny_package(tmp_path / "tiny"), tmp_path / "other")
+    with pytest.raises(ModelUnsupported, match="not llamacpp"):
+        Edge(folder, engine="llamacpp", ledger=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeai.models.shelf.MAX_PARAMETERS", 1000)
+        with pytest.raises(ModelTooLarge):
+            Edge(folder, ledger=False)
+        Edge(folder, ledger=False, allow_large=True).close()
+    only(monkeypatch, "llamacpp")
+    with pytest.raises(MissingExtra, match=r"edgeai\[onnx\]"):
+        Edge(folder, ledger=False)

@@ -187,8 +187,21 @@ def _cloud(settings: "Settings") -> Finding:
     if settings.privacy == "local":
         remedy = 'Set privacy = "allow" to let hard questions go there'
         return Finding(about="cloud", state="note", found=f"{found}, but privacy is local", remedy=remedy)
-    variable = settings.cloud_key_variable or ("OPENAI_API_KEY" if settings.cloud_base_url is None else None)
-    if variable and not os.environ.get(variable):
-        found = f"{found} has no key"
-        return Finding(about="cloud", state="problem", found=found, remedy=f"Set {variable}")
+    from edgeai.cloud.providers import PROVIDERS
+
+    for spec in settings.cloud.replace(",", " ").split():
+        provider = PROVIDERS.get(spec.partition(":")[0])
+        if provider is None:
+            remedy = f"Known are: {', '.join(PROVIDERS)}"
+            return Finding(about="cloud", state="problem", found=f"{spec} names no cloud", remedy=remedy)
+        usual = None if provider.own or settings.cloud_base_url else provider.key_variable
+        variable = settings.cloud_key_variable or usual
+        if variable and "@http" not in spec and not _has_key(provider.format, variable):
+            found = f"{spec} has no key (a keyring was not asked)"
+            return Finding(about="cloud", state="problem", found=found, remedy=f"Set {variable}")
     return Finding(about="cloud", state="ok", found=found)
+
+
+def _has_key(format: str, variable: str) -> bool:
+    signs = format == "converse" and os.environ.get("AWS_ACCESS_KEY_ID")
+    return bool(os.environ.get(variable) or signs)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, cast
 
 from edgeai import Edge, Policy
 from edgeai.config import Settings
+from edgeai.errors import ConfigError
 
 if TYPE_CHECKING:
     from edgeai.cloud import Cloud
@@ -30,19 +31,32 @@ def may_leave(settings: Settings) -> bool:
     return settings.cloud is not None and settings.privacy == "allow"
 
 
-def _cloud(settings: Settings) -> "str | Cloud | None":
-    if settings.cloud is None:
-        return None
-    provider, _, model = settings.cloud.partition(":")
-    own_server = settings.cloud_base_url or settings.cloud_key_variable
-    if provider != "openai" or not own_server:
-        return settings.cloud
-    from edgeai import OpenAI
+def _cloud(settings: Settings) -> "Cloud | None":
+    """The cloud of the settings, or several, separated by spaces or commas, from cheap to strong."""
+    from edgeai.cloud import open_cloud, open_clouds
+    from edgeai.prices import PriceTable
 
-    key_variable = settings.cloud_key_variable
-    if settings.cloud_base_url is None:
-        return OpenAI(model, key_variable=key_variable)
-    return OpenAI(model, base_url=settings.cloud_base_url, key_variable=key_variable)
+    prices = PriceTable.load(settings.prices) if settings.prices else None
+    specs = settings.cloud.replace(",", " ").split() if settings.cloud else []
+    if len(specs) > 1:
+        if settings.cloud_base_url or settings.cloud_key_variable:
+            raise ConfigError("cloud_base_url and cloud_key_variable are for one cloud only", remedy=SEVERAL)
+        return open_clouds(specs, prices=prices)
+    return next(
+        (
+            open_cloud(
+                spec,
+                base_url=settings.cloud_base_url,
+                key_variable=settings.cloud_key_variable,
+                prices=prices,
+            )
+            for spec in specs
+        ),
+        None,
+    )
+
+
+SEVERAL = 'Write the address into each: "vllm:qwen3@http://10.0.0.5:8000/v1"'
 
 
 def _pull_if_missing(model: str) -> None:

@@ -5,17 +5,19 @@ carries them over `edgeai.net`. It accepts a `Released` payload only, so nothing
 gate has not seen.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeai.economics import Price
 from edgeai.errors import ConfigError
 from edgeai.types import FinishReason, Released, ToolCall, Usage
 
-__all__ = ["Cloud", "CloudEnd", "CloudText", "Piece", "open_cloud"]
+if TYPE_CHECKING:
+    from edgeai.net import Link, Retry, Timeouts
+    from edgeai.prices import PriceTable
 
-PROVIDERS = ("openai",)
+__all__ = ["Cloud", "CloudEnd", "CloudText", "Piece", "open_cloud", "open_clouds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +74,69 @@ class Cloud(Protocol):
         ...
 
 
-def open_cloud(spec: str) -> Cloud:
-    """The cloud that ``"provider:model"`` names, with the provider's usual address and key variable.
+def open_cloud(
+    spec: str,
+    *,
+    key: str | None = None,
+    base_url: str | None = None,
+    key_variable: str | None = None,
+    price: Price | None = None,
+    prices: "PriceTable | None" = None,
+    timeouts: "Timeouts | None" = None,
+    retry: "Retry | None" = None,
+    link: "Link | None" = None,
+) -> Cloud:
+    """The cloud that ``"provider:model"`` names; ``"vllm:qwen3@http://10.0.0.5:8000/v1"`` has its address.
 
-    Connects to nothing. Raises ConfigError for an unknown provider.
+    key: the API key; None: from ``key_variable`` in the environment or the keyring, by default the
+        provider's usual one (not for an address that is not the provider's); "": the server wants none.
+    price: US dollars per token; else ``prices`` is asked, then the list of the extra "prices".
+    link: proxy and certificates.
+
+    Connects to nothing. Raises ConfigError for an unknown provider, and for an address that is none.
     """
+    from edgeai.cloud.providers import PROVIDERS, Access, connect
+
     provider, _, model = spec.partition(":")
-    if provider not in PROVIDERS or not model:
+    model, at, address = model.partition("@http")
+    if provider not in PROVIDERS or not model or (at and base_url):
         raise ConfigError(
             f"{spec!r} names no cloud",
             why=f"Expected provider:model, and the known providers are: {', '.join(PROVIDERS)}",
-            remedy='Give "openai:gpt-4o-mini", for example; or OpenAI(model, base_url=…) for your own server',
+            remedy='Give "openai:gpt-4o-mini", for example; or "vllm:qwen3@http://…/v1" for your own server',
         )
-    from edgeai.cloud.openai import OpenAI
+    if price is None and prices is not None:
+        price = prices.find(f"{provider}:{model}")
+    access = Access(
+        key=key,
+        base_url=f"http{address}" if at else base_url,
+        key_variable=key_variable,
+        price=price,
+        timeouts=timeouts,
+        retry=retry,
+        link=link,
+    )
+    return connect(provider, model, access)
 
-    return OpenAI(model)
+
+def open_clouds(
+    cloud: "str | Cloud | Sequence[str | Cloud] | None", *, prices: "PriceTable | None" = None
+) -> Cloud | None:
+    """What the app gave as its cloud: one, several from cheap to strong, or none. Raises ConfigError."""
+    if isinstance(cloud, str):
+        return open_cloud(cloud, prices=prices)
+    if isinstance(cloud, Sequence):
+        from edgeai.cloud.tiers import Tiers
+
+        return Tiers(tuple(_opened(one, prices) for one in cloud))
+    return None if cloud is None else _opened(cloud, prices)
+
+
+def _opened(cloud: "str | Cloud", prices: "PriceTable | None") -> Cloud:
+    if isinstance(cloud, str):
+        return open_cloud(cloud, prices=prices)
+    if not hasattr(cloud, "stream"):
+        raise ConfigError(
+            f"cloud is {cloud!r}", remedy='Give "openai:<model>", a list of these, or OpenAI(…)'
+        )
+    return cloud

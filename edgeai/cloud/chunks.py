@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from edgeai.cloud import CloudEnd, CloudText
-from edgeai.errors import CloudProtocol
+from edgeai.cloud.wire import Refused, count, fault, total
+from edgeai.errors import CloudProtocol, CloudRefused
 from edgeai.net import quote
 from edgeai.types import FinishReason, ToolCall, Usage
 
-_FINISHED: dict[str, FinishReason] = {
+_FINISHED: dict[str, FinishReason | Refused] = {
     "stop": "stop",
     "eos": "stop",  # some servers' word for it
     "length": "length",
+    "model_length": "length",  # Mistral's, at the context's end
+    "content_filter": "refused",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
 }
@@ -29,7 +32,9 @@ class _OpenCall:
 
 
 class ChunkDecoder:
-    """Feed it each event's data in order, then call `end`. Raises CloudProtocol; keeps no text.
+    """Feed it each event's data in order, then call `end`. Keeps no text.
+
+    Raises CloudProtocol, CloudRefused, and the leaf that fits an error which the server reports.
 
     ``secrets`` are struck out of what the errors quote.
     """
@@ -41,12 +46,14 @@ class ChunkDecoder:
         self._usage = Usage()
         self._calls: list[_OpenCall] = []
 
-    def feed(self, data: str) -> list[CloudText]:
-        """The text in this event, if there is any."""
+    def feed(self, data: str, event: str = "message") -> list[CloudText]:
+        """The text in this event, if there is any; a whole answer in one document is read, too."""
         if data == "[DONE]":
             return []
         chunk = self._parse(data)
-        if isinstance(usage := chunk.get("usage"), dict):
+        groq = chunk.get("x_groq")
+        usage = chunk.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
+        if isinstance(usage, dict):
             self._usage = read_usage(usage)
         texts = [
             self._choice(choice) for choice in self._list(chunk.get("choices")) if not choice.get("index")
@@ -59,6 +66,8 @@ class ChunkDecoder:
         if self._finish is None:
             raise CloudProtocol("The answer broke off", why="The stream ended without a finish reason")
         finish = _FINISHED.get(self._finish)
+        if finish == "refused":
+            raise CloudRefused("The model refused to answer", why=f"It ended by {quote(self._finish)!r}")
         if finish is None:
             self._bad(f"The provider ended the answer by {quote(self._finish)!r}")
         if not self._has_text and not calls:
@@ -74,17 +83,18 @@ class ChunkDecoder:
         if not isinstance(chunk, dict):
             self._bad("The answer is not a chat completion", data)
         if error := chunk.get("error"):
-            message = error.get("message") if isinstance(error, dict) else None
-            self._bad("The provider broke the answer off with an error", str(message or error))
+            known = error if isinstance(error, dict) else {"message": error}
+            kind = " ".join(str(known.get(name) or "") for name in ("code", "type", "status"))
+            raise fault(kind, str(known.get("message") or error), self._secrets)
         return chunk
 
     def _choice(self, choice: dict[str, Any]) -> str:
-        delta = choice.get("delta") or {}
+        delta = choice.get("delta") or choice.get("message") or {}
         if not isinstance(delta, dict):
             self._bad("The answer is not a chat completion", str(choice))
         if refusal := delta.get("refusal"):
-            self._bad("The model refused to answer", str(refusal))
-        text = delta.get("content") or ""
+            raise CloudRefused("The model refused to answer", why=quote(str(refusal), self._secrets))
+        text = _said(delta.get("content"))
         calls = self._list(delta.get("tool_calls"))
         if not isinstance(text, str) or (self._finish and (text or calls)):
             self._bad("The answer is not a chat completion, or goes on after its end", str(choice))
@@ -132,17 +142,34 @@ class ChunkDecoder:
 
 def read_usage(usage: dict[str, Any]) -> Usage:
     """The token counts of a usage object; None where one is missing or no count."""
-    prompt, details = _count(usage.get("prompt_tokens")), usage.get("prompt_tokens_details")
-    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    prompt, completion = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+    of_prompt, of_completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    cached = _detail(of_prompt, "cached_tokens")
+    if cached is None:
+        cached = count(usage.get("prompt_cache_hit_tokens"))  # DeepSeek's
     if cached is not None and prompt is not None:
         cached = min(cached, prompt)
+    thought = _detail(of_completion, "reasoning_tokens")
+    if thought and total(prompt, completion, thought) == usage.get("total_tokens"):
+        completion = total(completion, thought)  # xAI counts what was thought beside what was said
     return Usage(
-        prompt_tokens=prompt, completion_tokens=_count(usage.get("completion_tokens")), cached_tokens=cached
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        reasoning_tokens=thought,
+        cache_write_tokens=_detail(of_prompt, "cache_write_tokens"),
     )
 
 
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _detail(details: object, name: str) -> int | None:
+    return count(details.get(name)) if isinstance(details, dict) else None
+
+
+def _said(content: object) -> object:
+    """The text of a delta's content: itself, or in parts, of which those that are thoughts are left out."""
+    if isinstance(content, list) and all(isinstance(part, dict) and "type" in part for part in content):
+        return "".join(_text(part.get("text")) for part in content if part["type"] == "text")
+    return content or ""
 
 
 def _text(value: object) -> str:

@@ -57,8 +57,9 @@ def models_dir() -> Path:
 def find(name: str | Path, *, allow_large: bool = False) -> InstalledModel:
     """The installed model with this name or id, the package in this folder, or this ``.gguf`` file.
 
-    Never touches the network. Sizes and times of change are compared with what was hashed before; a file that
-    is new or changed is hashed again. Raises ModelError's leaves.
+    A package may also be named by its ``.onnx`` file. Never touches the network. Sizes and times of change
+    are compared with what was hashed before; a file that is new or changed is hashed again. Raises
+    ModelError's leaves.
     """
     path = Path(name).expanduser()
     model = _at_path(path) if _is_path(name, path) else open_package(installed_folder(str(name)))
@@ -162,6 +163,8 @@ def _at_path(path: Path) -> InstalledModel:
         return open_package(path)
     if not path.is_file():
         raise ModelNotFound(f"There is no model at {path}", remedy="Give a .gguf file or a package folder")
+    if path.suffix == ".onnx" and (path.parent / MANIFEST).is_file():
+        return open_package(path.parent)
     if path.suffix != ".gguf":
         raise ModelUnsupported(f"{path.name} cannot be opened", remedy="Give a .gguf file")
     header = read_header(path)

@@ -6,11 +6,23 @@ All that leaves these functions is CloudError's leaves; `download` raises Downlo
 from collections.abc import AsyncGenerator
 
 from edgeai.net.background import submit
-from edgeai.net.calls import HttpCall, Retry, ServerEvent, Timeouts
+from edgeai.net.calls import HttpCall, Retry, ServerEvent, Timeouts, place
 from edgeai.net.faults import quote
+from edgeai.net.link import Link
 from edgeai.net.transfer import download
 
-__all__ = ["HttpCall", "Retry", "ServerEvent", "Timeouts", "download", "quote", "stream_events", "submit"]
+__all__ = [
+    "HttpCall",
+    "Link",
+    "Retry",
+    "ServerEvent",
+    "Timeouts",
+    "download",
+    "place",
+    "quote",
+    "stream_events",
+    "submit",
+]
 
 
 def stream_events(call: HttpCall, *, timeouts: Timeouts, retry: Retry) -> AsyncGenerator[ServerEvent, None]:

@@ -3,9 +3,13 @@
 import random
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import Literal
 from urllib.parse import urlsplit
 
 from edgeai.errors import ConfigError
+from edgeai.net.link import DIRECT, Link
+
+Kind = Literal["sse", "eventstream", "json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,17 +61,20 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
-    """One POST whose answer is a stream of server-sent events.
+    """One request whose answer is a stream of events: a POST, or a GET when there is no body.
 
     ``last`` is the data of the event that ends the stream, if the protocol has one. ``secrets`` are struck
-    out of everything that is quoted from the server.
+    out of everything that is quoted from the server. ``kinds`` are the forms of answer that are understood:
+    server-sent events, Amazon's event stream, or one JSON document, which is one event named "whole".
     """
 
     url: str
-    body: bytes = field(repr=False)
+    body: bytes | None = field(repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     last: str | None = None
+    kinds: tuple[Kind, ...] = ("sse",)
+    link: Link = DIRECT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

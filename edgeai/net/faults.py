@@ -32,10 +32,15 @@ def quote(text: str, secrets: tuple[str, ...] = ()) -> str:
 @contextmanager
 def mapped(where: str, timeouts: Timeouts, secrets: tuple[str, ...] = ()) -> Iterator[None]:
     """Turn httpx's exceptions into CloudError's leaves. Its StreamError means a bug of ours and stays."""
+    import ssl
+
     import httpx
 
     try:
         yield
+    except ssl.SSLError as error:  # httpx lets it through where a server's refusal comes after the handshake
+        why = quote(str(error), secrets)
+        raise CloudUnavailable(f"The connection to {where} broke", why=why) from error
     except (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict) as error:
         mapped_error = translate(error, where, timeouts, secrets)
         unsent = httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ConnectError, httpx.UnsupportedProtocol

@@ -28,6 +28,10 @@ class EventDecoder:
         self._count(len(chunk))
         return [event for line in self._lines(chunk) if (event := self._line(line))]
 
+    def end(self) -> list[ServerEvent]:
+        """The stream is over: nothing more."""
+        return []
+
     def _count(self, size: int) -> None:
         self._total += size
         if self._total > MAX_TOTAL:

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from edgeai.errors import CloudError, CloudProtocol, CloudRateLimited, CloudTimeout, CloudUnavailable
-from edgeai.net.calls import HttpCall, Retry, ServerEvent, Timeouts, place
+from edgeai.net.calls import HttpCall, Kind, Retry, ServerEvent, Timeouts, place
 from edgeai.net.clients import shared_client
+from edgeai.net.eventstream import FrameDecoder
 from edgeai.net.faults import mapped, quote, server_message, status_error
 from edgeai.net.sse import EventDecoder
+from edgeai.net.whole import WholeDecoder
 
 if TYPE_CHECKING:
     import httpx
@@ -84,13 +86,13 @@ _LATE = {
 
 
 async def _events(call: HttpCall, timeouts: Timeouts) -> AsyncGenerator[ServerEvent, None]:
-    decoder = EventDecoder()
     with mapped(place(call.url), timeouts, call.secrets):
-        client = await shared_client()
+        client = await shared_client(call.link)
+        method = "GET" if call.body is None else "POST"
         async with client.stream(
-            "POST", call.url, content=call.body, headers=_headers(call), timeout=_limits(timeouts)
+            method, call.url, content=call.body, headers=_headers(call), timeout=_limits(timeouts)
         ) as response:
-            await _check(response, call)
+            decoder = _DECODERS[await _check(response, call)]()
             async with aclosing(_raw(response)) as chunks:
                 async for chunk in chunks:
                     for event in decoder.feed(chunk):
@@ -99,6 +101,28 @@ async def _events(call: HttpCall, timeouts: Timeouts) -> AsyncGenerator[ServerEv
                         yield event
                         if event.data == call.last:
                             return
+            for event in decoder.end():
+                yield event
+
+
+class _Decoder(Protocol):
+    """From bytes to events; what a stream of this kind is read by."""
+
+    def feed(self, chunk: bytes) -> list[ServerEvent]: ...
+
+    def end(self) -> list[ServerEvent]: ...
+
+
+_DECODERS: dict[Kind, type[_Decoder]] = {
+    "sse": EventDecoder,
+    "eventstream": FrameDecoder,
+    "json": WholeDecoder,
+}
+_TYPES: dict[Kind, str] = {
+    "sse": "text/event-stream",
+    "eventstream": "application/vnd.amazon.eventstream",
+    "json": "application/json",
+}
 
 
 async def _raw(response: "httpx.Response") -> AsyncGenerator[bytes, None]:
@@ -117,8 +141,8 @@ async def _drain(chunks: AsyncIterator[bytes]) -> None:
 
 def _headers(call: HttpCall) -> list[tuple[str, str]]:
     fixed = [
-        ("Content-Type", "application/json"),
-        ("Accept", "text/event-stream"),
+        *([("Content-Type", "application/json")] if call.body is not None else []),
+        ("Accept", ", ".join(_TYPES[kind] for kind in call.kinds)),
         ("Accept-Encoding", "identity"),  # compressed answers have no bound on their size
         ("User-Agent", "edgeai"),
     ]
@@ -134,17 +158,22 @@ def _limits(timeouts: Timeouts) -> "httpx.Timeout":
     )
 
 
-async def _check(response: "httpx.Response", call: HttpCall) -> None:
-    """Raise unless the answer is a plain stream of events."""
+async def _check(response: "httpx.Response", call: HttpCall) -> Kind:
+    """The form of the answer. Raises unless it is one that the call understands, not compressed."""
     where, headers = place(call.url), response.headers
     kind = headers.get("content-type", "")
-    if response.status_code != 200:
+    if response.status_code not in (200, 201):  # 201: Replicate has begun
         raise status_error(response.status_code, headers, await _body(response), where, call.secrets)
-    if kind.partition(";")[0].strip().lower() != "text/event-stream":
+    plain = kind.partition(";")[0].strip().lower()
+    form = next((form for form in call.kinds if _TYPES[form] == plain), None)
+    if form is None:
         said = quote(server_message(await _body(response), kind), call.secrets)
-        raise CloudProtocol(f"{where} answered {quote(kind) or 'no content type'} and not events", why=said)
+        raise CloudProtocol(
+            f"{where} answered {quote(kind, call.secrets) or 'no content type'} and not events", why=said
+        )
     if headers.get("content-encoding", "identity") != "identity":
         raise CloudProtocol(f"{where} compressed its answer although it was asked not to")
+    return form
 
 
 async def _body(response: "httpx.Response") -> bytes:

@@ -5,11 +5,14 @@ import pytest
 
 from tests.servers import Child, katan, llama_server
 
+FORMATS = ("openai", "anthropic", "vertexai", "bedrock", "azure_openai")
+
 
 @pytest.fixture(scope="session")
 def katan_url() -> Iterator[str]:
-    """The API of an llm-katan that wants the key "sk-right"."""
-    with katan("--validate-keys", "--api-keys", "openai=sk-right") as server:
+    """The API of an llm-katan that speaks all its formats and wants the key "sk-right" in each."""
+    keys = ",".join(f"{name}=sk-right" for name in FORMATS)
+    with katan("--providers", ",".join(FORMATS), "--validate-keys", "--api-keys", keys) as server:
         yield server.url
 
 

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from edgeai.cloud import CloudEnd
 from edgeai.cloud.chunks import ChunkDecoder
-from edgeai.errors import CloudError, CloudProtocol
+from edgeai.errors import (
+    CloudAuth,
+    CloudError,
+    CloudProtocol,
+    CloudRateLimited,
+    CloudRefused,
+    CloudUnavailable,
+)
 from edgeai.net.sse import EventDecoder
 from edgeai.types import ToolCall, Usage
 
@@ -62,6 +69,28 @@ def test_ordinary_answer() -> None:
             {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 5}},
             Usage(prompt_tokens=1, cached_tokens=1),
         ),
+        (  # DeepSeek
+            {"prompt_tokens": 5, "completion_tokens": 1, "prompt_cache_hit_tokens": 3},
+            Usage(prompt_tokens=5, completion_tokens=1, cached_tokens=3),
+        ),
+        (  # OpenAI: thoughts are part of the completion
+            {
+                "prompt_tokens": 5,
+                "completion_tokens": 9,
+                "total_tokens": 14,
+                "completion_tokens_details": {"reasoning_tokens": 7},
+            },
+            Usage(prompt_tokens=5, completion_tokens=9, reasoning_tokens=7),
+        ),
+        (  # xAI: they are not
+            {
+                "prompt_tokens": 5,
+                "completion_tokens": 2,
+                "total_tokens": 14,
+                "completion_tokens_details": {"reasoning_tokens": 7},
+            },
+            Usage(prompt_tokens=5, completion_tokens=9, reasoning_tokens=7),
+        ),
     ],
 )
 def test_usage_that_is_not_there(usage: dict[str, object], expected: Usage) -> None:
@@ -113,7 +142,6 @@ def test_tool_calls_of_sloppy_servers() -> None:
         ([delta(finish="stop")], "empty"),
         ([delta("", finish="length")], "max_tokens was used up"),
         ([delta(finish="tool_calls")], "empty"),
-        ([delta("a", "content_filter")], "content_filter"),
         ([delta("a", "error")], "error"),
         ([delta("a", 7)], "without a finish reason"),
         (["{"], "not JSON"),
@@ -124,22 +152,53 @@ def test_tool_calls_of_sloppy_servers() -> None:
         ([{"choices": ["a"]}], "not a chat completion"),
         ([{"choices": [{"delta": "a"}]}], "not a chat completion"),
         ([delta(7)], "not a chat completion"),
-        ([delta([{"type": "text", "text": "a"}])], "not a chat completion"),
+        ([delta(["a"])], "not a chat completion"),
         ([delta("a", "stop"), delta("b")], "goes on after its end"),
         ([delta(tool_calls={"0": 1})], "not a chat completion"),
         ([delta(tool_calls=[call(0, "a", "x", "{")]), delta(finish="tool_calls")], "not a JSON object"),
         ([delta(tool_calls=[call(0, "a", "x", "[]")]), delta(finish="tool_calls")], "not a JSON object"),
         ([delta(tool_calls=[call(0, "a", None, "{}")]), delta(finish="tool_calls")], "no name"),
         ([delta(tool_calls=[call(0, "a", "x", "{}")])], "without a finish reason"),
-        ([delta("a"), {"error": {"message": "overloaded sk-123", "code": 503}}], r"overloaded \[key\]"),
         ([{"error": "plain"}], "plain"),
-        ([delta(refusal="I cannot")], "refused.*I cannot"),
     ],
 )
 def test_bad_answers(chunks: list[object], told: str) -> None:
     """Whatever is not a whole answer is CloudProtocol, with the reason."""
     with pytest.raises(CloudProtocol, match=told):
         decode(*chunks)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "leaf", "told"),
+    [
+        ([delta("a", "content_filter")], CloudRefused, "content_filter"),
+        ([delta(refusal="I cannot")], CloudRefused, "refused.*I cannot"),
+        ([{"error": {"message": "busy sk-123", "code": 503}}], CloudUnavailable, r"busy \[key\]"),
+        ([{"error": {"message": "slow down", "type": "rate_limit_exceeded"}}], CloudRateLimited, "slow down"),
+        ([{"error": {"message": "no", "code": "invalid_api_key"}}], CloudAuth, "no"),
+    ],
+)
+def test_errors_of_the_provider(chunks: list[object], leaf: type[CloudError], told: str) -> None:
+    """What a provider reports inside a stream is the leaf that fits, without the key."""
+    with pytest.raises(leaf, match=told):
+        decode(delta("a"), *chunks)
+
+
+def test_whole_answer() -> None:
+    """A server that answers a stream with one document is understood, tool calls too."""
+    message = {"content": "yes", "tool_calls": [call(None, "a", "look", "{}")]}
+    document = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": USAGE}
+    text, end = decode(document)
+    assert (text, [made.name for made in end.tool_calls], end.usage.prompt_tokens) == ("yes", ["look"], 9)
+
+
+def test_thoughts_are_not_the_answer() -> None:
+    """What a model thinks aloud, in a field or a part of its own, is not part of its text."""
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "text", "text": "B"},
+    ]
+    assert decode(delta(None, reasoning_content="hm"), delta(parts, "stop"))[0] == "B"
 
 
 def test_other_choices_are_ignored() -> None:

@@ -10,14 +10,25 @@ from edgeai.engines import DevicePlan
 
 if TYPE_CHECKING:
     from edgeai.engines.onnx.engine import OnnxEngine
+    from edgeai.engines.onnx.facts import GraphFacts
 
-__all__ = ["open_engine"]
+__all__ = ["describe", "open_engine"]
+
+
+def describe(path: Path) -> "GraphFacts":
+    """What the graph at ``path``, a file or its folder, is, whoever exported it; it is not loaded.
+
+    Raises MissingExtra, ModelNotFound, ModelCorrupt, ModelUnsupported.
+    """
+    from edgeai.engines.onnx import facts
+
+    return facts.describe(path)
 
 
 def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     """Load the ONNX file at ``path`` with the files beside it, and make it ready.
 
-    ``path`` may also be the package's folder. Raises MissingExtra, ModelNotFound, ModelCorrupt,
+    ``path`` may also be the folder. Raises MissingExtra, ModelNotFound, ModelCorrupt,
     ModelUnsupported, EngineLoadFailed, OutOfMemory.
     """
     from edgeai.engines.onnx import engine

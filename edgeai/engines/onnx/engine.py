@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +11,15 @@ from edgeai.engines import DevicePlan, EngineInfo, OnState
 from edgeai.engines.jobs import Steps
 from edgeai.engines.local import N_LIVE, LocalEngine
 from edgeai.engines.onnx.context import MAX_OUTPUTS, Context
+from edgeai.engines.onnx.facts import (
+    DEFAULT_CONTEXT,
+    count_parameters,
+    graph_file,
+    quantization_of,
+)
 from edgeai.engines.onnx.folder import Folder, read_folder
 from edgeai.engines.onnx.jobs import embed_steps, score_cells, score_steps
-from edgeai.engines.onnx.proto import Graph, Tensor, read_graph
+from edgeai.engines.onnx.proto import Graph, read_graph
 from edgeai.engines.onnx.session import Session, give_back
 from edgeai.engines.onnx.signature import Signature, read_signature
 from edgeai.engines.onnx.tokenizer import PackageVocabulary
@@ -26,10 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxEngine", "open_engine"]
 
-_MODEL: Final = "model.onnx"
-_DEFAULT_CONTEXT: Final = 2048
-"""For packages that say nothing about it."""
-
 
 def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     """Load the ONNX file at ``path`` with the files beside it, and make it ready.
@@ -37,7 +39,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     Raises ModelNotFound, ModelCorrupt, ModelUnsupported, EngineLoadFailed, OutOfMemory; MissingExtra on
     import.
     """
-    path = path / _MODEL if path.is_dir() else path
+    path = graph_file(path)
     graph = read_graph(path)
     check(graph, path)
     folder = read_folder(path.parent)
@@ -127,44 +129,15 @@ def _info(
 ) -> EngineInfo:
     manifest = read_manifest(path.parent) if (path.parent / MANIFEST).is_file() else None
     claims = (manifest.context if manifest else folder.context, signature.max_length)
-    trained = min((n for n in claims if n is not None), default=_DEFAULT_CONTEXT)
+    trained = min((n for n in claims if n is not None), default=DEFAULT_CONTEXT)
     return EngineInfo(
         engine="onnx",
         model=name,
-        parameters=manifest.parameters if manifest else _parameters(graph),
+        parameters=manifest.parameters if manifest else count_parameters(graph),
         n_ctx=min(plan.n_ctx, trained),
         n_ctx_train=trained,
         n_vocab=signature.n_vocab,
         n_embd=signature.n_embd or folder.n_embd or 0,
-        quantization=manifest.quantization if manifest else _quantization(graph),
+        quantization=manifest.quantization if manifest else quantization_of(graph),
         template_hash=vocabulary.template_hash,
     )
-
-
-def _parameters(graph: Graph) -> int:
-    """How many weights the graph has, as well as it can be told: packed ones by what they stand for."""
-    packed = {
-        node.inputs[1]: node.numbers["N"] * node.numbers["K"]
-        for node in graph.nodes
-        if node.op == "MatMulNBits"
-    }
-    own: dict[object, int] = {}
-    for tensor in graph.tensors.values():
-        own[_place(tensor)] = packed.get(tensor.name, tensor.count if len(tensor.dims) > 1 else 0)
-    return sum(own.values())
-
-
-def _place(tensor: Tensor) -> object:
-    """What tells tensors apart that share their data."""
-    return (tensor.external["location"], tensor.external.get("offset")) if tensor.external else tensor.name
-
-
-def _quantization(graph: Graph) -> str:
-    """The format of most weights, such as ``int4`` or ``f16``."""
-    sizes: dict[str, int] = {}
-    packed = {n.inputs[1]: n.numbers.get("bits", 4) for n in graph.nodes if n.op == "MatMulNBits"}
-    names = {1: "f32", 10: "f16", 16: "bf16", 3: "int8", 2: "int8"}
-    for tensor in graph.tensors.values():
-        label = f"int{packed[tensor.name]}" if tensor.name in packed else names.get(tensor.data_type, "mixed")
-        sizes[label] = sizes.get(label, 0) + tensor.count
-    return max(sizes, key=lambda label: sizes[label], default="unknown")

@@ -19,7 +19,7 @@ from edgeai.engines.generation import MAX_UNREAD
 from edgeai.engines.local import LocalEngine
 from edgeai.engines.prompt import prompt_tokens
 from edgeai.errors import Cancelled, ConfigError, ContextOverflow, EngineCrashed, ModelUnsupported, QueueFull
-from edgeai.types import Image, Message, Request, Sampling
+from edgeai.types import Image, Message, Request, Sampling, Token
 from tests.engines.conftest import request
 from tests.engines.parity.conftest import Paths
 
@@ -32,6 +32,8 @@ PERSON = {
 QUESTIONS = [
     f"Name something that is {word}." for word in ["red", "blue", "cold", "hot", "big", "small", "old", "new"]
 ]
+NEAR_TIE = 0.25  # of probability: the margin below which rounding may decide
+ROUNDING = 0.5  # nats, in batches; another sequence's token would be further away
 LONG = "the quick brown fox jumps over the lazy dog " * 300
 
 
@@ -245,12 +247,25 @@ def test_cancelling_one_leaves_the_others_alone(engine: LocalEngine) -> None:
 
 
 def test_many_threads_at_once(engine: LocalEngine) -> None:
-    """Eight callers all get their answers, mostly the same as alone (kernels round otherwise in batches)."""
-    alone = [read(engine.stream(request(question, max_tokens=10))) for question in QUESTIONS]
+    """Eight callers get the answers that they get alone, up to a choice between two nearly equal tokens.
+
+    Kernels round otherwise in batches, and a near tie may then fall the other way; from there texts differ.
+    """
+
+    def tokens(question: str) -> list[Token]:
+        return list(engine.stream(request(question, max_tokens=10)))
+
+    alone = [tokens(question) for question in QUESTIONS]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda q: read(engine.stream(request(q, max_tokens=10))), QUESTIONS))
-    assert all(together)
-    assert sum(a == b for a, b in zip(alone, together, strict=True)) >= 3
+        together = list(pool.map(tokens, QUESTIONS))
+    for expected, found in zip(alone, together, strict=True):
+        for a, b in zip(expected, found, strict=False):
+            if a.id != b.id:
+                assert a.margin < NEAR_TIE
+                break
+            assert a.logprob == pytest.approx(b.logprob, abs=ROUNDING)
+        else:
+            assert len(expected) == len(found)
 
 
 def test_scoring_leaves_streams_alone(engine: LocalEngine) -> None:
