@@ -102,7 +102,7 @@ class Audits:
             agrees = _agree(audit, audit.accept(text))
         except EdgeError as error:
             failure = error
-            sends = max(1, error.sends) if isinstance(error, CloudError) else 1
+            sends = error.sends if isinstance(error, CloudError) else 1
         cost_usd = price.cost(usage) if price is not None else None
         record.settle([sends if sent else 0], cost_usd)
         if record.ledger is not None:

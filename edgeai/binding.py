@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from edgeai.engines import EngineInfo
-from edgeai.types import Message, Request
+from edgeai.types import FIELDS, Message, Request
 
 if TYPE_CHECKING:
     from edgeai.models.store import InstalledModel
     from edgeai.monitor.contract import Binding
 
-__all__ = ["Method", "binding", "weights_hash", "weights_of_info"]
+__all__ = ["Method", "binding", "hash_of", "weights_hash", "weights_of_info"]
 
 Method = Literal["ask", "choose", "extract"]
 
@@ -34,7 +34,7 @@ def binding(info: EngineInfo, weights: str, request: Request, method: Method) ->
         head=_head_hash(request),
         temperature=0.0 if scored else float(request.sampling.temperature),
         max_tokens=1 if scored else request.max_tokens,
-        schema=None if request.schema is None else _hash(request.schema),
+        schema=None if request.schema is None else hash_of(request.schema),
     )
 
 
@@ -43,12 +43,12 @@ def weights_hash(model: "InstalledModel") -> str:
     files = {file.path: file.sha256 for file in model.manifest.files}
     if len(files) == 1 and (sha := model.manifest.weights.sha256):
         return sha
-    return _hash(files)
+    return hash_of(files)
 
 
 def weights_of_info(info: EngineInfo) -> str:
     """What stands for the weights of an engine that the app brought itself: the description it gives."""
-    return _hash([info.engine, info.model, info.parameters, info.quantization, info.n_vocab])
+    return hash_of([info.engine, info.model, info.parameters, info.quantization, info.n_vocab])
 
 
 def _head_hash(request: Request) -> str | None:
@@ -62,13 +62,14 @@ def _head_hash(request: Request) -> str | None:
         "turns": _turns(request.messages),
         "choices": request.choices,
         "examples": request.examples,
+        "fields": request.fields if request.choices and request.fields != FIELDS else None,
         "tools": [[tool.name, tool.description, _plain(tool.parameters)] for tool in request.tools],
         "grammar": request.grammar,
         "stop": request.stop,
         "sampling": _sampling(request),
     }
     present = {name: value for name, value in fixed.items() if value}
-    return _hash(present) if present else None
+    return hash_of(present) if present else None
 
 
 def _turns(messages: tuple[Message, ...]) -> list[str]:
@@ -92,6 +93,7 @@ def _plain(value: object) -> object:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _hash(value: object) -> str:
+def hash_of(value: object) -> str:
+    """The SHA-256 of what JSON can hold, in one form."""
     text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=repr)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -10,18 +10,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from edgeai.binding import weights_hash, weights_of_info
+from edgeai.binding import weights_of_info
 from edgeai.cloud import Cloud, open_clouds
 from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import ConfigError, EdgeError
-from edgeai.load import EngineName, choose_package, open_package
+from edgeai.load import EngineName, open_model
 from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.session import Session, open_ledger, open_waiting
 from edgeai.standing import Contracts, DriftAlarm, read_contract
-from edgeai.types import Answer, CallOptions, Choice, CommonOptions, Extraction, JsonSchema, Message, Prompt
+from edgeai.types import (
+    FIELDS,
+    Answer,
+    CallOptions,
+    Choice,
+    CommonOptions,
+    Extraction,
+    JsonSchema,
+    Message,
+    Prompt,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,9 +80,8 @@ class Edge:
         weights = None
         if isinstance(engine, str):
             bound = None if policy.contract is None else read_contract(policy.contract).binding.weights
-            package = choose_package(model, engine, allow_large=allow_large, weights=bound)
-            weights = weights_hash(package)
-            engine = open_package(package, n_ctx=n_ctx)
+            loaded = open_model(model, engine, n_ctx=n_ctx, allow_large=allow_large, weights=bound)
+            engine, weights = loaded.engine, loaded.weights
         try:
             book = open_ledger(ledger)
             waiting = open_waiting(bigger, policy, book, key=queue_key)
@@ -114,13 +123,16 @@ class Edge:
         choices: Sequence[str],
         *,
         examples: Sequence[tuple[str, str]] = (),
+        fields: tuple[str, str] = FIELDS,
         **options: Unpack[CommonOptions],
     ) -> Choice:
         """The one of ``choices`` that fits best, by the likelihood of each label.
 
-        ``examples`` are (text, label) pairs; a tiny model needs some. The score is the label's probability.
+        ``examples`` are (text, label) pairs; a tiny model needs some. ``fields`` name the text and what the
+        label says of it, such as ("Headline", "Gold price"): what a tiny model is told of its task. The score
+        is the label's probability.
         """
-        call, classifier = self._session.classification(prompt, choices, examples, options)
+        call, classifier = self._session.classification(prompt, choices, examples, options, fields)
         answer = Stream(call).answer()
         return Choice(label=answer.text, probabilities=classifier.probabilities, answer=answer)
 

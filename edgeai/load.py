@@ -3,6 +3,7 @@
 import importlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -26,35 +27,53 @@ def available_engines() -> tuple[str, ...]:
     return tuple(name for name, (library, _) in LIBRARIES.items() if find_spec(library))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """An engine with its model; ``weights`` is the hash of the model's files."""
+
+    engine: Engine
+    weights: str
+
+
 def open_engine(model: str | Path, engine: EngineName, *, n_ctx: int | None, allow_large: bool) -> Engine:
+    """The engine of `open_model`."""
+    return open_model(model, engine, n_ctx=n_ctx, allow_large=allow_large).engine
+
+
+def open_model(
+    model: str | Path,
+    engine: EngineName,
+    *,
+    n_ctx: int | None,
+    allow_large: bool,
+    weights: str | None = None,
+) -> Loaded:
     """Load an installed model. No network: a model that is not there is a ModelNotFound with the remedy.
 
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
-    on this machine is taken; the first time that is measured, which takes some seconds.
+    on this machine is taken; the first time that is measured, which takes some seconds. But one that has
+    these ``weights`` comes before any other: a contract is bound to it.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
-    """
-    return open_package(choose_package(model, engine, allow_large=allow_large), n_ctx=n_ctx)
-
-
-def choose_package(
-    model: str | Path, engine: EngineName, *, allow_large: bool, weights: str | None = None
-) -> "InstalledModel":
-    """The package that `open_engine` loads; raises what it raises, but for the engine's errors.
-
-    With engine="auto" the package of this name that has these ``weights`` (`weights_hash`) comes before any
-    other, however fast: a contract is bound to it.
     """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
     if (graph := _graph_path(model)) is not None:
-        return _graph_package(graph, engine, allow_large=allow_large)
-    if weights is not None and engine == "auto" and not (isinstance(model, Path) or _is_path(model)):
-        bound = [found for found in _usable(model) if weights_hash(found) == weights]
-        if bound:
-            from edgeai.models import store
+        found = _graph_package(graph, engine, allow_large=allow_large)
+    else:
+        wanted = weights if engine == "auto" else None
+        bound = None if wanted is None else _bound(model, wanted, allow_large=allow_large)
+        found = bound or _choose(model, engine, allow_large=allow_large)
+    return Loaded(engine=open_package(found, n_ctx=n_ctx), weights=weights_hash(found))
 
-            return store.find(bound[0].id, allow_large=allow_large)
-    return _choose(model, engine, allow_large=allow_large)
+
+def _bound(model: str | Path, weights: str, *, allow_large: bool) -> "InstalledModel | None":
+    """The installed package of this name with these weights."""
+    from edgeai.models import store
+
+    if isinstance(model, Path) or _is_path(model):
+        return None
+    found = next((found for found in _usable(model) if weights_hash(found) == weights), None)
+    return found and store.find(found.id, allow_large=allow_large)
 
 
 def open_package(model: "InstalledModel", *, n_ctx: int | None = None) -> Engine:

@@ -5,9 +5,9 @@ from enum import Enum, auto
 
 from edgeai.economics import Price
 from edgeai.engines.generation import Finished
-from edgeai.errors import EdgeError
+from edgeai.errors import ContextOverflow, EdgeError, ModelUnsupported
 from edgeai.monitor import Monitor
-from edgeai.types import Timing, Usage
+from edgeai.types import Reason, Timing, Usage
 
 
 class Side(Enum):
@@ -79,6 +79,13 @@ class Track:
     text: list[str] = field(default_factory=list)
     first_s: float | None = None
     error: EdgeError | None = None
+
+
+def leaves_for(error: EdgeError) -> Reason:
+    """Why a query leaves whose device side failed with this error."""
+    if isinstance(error, ContextOverflow):
+        return Reason.CONTEXT_OVERFLOW
+    return Reason.UNSUPPORTED if isinstance(error, ModelUnsupported) else Reason.ENGINE_ERROR
 
 
 def device_usage(monitor: Monitor, finished: Finished | None) -> Usage:

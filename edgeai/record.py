@@ -99,19 +99,20 @@ class QueryRecord:
                 prompt=self.request.messages,
             )
 
-    def settle(self, times: Sequence[int], cost_usd: float | None) -> None:
+    def settle(self, sends: Sequence[int], cost_usd: float | None) -> None:
         """Replace what was reserved by what was spent, or by the most it can be where that is not known.
 
-        ``times`` says how often the query left for each cloud; ``cost_usd`` is what the last of them cost.
+        ``sends`` says how often the query left for each cloud; the last one is that of ``cost_usd``.
         An answer is not lost for it: what cannot be settled stays reserved, which is the careful side.
         """
         for tier, send in self.sent.items():
             if send.reservation is None or self.ledger is None:
                 continue
-            usd = cost_usd if tier == len(times) - 1 else None
+            n_sends = sends[tier]
+            usd = cost_usd if tier == len(sends) - 1 and cost_usd is not None else send.worst_usd * n_sends
             try:
-                if times[tier]:
-                    self.ledger.settle(send.reservation, send.worst_usd * times[tier] if usd is None else usd)
+                if n_sends:
+                    self.ledger.settle(send.reservation, usd)
                 else:
                     self.ledger.release(send.reservation)
             except LedgerError as error:

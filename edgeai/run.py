@@ -27,7 +27,6 @@ from edgeai.errors import (
     CloudProtocol,
     CloudTimeout,
     CloudUnavailable,
-    ContextOverflow,
     EdgeError,
     EngineError,
     ModelUnsupported,
@@ -35,7 +34,7 @@ from edgeai.errors import (
     PrivacyViolation,
 )
 from edgeai.monitor import Monitor
-from edgeai.outcome import Labels, Sent, Side, Track, device_usage, timing
+from edgeai.outcome import Labels, Sent, Side, Track, device_usage, leaves_for, timing
 from edgeai.policy import Policy, State, explain
 from edgeai.shown import Shown
 from edgeai.standing import Standing
@@ -195,11 +194,7 @@ class Run:
 
     def _device_failed(self, error: EdgeError) -> None:
         self.device.side, self.device.error = Side.FAILED, error
-        reason = Reason.ENGINE_ERROR
-        if isinstance(error, ContextOverflow):
-            reason = Reason.CONTEXT_OVERFLOW
-        elif isinstance(error, ModelUnsupported):
-            reason = Reason.UNSUPPORTED
+        reason = leaves_for(error)
         if isinstance(error, Cancelled):  # the engine was closed, and with it everything
             self._fail(error)
         elif self.cloud.side is Side.RUNNING:
@@ -354,26 +349,17 @@ class Run:
         cancelled = finish_reason == "cancelled"
         kept = Reason.CANCELLED if cancelled else self._stay_reason() if on_device else None
         text = track.text[: self._shown.n_pieces] if cancelled else track.text
-        explanation = explain(
-            None if cancelled else self._wanted, kept, self.policy, self._signals, self._cause
-        )
-        why = None
-        if self.standing is not None:
-            why = self.standing.certify(self._signals, source, finish_reason)
-            explanation = f"{explanation} {self.standing.in_words(why)}" if on_device else explanation
-        return Answer(
+        wanted = None if cancelled else self._wanted
+        answer = Answer(
             text="".join(text),
             source=source,
             model=self.labels.device_model if on_device else self.labels.cloud_model,
             engine=self.labels.engine if on_device else None,
             endpoint=None if on_device else self.labels.endpoint,
             reason=kept or self._wanted or Reason.POLICY,
-            explanation=explanation,
+            explanation=explain(wanted, kept, self.policy, self._signals, self._cause),
             score=self._signals.score if self._signals else None,
             score_name=self._signals.score_name if self._signals else None,
-            confidence=self.standing.confidence(self._signals, source) if self.standing else None,
-            certified=self.standing is not None and why is None,
-            contract=self.standing.id if self.standing and self.standing.applies else None,
             usage=usage,
             timing=timing(track, self.monitor, self.finished if on_device else None, self._t0, self._now),
             cost_usd=self.labels.cost(usage, self.sent, on_device=on_device),
@@ -382,6 +368,7 @@ class Run:
             disclosed_bytes=self.sent.n_bytes,
             tool_calls=calls,
         )
+        return answer if self.standing is None else self.standing.stamp(answer, self._signals)
 
     def _stay_reason(self) -> Reason:
         if self._kept:

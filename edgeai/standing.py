@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -76,8 +76,21 @@ class Standing:
         """The contract's stages for one query, None when they do not apply."""
         return Guard(self.contract) if self.applies else None
 
-    def certify(self, signals: Signals | None, source: Source, finish: FinishReason | None) -> str | None:
-        """Why this answer is not certified, in words; None when it is."""
+    def stamp(self, answer: Answer, signals: Signals | None) -> Answer:
+        """The answer with what the contract says of it; ``signals`` are the device's."""
+        why = self._refuses(signals, answer.source, answer.finish_reason)
+        on_device = answer.source == "device"
+        known = signals is not None and on_device and self.applies and self.trusted
+        return replace(
+            answer,
+            explanation=f"{answer.explanation} {self._in_words(why)}" if on_device else answer.explanation,
+            confidence=signals.confidence if signals is not None and known else None,
+            certified=why is None,
+            contract=self.id if self.applies else None,
+        )
+
+    def _refuses(self, signals: Signals | None, source: Source, finish: FinishReason | None) -> str | None:
+        """Why an answer is not certified, in words; None when it is."""
         if source == "cloud":
             return "the cloud answered"
         if self.why is not None:
@@ -88,13 +101,7 @@ class Standing:
             return "it was cut off before its end"
         return None if signals.keeps else "the contract would not keep it"
 
-    def confidence(self, signals: Signals | None, source: Source) -> float | None:
-        """The calibrated probability of being right, if there is one for this answer."""
-        known = signals is not None and source == "device" and self.applies and self.trusted
-        return signals.confidence if signals is not None and known else None
-
-    def in_words(self, why: str | None) -> str:
-        """A sentence for people; ``why`` is what `certify` gave."""
+    def _in_words(self, why: str | None) -> str:
         if why is not None:
             return f"Not certified: {why}."
         watched = f" (drift is not watched: {self.unwatched})" if self.unwatched else ""
