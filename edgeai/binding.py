@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from edgeai.engines import EngineInfo
-from edgeai.types import FIELDS, Message, Request
+from edgeai.types import Message, Request
 
 if TYPE_CHECKING:
     from edgeai.models.store import InstalledModel
@@ -62,7 +62,6 @@ def _head_hash(request: Request) -> str | None:
         "turns": _turns(request.messages),
         "choices": request.choices,
         "examples": request.examples,
-        "fields": request.fields if request.choices and request.fields != FIELDS else None,
         "tools": [[tool.name, tool.description, _plain(tool.parameters)] for tool in request.tools],
         "grammar": request.grammar,
         "stop": request.stop,

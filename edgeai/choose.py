@@ -17,7 +17,7 @@ from edgeai.engines import Engine, Generation
 from edgeai.engines.generation import Finished
 from edgeai.errors import ConfigError, EngineCrashed, EngineError
 from edgeai.monitor.choices import corrected
-from edgeai.types import FIELDS, LabelScores, Request, Token
+from edgeai.types import LabelScores, Request, Token
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,12 +25,8 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float32]
 
-STRENGTH = 0.75
-"""How much of the labels' likelihood on a content-free input is taken away, unless a contract says.
-
-All of it helps intents with an out-of-scope class and hurts banking intents; three quarters are near the best
-for both, and for headlines (SmolLM2-135M-Instruct).
-"""
+STRENGTH = 1.0
+"""How much of the labels' likelihood on a content-free input is taken away, unless a contract says."""
 CONTENT_FREE = "N/A"
 MOST_PRIORS = 64
 
@@ -101,8 +97,7 @@ class Classifier:
     def _score(self, generation: Generation, states: "list[Vector]") -> tuple[int, LabelScores]:
         head = prompt_head(self._request)
         labels = [f" {label}" for label in self._request.choices]
-        fields = self._request.fields
-        prompt = head + open_line(question(self._request), fields)
+        prompt = head + open_line(question(self._request))
         n_prompt = len(self._engine.tokenize(prompt))
 
         def score(text: str, on_state: "Callable[[Vector], None] | None" = None) -> tuple[float, ...]:
@@ -113,17 +108,12 @@ class Classifier:
                 return self._engine.score(text, labels, cancelled=cancelled)
             return self._engine.score(text, labels, cancelled=cancelled, on_state=on_state)
 
-        content_free = self._priors.get(head, labels, lambda: score(head + open_line(CONTENT_FREE, fields)))
+        content_free = self._priors.get(head, labels, lambda: score(head + open_line(CONTENT_FREE)))
         logprobs = score(prompt, states.append if self._request.hidden else None)
         return n_prompt, LabelScores(logprobs=logprobs, content_free=content_free, strength=self._strength)
 
 
-def with_choices(
-    request: Request,
-    choices: Sequence[str],
-    examples: Sequence[tuple[str, str]],
-    fields: tuple[str, str] = FIELDS,
-) -> Request:
+def with_choices(request: Request, choices: Sequence[str], examples: Sequence[tuple[str, str]]) -> Request:
     """The request as a classification. Raises ConfigError for choices that cannot be told apart."""
     labels = tuple(choices)
     if isinstance(choices, str) or len(labels) < 2:
@@ -139,29 +129,18 @@ def with_choices(
     for text, label in examples:
         if label not in labels:
             raise ConfigError(f"The example {text[:40]!r} has the label {label!r}, which is not a choice")
-    first, second = _fields(fields)
-    shown = tuple((text, label) for text, label in examples)
-    return replace(request, choices=labels, examples=shown, fields=(first, second))
-
-
-def _fields(fields: Sequence[str]) -> Sequence[str]:
-    named = len(fields) == 2 and all(isinstance(name, str) and name.strip() for name in fields)
-    if isinstance(fields, str) or not named or any("\n" in name for name in fields):
-        raise ConfigError(
-            f"fields is {fields!r}", remedy='Give two short names, as ("Headline", "Gold price")'
-        )
-    return fields
+    return replace(request, choices=labels, examples=tuple((text, label) for text, label in examples))
 
 
 def classification_prompt(request: Request) -> str:
     """The examples and the question as "Text: … / Label: …" lines, open at the last label."""
-    return prompt_head(request) + open_line(question(request), request.fields)
+    return prompt_head(request) + open_line(question(request))
 
 
 def prompt_head(request: Request) -> str:
     """The system text and the examples: what all questions of a kind share, and the engine keeps."""
     system = [message.text for message in request.messages if message.role == "system"]
-    shown = [f"{open_line(text, request.fields)} {label}" for text, label in request.examples]
+    shown = [f"{open_line(text)} {label}" for text, label in request.examples]
     return "".join(f"{part}\n\n" for part in (*system, *shown))
 
 
@@ -170,9 +149,9 @@ def question(request: Request) -> str:
     return "\n".join(message.text for message in request.messages if message.role == "user")
 
 
-def open_line(text: str, fields: tuple[str, str]) -> str:
+def open_line(text: str) -> str:
     """A text whose label is still to come."""
-    return f"{fields[0]}: {text}\n{fields[1]}:"
+    return f"Text: {text}\nLabel:"
 
 
 def softmax(logprobs: Sequence[float]) -> tuple[float, ...]:

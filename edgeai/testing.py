@@ -117,7 +117,7 @@ class FakeEngine:
 
         To an input without content ("N/A") all are. It has no hidden states.
         """
-        if prompt.rpartition("\n")[0].endswith(": N/A"):
+        if prompt.endswith("Text: N/A\nLabel:"):
             return (-1.0,) * len(continuations)
         text = "".join(self._pieces).strip()
         best = next((i for i, c in enumerate(continuations) if text and text in c), 0)
