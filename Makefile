@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-ch
 EMPTY     := build/empty
 EMPTY_BIN := cd build && empty/$(notdir $(BIN))
 
-.PHONY: demo test check pytest wheel bench soak format clean help
+.PHONY: demo test check pytest wheel bench bench-confidence soak format clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -43,6 +43,9 @@ wheel: $(VENV)/.test ## build the wheel from the sdist; install and import it in
 
 bench: $(VENV)/.test ## measure, and write the table in benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+bench-confidence: $(VENV)/.test ## judge scores and contracts on the data that EDGEAI_DATA names
+	$(BIN)/python -m benchmarks.confidence
 
 soak: $(VENV)/.test ## the tests that run for a long time
 	$(BIN)/pytest -m soak --timeout 0
