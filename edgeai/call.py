@@ -54,7 +54,7 @@ class Call:
         release: Callable[[], Released],
         record: Record,
     ) -> None:
-        self._run, self._record = run, record
+        self._run, self.run, self._record = run, run, record
         self._open_device, self._cloud, self._release = open_device, cloud, release
         self._generation: Generation | None = None
         self._sending: Future[None] | None = None

@@ -32,10 +32,14 @@ def open_engine(model: str | Path, engine: EngineName, *, n_ctx: int | None, all
     on this machine is taken; the first time that is measured, which takes some seconds.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
+    return open_package(choose_package(model, engine, allow_large=allow_large), n_ctx=n_ctx)
+
+
+def choose_package(model: str | Path, engine: EngineName, *, allow_large: bool) -> "InstalledModel":
+    """The package that `open_engine` loads; raises what it raises, but for the engine's errors."""
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
-    found = _choose(model, engine, allow_large=allow_large)
-    return open_package(found, n_ctx=n_ctx)
+    return _choose(model, engine, allow_large=allow_large)
 
 
 def open_package(model: "InstalledModel", *, n_ctx: int | None = None) -> Engine:

@@ -174,7 +174,8 @@ class Run:
         self.device.side = Side.ENDED
         self.finished = finished
         broken = self.request.schema is not None and finished.reason == "length"
-        self._signals = self.monitor.finish(finished.reason, cut_off=finished.context_full or broken)
+        cut_off = finished.context_full or broken
+        self._signals = self.monitor.finish(finished.reason, cut_off=cut_off, labels=finished.labels)
         if self._speaker != "device":
             return
         unsure = self.policy.judge(self._signals, self.state)

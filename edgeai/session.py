@@ -2,19 +2,20 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
+from edgeai.binding import Method
 from edgeai.call import Call
-from edgeai.choose import Classifier, with_choices
+from edgeai.choose import Classifier, Priors, with_choices
 from edgeai.cloud import Cloud
 from edgeai.egress import read_label, release
 from edgeai.engines import Engine, Generation
 from edgeai.engines.tools import parse_tool_calls
 from edgeai.errors import Cancelled, CloudProtocol, ConfigError, EdgeError, EngineCrashed, EngineError
-from edgeai.monitor import CloudTimes, Monitor, TimeModel
+from edgeai.monitor import CloudTimes, Monitor, TimeModel, Watch
 from edgeai.options import read_policy, read_request, schema_parser
 from edgeai.outcome import Labels
 from edgeai.policy import Policy, State
@@ -45,6 +46,11 @@ class Session:
     ledger: "Ledger | None"
     device_times: TimeModel = field(default_factory=TimeModel)
     cloud_times: CloudTimes = field(default_factory=CloudTimes)
+    weights: str = ""
+    """The hash of the model's files (`edgeai.binding`)."""
+    watching: bool = False
+    """Whether every answer is observed in full, as a calibration needs it (`edgeai.observe`)."""
+    priors: Priors = field(default_factory=Priors)
     calls: "WeakSet[Call]" = field(default_factory=WeakSet)
     closed: threading.Event = field(default_factory=threading.Event)
 
@@ -60,6 +66,7 @@ class Session:
         request: Request,
         policy: Policy,
         *,
+        method: Method = "ask",
         open_device: Callable[[], Generation] | None = None,
         whole: bool = False,
         accept: Accept = lambda text: text,
@@ -67,12 +74,15 @@ class Session:
         """The moving parts of one query. ``open_device`` replaces the engine's ordinary stream."""
         if self.closed.is_set():
             raise EngineCrashed("The Edge is closed", remedy="Open it again")
+        if self.watching:
+            request = replace(request, hidden=True)
         if policy is not self.policy:
             check_budget(policy, self.cloud, has_ledger=self.ledger is not None)
         monitor = Monitor(
             self.device_times if policy.deadline_s else None,
             max_tokens=request.max_tokens,
             labels=bool(request.choices),
+            watch=self._watch(request) if self.watching else None,
         )
         state = self._state(request, policy, monitor)
         labels = self._labels()
@@ -103,6 +113,15 @@ class Session:
         )
         self.calls.add(call)
         return call
+
+    def _watch(self, request: Request) -> Watch:
+        return Watch(
+            "\n".join(message.text for message in request.messages if message.role == "user"),
+            task=request.task,
+            choices=request.choices,
+            span="digits" if request.schema is None else "json",
+            n_vocab=self.engine.info.n_vocab,
+        )
 
     def _state(self, request: Request, policy: Policy, monitor: Monitor) -> State:
         if policy.deadline_s is None:
@@ -141,7 +160,9 @@ class Session:
             raise ConfigError(f"choose takes no {unfit[0]}", why="A label is scored, not sampled")
         plain = read_request(prompt, **options)
         request = with_choices(plain, choices, examples)
-        classifier = Classifier(self.engine, request)
+        if self.watching:
+            request = replace(request, hidden=True)
+        classifier = Classifier(self.engine, request, self.priors)
 
         def accept(text: str) -> str:
             label = read_label(text, request.choices)
@@ -150,7 +171,10 @@ class Session:
             return label
 
         policy = read_policy(self.policy, options)
-        return self.call(request, policy, open_device=classifier.open, whole=True, accept=accept), classifier
+        call = self.call(
+            request, policy, method="choose", open_device=classifier.open, whole=True, accept=accept
+        )
+        return call, classifier
 
     def extraction(
         self, prompt: Prompt, schema: type[M] | JsonSchema, options: CommonOptions
@@ -170,7 +194,8 @@ class Session:
                     remedy=f"Raise max_tokens, now {request.max_tokens}",
                 ) from None
 
-        return self.call(request, read_policy(self.policy, options), whole=True, accept=fits(parse)), read
+        policy = read_policy(self.policy, options)
+        return self.call(request, policy, method="extract", whole=True, accept=fits(parse)), read
 
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd)."""

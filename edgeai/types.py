@@ -6,7 +6,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -116,7 +120,8 @@ class Request:
 
     ``schema`` (JSON schema) and ``grammar`` (llguidance's Lark dialect) constrain the answer; at most one is
     set. ``choices`` makes it a classification by label likelihood, ``examples`` are its (text, label) pairs.
-    ``hold`` is the number of first tokens kept back, see `edgeai.run`.
+    ``hold`` is the number of first tokens kept back, see `edgeai.run`. ``hidden`` asks the engine for the
+    hidden state with each token (`Token.hidden`).
     """
 
     messages: tuple[Message, ...]
@@ -131,6 +136,7 @@ class Request:
     task: str | None = None
     priority: Literal["interactive", "background"] = "interactive"
     hold: int | None = None
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +157,9 @@ class Token:
 
     ``logprob`` (nats, of the chosen token), ``entropy`` (nats) and ``margin`` (p1 − p2) come from the raw
     logits at temperature 1, before penalties, samplers and masks. ``step_s`` is the time this token took in
-    the engine, in seconds. ``text`` is whole UTF-8 characters; it may be empty.
+    the engine, in seconds. ``text`` is whole UTF-8 characters; it may be empty. ``hidden`` is the last
+    layer's state at the token before, from which this one was chosen: the first token's is that of the
+    prompt's end. None unless the request asked for it and the model gives it.
     """
 
     id: int
@@ -160,6 +168,20 @@ class Token:
     entropy: float
     margin: float
     step_s: float
+    hidden: "NDArray[np.float32] | None" = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelScores:
+    """The measurements of a classification, in the order of the choices, in nats.
+
+    ``logprobs`` are the labels' total log-probabilities after the prompt, ``content_free`` those after the
+    same prompt about an input without content, of which ``strength`` times is taken away.
+    """
+
+    logprobs: tuple[float, ...]
+    content_free: tuple[float, ...] | None = None
+    strength: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

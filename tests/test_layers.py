@@ -15,7 +15,7 @@ LAYERS = [
     {"models"},
     {"engines", "cloud", "monitor", "egress", "ledger"},
     {"devices", "policy", "converters", "device_profiles"},
-    {"choose", "measure", "options", "outcome", "steps"},
+    {"binding", "choose", "measure", "options", "outcome", "steps"},
     {"load"},
     {"prepare"},
     {"run"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"drive"},
     {"session"},
     {"edge"},
-    {"async_edge"},
+    {"async_edge", "observe"},
     {"testing", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

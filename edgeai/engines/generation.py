@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from edgeai.errors import Cancelled, EngineError
-from edgeai.types import FinishReason, Token
+from edgeai.types import FinishReason, LabelScores, Token
 
 MAX_UNREAD = 64
 
@@ -18,21 +18,26 @@ _logger = logging.getLogger("edgeai.engines")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The end of a generation. ``prefill_s`` in seconds; ``context_full``: cut off by the context's end."""
+    """The end of a generation. ``prefill_s`` in seconds; ``context_full``: cut off by the context's end.
+
+    ``labels`` are the measurements, when it was a classification.
+    """
 
     reason: FinishReason
     n_prompt: int
     n_cached: int = 0
     prefill_s: float = 0.0
     context_full: bool = False
+    labels: LabelScores | None = None
 
 
 class Generation:
     """An iterator of tokens, fed by an engine.
 
-    The engine calls `put`, `finish` or `fail` and looks at `wanted` and `cancelled`; one reader iterates, or
-    sets `on_ready` and calls `take`. A reader that stops reading pauses its sequence after 64 unread
-    tokens. ``close()`` (same as ``cancel()``) is safe from any thread and at any time.
+    The engine calls `put` (or `lay` and later `wake`), `finish` or `fail`, and looks at `wanted` and
+    `cancelled`; one reader iterates, or sets `on_ready` and calls `take`. A reader that stops reading pauses
+    its sequence after 64 unread tokens. ``close()`` (same as ``cancel()``) is safe from any thread and at any
+    time.
     """
 
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
@@ -117,11 +122,19 @@ class Generation:
         return len(self._items) < MAX_UNREAD
 
     def put(self, token: Token) -> None:
-        """Hand over the next token."""
+        """Hand over the next token, and wake the reader."""
+        self.lay(token)
+        self.wake()
+
+    def lay(self, token: Token) -> None:
+        """Put the next token where the reader finds it, without waking it."""
         with self._changed:
-            if self._ended:
-                return
-            self._items.append(token)
+            if not self._ended:
+                self._items.append(token)
+
+    def wake(self) -> None:
+        """Tell the reader that there is something new."""
+        with self._changed:
             self._changed.notify()
             callback = self._on_ready
         if callback:

@@ -3,5 +3,6 @@
 from edgeai.monitor.latency import CloudTimes, TimeModel
 from edgeai.monitor.monitor import Monitor
 from edgeai.monitor.signals import Features
+from edgeai.monitor.watch import Watch
 
-__all__ = ["CloudTimes", "Features", "Monitor", "TimeModel"]
+__all__ = ["CloudTimes", "Features", "Monitor", "TimeModel", "Watch"]

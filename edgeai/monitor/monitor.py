@@ -2,9 +2,11 @@
 
 import math
 
+from edgeai.monitor.examples import Observation
 from edgeai.monitor.latency import TimeModel
 from edgeai.monitor.signals import Features
-from edgeai.types import FinishReason, Signals, Token
+from edgeai.monitor.watch import Watch
+from edgeai.types import FinishReason, LabelScores, Signals, Token
 
 MIN_TOKEN = "min_token_probability"
 LABEL = "label_probability"
@@ -17,14 +19,25 @@ class Monitor:
     answer is as weak as its weakest token, and the score can only fall, so that a threshold may be applied
     while tokens stream. For a classification it is the probability of the label.
 
-    Without a ``time_model`` the remaining time is not predicted.
+    Without a ``time_model`` the remaining time is not predicted. ``watch`` collects what a fitted score
+    needs; without it nothing more than the tokens' probabilities is kept.
     """
 
-    def __init__(self, time_model: TimeModel | None, *, max_tokens: int, labels: bool = False) -> None:
-        self._features = Features()
+    def __init__(
+        self,
+        time_model: TimeModel | None,
+        *,
+        max_tokens: int,
+        labels: bool = False,
+        watch: Watch | None = None,
+    ) -> None:
+        self._features = watch.features if watch else Features()
+        self._watch = watch
         self._time_model = time_model
         self._max_tokens = max_tokens
         self.score_name = LABEL if labels else MIN_TOKEN
+        self.seen: Observation | None = None
+        self.labels: LabelScores | None = None
         self.n_prompt = 0
         self.first_s = 0.0  # from the call to the first token: queue and prefill, set by the run
         self.decode_s = 0.0
@@ -38,7 +51,10 @@ class Monitor:
         """Take the next token into account."""
         if self.n_tokens:
             self.decode_s += token.step_s
-        self._features.observe(token)
+        if self._watch is None:
+            self._features.observe(token)
+        else:
+            self._watch.observe(token)
         return self.signals()
 
     def signals(self, *, waited_s: float = 0.0) -> Signals:
@@ -58,9 +74,14 @@ class Monitor:
             n_in=self.n_prompt, n_done=self.n_tokens, max_tokens=self._max_tokens
         )
 
-    def finish(self, reason: FinishReason, *, cut_off: bool = False) -> Signals:
-        """What is known of the complete answer, features included."""
-        last = self.signals()
+    def finish(
+        self, reason: FinishReason, *, cut_off: bool = False, labels: LabelScores | None = None
+    ) -> Signals:
+        """What is known of the complete answer, features included. ``labels``: it was a classification."""
+        last, hit_limit = self.signals(), reason == "length"
+        self.labels = labels
+        if self._watch is not None:
+            self.seen = self._watch.seen(hit_limit=hit_limit, labels=labels)
         return Signals(
             n_tokens=last.n_tokens,
             elapsed_s=last.elapsed_s,
@@ -69,5 +90,5 @@ class Monitor:
             score_name=last.score_name,
             finished=reason,
             cut_off=cut_off,
-            features=self._features.snapshot(hit_limit=reason == "length"),
+            features=self.seen.features if self.seen else self._features.snapshot(hit_limit=hit_limit),
         )
