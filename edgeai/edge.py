@@ -20,6 +20,7 @@ from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.session import Session, open_ledger
+from edgeai.standing import Contracts, read_contract
 from edgeai.types import Answer, CallOptions, Choice, CommonOptions, Extraction, JsonSchema, Message, Prompt
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Edge:
         check_budget(policy, bigger, has_ledger=ledger is not False)
         weights = None
         if isinstance(engine, str):
-            package = choose_package(model, engine, allow_large=allow_large)
+            bound = None if policy.contract is None else read_contract(policy.contract).binding.weights
+            package = choose_package(model, engine, allow_large=allow_large, weights=bound)
             weights = weights_hash(package)
             engine = open_package(package, n_ctx=n_ctx)
         try:
@@ -77,13 +79,15 @@ class Edge:
             policy=policy,
             ledger=book,
             weights=weights or weights_of_info(engine.info),
+            contracts=Contracts(book.history if book else None),
         )
-        if policy.deadline_s is not None:
-            try:
+        try:
+            self._session.contracts.live(policy)
+            if policy.deadline_s is not None:
                 self._session.profile()
-            except BaseException:  # Ctrl-C, too, leaves no model behind
-                self._session.close()
-                raise
+        except BaseException:  # Ctrl-C, too, leaves no model behind
+            self._session.close()
+            raise
 
     def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
         """The answer to a text or a list of messages. Raises EngineError, CloudError or BothFailed."""

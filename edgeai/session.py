@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
-from edgeai.binding import Method
+from edgeai.binding import Method, binding
 from edgeai.call import Call
-from edgeai.choose import Classifier, Priors, with_choices
+from edgeai.choose import STRENGTH, Classifier, Priors, with_choices
 from edgeai.cloud import Cloud
 from edgeai.egress import read_label, release
 from edgeai.engines import Engine, Generation
@@ -21,6 +21,7 @@ from edgeai.outcome import Labels
 from edgeai.policy import Policy, State
 from edgeai.record import QueryRecord, check_budget
 from edgeai.run import Accept, Run
+from edgeai.standing import Contracts, Standing
 from edgeai.types import Answer, CallOptions, CommonOptions, JsonSchema, Prompt, Request
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Session:
     watching: bool = False
     """Whether every answer is observed in full, as a calibration needs it (`edgeai.observe`)."""
     priors: Priors = field(default_factory=Priors)
+    contracts: Contracts = field(default_factory=Contracts)
     calls: "WeakSet[Call]" = field(default_factory=WeakSet)
     closed: threading.Event = field(default_factory=threading.Event)
 
@@ -67,6 +69,7 @@ class Session:
         policy: Policy,
         *,
         method: Method = "ask",
+        standing: Standing | None = None,
         open_device: Callable[[], Generation] | None = None,
         whole: bool = False,
         accept: Accept = lambda text: text,
@@ -74,17 +77,25 @@ class Session:
         """The moving parts of one query. ``open_device`` replaces the engine's ordinary stream."""
         if self.closed.is_set():
             raise EngineCrashed("The Edge is closed", remedy="Open it again")
-        if self.watching:
-            request = replace(request, hidden=True)
         if policy is not self.policy:
             check_budget(policy, self.cloud, has_ledger=self.ledger is not None)
+        whole = whole or (policy.contract is not None and request.hold is None)
+        standing = standing or self.standing(request, policy, method, whole=whole)
+        guard = standing.guard() if standing else None
+        watch = self._watch(request) if self.watching or guard else None
+        request = replace(request, hidden=self.watching or (guard is not None and guard.needs_hidden))
         monitor = Monitor(
             self.device_times if policy.deadline_s else None,
             max_tokens=request.max_tokens,
             labels=bool(request.choices),
-            watch=self._watch(request) if self.watching else None,
+            watch=watch,
+            guard=guard,
         )
-        state = self._state(request, policy, monitor)
+        state = replace(
+            self._state(request, policy, monitor),
+            routed=guard is not None and watch is not None and guard.routes(watch.before()),
+            suspended=standing is not None and _is_suspended(standing, policy),
+        )
         labels = self._labels()
         run = Run(
             request,
@@ -95,6 +106,7 @@ class Session:
             whole=whole,
             accept=accept,
             read_calls=lambda text: parse_tool_calls(text, request.tools),
+            standing=standing,
         )
         record = QueryRecord(
             request=request,
@@ -103,6 +115,7 @@ class Session:
             ledger=self.ledger,
             device_times=self.device_times,
             cloud_times=self.cloud_times,
+            contracts=self.contracts,
         )
         call = Call(
             run,
@@ -113,6 +126,15 @@ class Session:
         )
         self.calls.add(call)
         return call
+
+    def standing(self, request: Request, policy: Policy, method: Method, *, whole: bool) -> Standing | None:
+        """What the policy's contract is worth for this request, None without one. Raises ContractInvalid."""
+        return self.contracts.standing(
+            policy,
+            lambda: binding(self.engine.info, self.weights, request, method),
+            early=not whole,
+            has_cloud=self.cloud is not None,
+        )
 
     def _watch(self, request: Request) -> Watch:
         return Watch(
@@ -160,9 +182,12 @@ class Session:
             raise ConfigError(f"choose takes no {unfit[0]}", why="A label is scored, not sampled")
         plain = read_request(prompt, **options)
         request = with_choices(plain, choices, examples)
-        if self.watching:
-            request = replace(request, hidden=True)
-        classifier = Classifier(self.engine, request, self.priors)
+        policy = read_policy(self.policy, options)
+        standing = self.standing(request, policy, "choose", whole=True)
+        guard = standing.guard() if standing else None
+        request = replace(request, hidden=self.watching or (guard is not None and guard.needs_hidden))
+        strength = STRENGTH if guard is None or guard.strength is None else guard.strength
+        classifier = Classifier(self.engine, request, self.priors, strength=strength)
 
         def accept(text: str) -> str:
             label = read_label(text, request.choices)
@@ -170,9 +195,14 @@ class Session:
                 raise CloudProtocol(f"The cloud answered {text[:80]!r}, which is none of the choices")
             return label
 
-        policy = read_policy(self.policy, options)
         call = self.call(
-            request, policy, method="choose", open_device=classifier.open, whole=True, accept=accept
+            request,
+            policy,
+            method="choose",
+            standing=standing,
+            open_device=classifier.open,
+            whole=True,
+            accept=accept,
         )
         return call, classifier
 
@@ -236,6 +266,13 @@ class Session:
         self.engine.close()
         if self.ledger is not None:
             self.ledger.close()
+
+
+def _is_suspended(standing: Standing, policy: Policy) -> bool:
+    """Whether the policy wants all queries to leave, because the contract does not hold."""
+    if not standing.applies:
+        return policy.on_mismatch == "escalate"
+    return not standing.trusted and policy.on_drift == "escalate"
 
 
 def fits(parse: Callable[[str], Any]) -> Accept:

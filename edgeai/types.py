@@ -31,6 +31,8 @@ class Reason(StrEnum):
     CONTEXT_OVERFLOW = "context_overflow"
     UNSUPPORTED = "unsupported"
     POLICY = "policy"
+    ROUTED = "routed"
+    UNCERTIFIED = "uncertified"
     # reasons to stay
     CONFIDENT = "confident"
     UNJUDGED = "unjudged"
@@ -208,7 +210,9 @@ class Signals:
     """What the monitor knows after the last token. ``score``: higher is safer, named by ``score_name``.
 
     ``remaining_s`` is the upper (90 %) prediction of the seconds until the answer ends. ``cut_off``: the
-    answer ended unfinished, at the context's end or inside a JSON value.
+    answer ended unfinished, at the context's end or inside a JSON value. Under a contract ``threshold`` is
+    the score that an answer needs at its end, ``keeps`` says whether it may stay (None while that is open),
+    and ``confidence`` is the calibrated probability that it is right.
     """
 
     n_tokens: int
@@ -218,6 +222,9 @@ class Signals:
     score_name: str | None = None
     finished: FinishReason | None = None
     cut_off: bool = False
+    threshold: float | None = None
+    keeps: bool | None = None
+    confidence: float | None = None
     features: Mapping[str, float | None] = field(default_factory=dict)
 
 
@@ -226,9 +233,10 @@ class Answer:
     """The end of a query: the text, where it came from, why, and what it cost.
 
     ``reason`` is for programs, ``explanation`` for people. ``score`` judges the device's answer, also when
-    the cloud replaced it; it is uncalibrated, and higher is safer. ``confidence`` is a calibrated
-    probability of being right, or None until there is a calibration. ``certified`` is true only under a
-    valid contract. ``disclosed_bytes`` left the device for this answer.
+    the cloud replaced it; higher is safer. ``confidence`` is the calibrated probability that the device's
+    answer is right; None without a contract that was calibrated for exactly this, and for the cloud's
+    answers. ``certified`` is true only for an answer that such a contract keeps; ``contract`` is then, and
+    whenever one applied, the hash that names it. ``disclosed_bytes`` left the device for this answer.
     """
 
     text: str
@@ -242,6 +250,7 @@ class Answer:
     score_name: str | None = None
     confidence: float | None = None
     certified: bool = False
+    contract: str | None = None
     usage: Usage = Usage()
     timing: Timing = Timing()
     cost_usd: float | None = None

@@ -45,7 +45,7 @@ class Generation:
         self._changed = threading.Condition()
         self._on_change = on_change
         self._on_ready: Callable[[], None] | None = None
-        self._cancelled = False
+        self._cancelled = self._paused = False
         self._ended = False
         self.finished: Finished | None = None
 
@@ -87,6 +87,16 @@ class Generation:
             self._on_change()
         return items
 
+    def pause(self) -> None:
+        """Let the engine make no more tokens until `resume`; what it has made stays to be taken."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let the engine go on."""
+        if self._paused:
+            self._paused = False
+            self._on_change()
+
     def cancel(self) -> None:
         """End the generation within one token, also during prefill."""
         with self._changed:
@@ -118,8 +128,8 @@ class Generation:
 
     @property
     def wanted(self) -> bool:
-        """Whether the reader keeps up, so that the next token should be made."""
-        return len(self._items) < MAX_UNREAD
+        """Whether the reader keeps up and has not paused, so that the next token should be made."""
+        return len(self._items) < MAX_UNREAD and not self._paused
 
     def put(self, token: Token) -> None:
         """Hand over the next token, and wake the reader."""
