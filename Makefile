@@ -30,7 +30,7 @@ check: $(VENV)/.test ## lint and types
 	$(BIN)/mypy
 
 pytest: $(VENV)/.test ## the tests, without the long ones
-	$(BIN)/pytest -m "not soak"
+	$(BIN)/pytest -m "not soak" -n logical --maxprocesses 4 --dist loadfile
 
 wheel: $(VENV)/.test ## build the wheel from the sdist; install and import it in an empty environment
 	@rm -rf build dist && mkdir build
@@ -47,8 +47,8 @@ bench: $(VENV)/.test ## measure, and write the table in benchmarks/RESULTS.md
 bench-confidence: $(VENV)/.test ## judge scores and contracts on the data that EDGEAI_DATA names
 	$(BIN)/python -m benchmarks.confidence
 
-soak: $(VENV)/.test ## the tests that run for a long time
-	$(BIN)/pytest -m soak --timeout 0
+soak: $(VENV)/.test ## the tests that run for a long time; their results go into benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks soak
 
 format: $(VENV)/.test ## format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix

@@ -141,9 +141,18 @@ class AsyncEdge:
             allow_large=allow_large,
         )
         self._edge: Edge | None = None
+        self._opened = False
 
     async def __aenter__(self) -> Self:
-        self._edge = await asyncio.to_thread(self._open)
+        if self._opened:
+            raise ConfigError("The AsyncEdge was opened already", remedy="Make another one for another block")
+        self._opened = True
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open))
+        try:
+            self._edge = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
         return self
 
     async def __aexit__(
@@ -213,6 +222,12 @@ class AsyncEdge:
     def info(self) -> EngineInfo:
         """What the loaded model is."""
         return self._session.engine.info
+
+
+def _close_unwanted(opening: "asyncio.Future[Edge]") -> None:
+    """Nobody waits any more for the model that has been loaded meanwhile."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 class AsyncChat:

@@ -54,7 +54,8 @@ class Call:
         release: Callable[[], Released],
         record: Record,
     ) -> None:
-        self._run, self._record = run, record
+        self.run = self._run = run
+        self._record = record
         self._open_device, self._cloud, self._release = open_device, cloud, release
         self._generation: Generation | None = None
         self._sending: Future[None] | None = None
@@ -143,7 +144,8 @@ class Call:
         return events
 
     def _start_device(self) -> list[Event]:
-        if self._generation is not None:  # it was paused; what it made in the meantime is waiting
+        if self._generation is not None:  # it was paused; what it made before is waiting
+            self._generation.resume()
             self._wake()
             return []
         try:
@@ -163,6 +165,8 @@ class Call:
             self._record.before_sending(n_bytes)
         except EdgeError as error:
             return self._act(self._run.feed(Refused(error), time.monotonic()))
+        if self._generation is not None and not self._run.listening:
+            self._generation.pause()
         self._run.disclosed_bytes += n_bytes
         self._sending = net.submit(self._receive(self._cloud, released))
         self._sending.add_done_callback(self._on_sent)

@@ -2,40 +2,84 @@
 
 Tiny chat models answer classification prompts with one label for everything; as a plain continuation of
 "Text: … / Label: …" lines the same weights are right far more often, and the labels' likelihoods are a
-confidence.
+confidence. What the model says about an input without content is taken away (contextual calibration, Zhao et
+al. 2021), because small models prefer a label whatever they are asked.
 """
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from edgeai.engines import Engine, Generation
 from edgeai.engines.generation import Finished
 from edgeai.errors import ConfigError, EngineCrashed, EngineError
-from edgeai.types import Request, Token
+from edgeai.monitor.choices import corrected
+from edgeai.types import LabelScores, Request, Token
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float32]
+
+STRENGTH = 1.0
+"""How much of the labels' likelihood on a content-free input is taken away, unless a contract says."""
+CONTENT_FREE = "N/A"
+MOST_PRIORS = 64
+
+
+class Priors:
+    """The labels' likelihoods on a content-free input, by what stands before the question; thread-safe."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, tuple[str, ...]], tuple[float, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(
+        self, head: str, labels: Sequence[str], measure: Callable[[], tuple[float, ...]]
+    ) -> tuple[float, ...]:
+        """What is known for ``head`` and ``labels``, measured the first time."""
+        key = (head, tuple(labels))
+        with self._lock:
+            known = self._known.get(key)
+        if known is None:
+            known = measure()
+        with self._lock:
+            self._known[key] = known
+            self._known.move_to_end(key)
+            if len(self._known) > MOST_PRIORS:
+                self._known.popitem(last=False)
+        return known
 
 
 class Classifier:
-    """Scores one request's choices and plays the result as a generation of one token, the label."""
+    """Scores one request's choices and plays the result as a generation of one token, the label.
 
-    def __init__(self, engine: Engine, request: Request) -> None:
+    ``strength`` is that of the contextual calibration, 0 for none.
+    """
+
+    def __init__(
+        self, engine: Engine, request: Request, priors: Priors | None = None, *, strength: float = STRENGTH
+    ) -> None:
         self._engine, self._request = engine, request
+        self._priors = Priors() if priors is None else priors
+        self._strength = strength
         self.probabilities: Mapping[str, float] | None = None
 
     def open(self) -> Generation:
         """Start scoring in a thread of its own."""
         generation = Generation()
-        threading.Thread(target=self._score, args=(generation,), name="edgeai-choose", daemon=True).start()
+        threading.Thread(target=self._run, args=(generation,), name="edgeai-choose", daemon=True).start()
         return generation
 
-    def _score(self, generation: Generation) -> None:
-        prompt = classification_prompt(self._request)
+    def _run(self, generation: Generation) -> None:
         choices = self._request.choices
+        states: list[Vector] = []
         try:
-            n_prompt = len(self._engine.tokenize(prompt))
-            labels = [f" {label}" for label in choices]
-            scores = self._engine.score(prompt, labels, cancelled=lambda: generation.cancelled)
+            n_prompt, scores = self._score(generation, states)
         except EngineError as error:
             generation.fail(error)
             return
@@ -44,9 +88,29 @@ class Classifier:
             crash.__cause__ = error  # the traceback of a bug stays to be read
             generation.fail(crash)
             return
-        self.probabilities = dict(zip(choices, softmax(scores), strict=True))
-        generation.put(label_token(self.probabilities))
-        generation.finish(Finished(reason="stop", n_prompt=n_prompt))
+        values = corrected(scores.logprobs, scores.content_free, scores.strength)
+        self.probabilities = dict(zip(choices, softmax(values), strict=True))
+        token = label_token(self.probabilities)
+        generation.put(replace(token, hidden=states[0]) if states else token)
+        generation.finish(Finished(reason="stop", n_prompt=n_prompt, labels=scores))
+
+    def _score(self, generation: Generation, states: "list[Vector]") -> tuple[int, LabelScores]:
+        head = prompt_head(self._request)
+        labels = [f" {label}" for label in self._request.choices]
+        prompt = head + open_line(question(self._request))
+        n_prompt = len(self._engine.tokenize(prompt))
+
+        def score(text: str, on_state: "Callable[[Vector], None] | None" = None) -> tuple[float, ...]:
+            def cancelled() -> bool:
+                return generation.cancelled
+
+            if on_state is None:
+                return self._engine.score(text, labels, cancelled=cancelled)
+            return self._engine.score(text, labels, cancelled=cancelled, on_state=on_state)
+
+        content_free = self._priors.get(head, labels, lambda: score(head + open_line(CONTENT_FREE)))
+        logprobs = score(prompt, states.append if self._request.hidden else None)
+        return n_prompt, LabelScores(logprobs=logprobs, content_free=content_free, strength=self._strength)
 
 
 def with_choices(request: Request, choices: Sequence[str], examples: Sequence[tuple[str, str]]) -> Request:
@@ -70,10 +134,24 @@ def with_choices(request: Request, choices: Sequence[str], examples: Sequence[tu
 
 def classification_prompt(request: Request) -> str:
     """The examples and the question as "Text: … / Label: …" lines, open at the last label."""
-    shown = [f"Text: {text}\nLabel: {label}" for text, label in request.examples]
+    return prompt_head(request) + open_line(question(request))
+
+
+def prompt_head(request: Request) -> str:
+    """The system text and the examples: what all questions of a kind share, and the engine keeps."""
     system = [message.text for message in request.messages if message.role == "system"]
-    question = "\n".join(message.text for message in request.messages if message.role == "user")
-    return "\n\n".join([*system, *shown, f"Text: {question}\nLabel:"])
+    shown = [f"{open_line(text)} {label}" for text, label in request.examples]
+    return "".join(f"{part}\n\n" for part in (*system, *shown))
+
+
+def question(request: Request) -> str:
+    """The user's text."""
+    return "\n".join(message.text for message in request.messages if message.role == "user")
+
+
+def open_line(text: str) -> str:
+    """A text whose label is still to come."""
+    return f"Text: {text}\nLabel:"
 
 
 def softmax(logprobs: Sequence[float]) -> tuple[float, ...]:

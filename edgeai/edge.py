@@ -10,15 +10,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
+from edgeai.binding import weights_hash, weights_of_info
 from edgeai.cloud import Cloud, open_cloud
 from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import ConfigError, EdgeError
-from edgeai.load import EngineName, open_engine
+from edgeai.load import EngineName, choose_package, open_package
 from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.session import Session, open_ledger
+from edgeai.standing import Contracts, read_contract
 from edgeai.types import Answer, CallOptions, Choice, CommonOptions, Extraction, JsonSchema, Message, Prompt
 
 if TYPE_CHECKING:
@@ -60,16 +62,32 @@ class Edge:
         if bigger is not None and not hasattr(bigger, "stream"):
             raise ConfigError(f"cloud is {cloud!r}", remedy='Give "openai:<model>" or OpenAI(…)')
         check_budget(policy, bigger, has_ledger=ledger is not False)
+        weights = None
         if isinstance(engine, str):
-            engine = open_engine(model, engine, n_ctx=n_ctx, allow_large=allow_large)
+            bound = None if policy.contract is None else read_contract(policy.contract).binding.weights
+            package = choose_package(model, engine, allow_large=allow_large, weights=bound)
+            weights = weights_hash(package)
+            engine = open_package(package, n_ctx=n_ctx)
         try:
             book = open_ledger(ledger)
         except EdgeError:
             engine.close()
             raise
-        self._session = Session(engine=engine, cloud=bigger, policy=policy, ledger=book)
-        if policy.deadline_s is not None:
-            self._session.profile()
+        self._session = Session(
+            engine=engine,
+            cloud=bigger,
+            policy=policy,
+            ledger=book,
+            weights=weights or weights_of_info(engine.info),
+            contracts=Contracts(book.history if book else None),
+        )
+        try:
+            self._session.contracts.live(policy)
+            if policy.deadline_s is not None:
+                self._session.profile()
+        except BaseException:  # Ctrl-C, too, leaves no model behind
+            self._session.close()
+            raise
 
     def ask(self, prompt: Prompt, **options: Unpack[CallOptions]) -> Answer:
         """The answer to a text or a list of messages. Raises EngineError, CloudError or BothFailed."""

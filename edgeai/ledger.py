@@ -20,6 +20,7 @@ from typing import Literal, Self
 
 from edgeai.database import Connection, Cursor, Database
 from edgeai.errors import BudgetExceeded, ConfigError, EdgeError, LedgerError
+from edgeai.history import History, contracts
 from edgeai.paths import data_dir
 from edgeai.types import Answer, Prompt, Source, Timing
 
@@ -53,6 +54,7 @@ class Entry:
     score_name: str | None = None
     confidence: float | None = None
     certified: bool = False
+    contract: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
@@ -74,6 +76,8 @@ class Totals:
     """Sums over the record.
 
     ``cost_usd`` is what is known, with what was wasted; the price of ``unpriced`` cloud answers is not in it.
+    ``audits`` of kept answers against the cloud are no queries, but what they cost and disclosed is in the
+    sums, as far as these are not restricted to a source or a reason.
     """
 
     queries: int
@@ -85,6 +89,7 @@ class Totals:
     disclosed_bytes: int
     cost_usd: float
     unpriced: int
+    audits: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -139,7 +144,7 @@ def sent_reservations(db: Connection) -> None:
 
 
 # Applied in this order, each once, known by its name: add new ones at the end, and never change an old one.
-MIGRATIONS = [queries_and_contents, spending, sent_reservations]
+MIGRATIONS = [queries_and_contents, spending, sent_reservations, contracts]
 
 
 class Ledger:
@@ -147,6 +152,7 @@ class Ledger:
 
     def __init__(self, database: Database, *, keep_content: bool = False) -> None:
         self._database = database
+        self.history = History(database)
         self._keep_content = keep_content
         self._warned = False
 
@@ -248,9 +254,20 @@ class Ledger:
         values = {"since": _stamp(since), "source": source, "reason": reason}
         counted = self._database.read(f"SELECT reason, count(*) FROM queries {WHERE} GROUP BY reason", values)
         reasons = {name: count for name, count in counted if name is not None}
-        names = (column.name for column in fields(Totals) if column.name != "reasons")
+        names = (column.name for column in fields(Totals) if column.name not in ("audits", "reasons"))
         sums = dict(zip(names, self._database.read(f"{TOTALS} {WHERE}", values)[0], strict=True))
-        return Totals(**sums, reasons=reasons)
+        totals = Totals(**sums, reasons=reasons)
+        return totals if source or reason else self._with_audits(totals, values)
+
+    def _with_audits(self, totals: Totals, values: Mapping[str, object]) -> Totals:
+        sums = self.history.sums(values["since"])
+        return replace(
+            totals,
+            audits=sums.audits,
+            disclosed_bytes=totals.disclosed_bytes + sums.disclosed_bytes,
+            cost_usd=totals.cost_usd + sums.cost_usd,
+            unpriced=totals.unpriced + sums.unpriced,
+        )
 
     # money
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from edgeai.binding import weights_hash
 from edgeai.engines import Engine
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 
@@ -32,10 +33,26 @@ def open_engine(model: str | Path, engine: EngineName, *, n_ctx: int | None, all
     on this machine is taken; the first time that is measured, which takes some seconds.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
+    return open_package(choose_package(model, engine, allow_large=allow_large), n_ctx=n_ctx)
+
+
+def choose_package(
+    model: str | Path, engine: EngineName, *, allow_large: bool, weights: str | None = None
+) -> "InstalledModel":
+    """The package that `open_engine` loads; raises what it raises, but for the engine's errors.
+
+    With engine="auto" the package of this name that has these ``weights`` (`weights_hash`) comes before any
+    other, however fast: a contract is bound to it.
+    """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
-    found = _choose(model, engine, allow_large=allow_large)
-    return open_package(found, n_ctx=n_ctx)
+    if weights is not None and engine == "auto" and not (isinstance(model, Path) or _is_path(model)):
+        bound = [found for found in _usable(model) if weights_hash(found) == weights]
+        if bound:
+            from edgeai.models import store
+
+            return store.find(bound[0].id, allow_large=allow_large)
+    return _choose(model, engine, allow_large=allow_large)
 
 
 def open_package(model: "InstalledModel", *, n_ctx: int | None = None) -> Engine:

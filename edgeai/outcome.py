@@ -40,6 +40,13 @@ class Track:
     error: EdgeError | None = None
 
 
+def price_of(usage: Usage, labels: Labels, *, sent: bool, on_device: bool) -> float | None:
+    """US dollars: nothing while no byte left, unknown when the price or the counts are."""
+    if not sent:
+        return 0.0
+    return None if on_device or labels.price is None else labels.price.cost(usage)
+
+
 def device_usage(monitor: Monitor, finished: Finished | None) -> Usage:
     """The device's token counts; the prompt's are known once the generation has ended."""
     return Usage(

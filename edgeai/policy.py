@@ -7,12 +7,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from edgeai.egress import parse_disclose
 from edgeai.errors import ConfigError
 from edgeai.types import Reason, Request, Signals
+
+if TYPE_CHECKING:
+    from edgeai.monitor.contract import Contract
 
 Window = Literal["query", "hour", "day", "month"]
 
@@ -22,12 +26,18 @@ INFINITE = float("inf")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What is known besides the query itself. Times are upper predictions in seconds, None when unknown."""
+    """What is known besides the query itself. Times are upper predictions in seconds, None when unknown.
+
+    ``routed``: the contract sends this query away before anything is generated. ``suspended``: the contract
+    does not hold, and the policy wants everything to leave then.
+    """
 
     has_cloud: bool
     device_reads_images: bool = False
     device_s: float | None = None
     cloud_s: float = 3.0
+    routed: bool = False
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +49,16 @@ class Policy:
     prefer: "device" (default), or "cloud": ask the cloud first and keep the device as the way back.
     min_score: leave when the answer's score falls below it (0 to 1, see ``Answer.score_name``). None: an
         uncalibrated score never escalates by itself.
+    contract: a `Contract`, or the path of its file, as ``edgeai calibrate`` makes it. It decides which
+        answers stay, and an answer that it keeps is certified. The whole answer is held until it is judged,
+        unless ``hold`` says otherwise, and then nothing is certified. It replaces ``min_score``.
+    on_mismatch: what to do when the contract was calibrated for something else (model, template, task,
+        method, prompt head, sampling, schema): "keep" (default) the answers, uncertified and with the reason
+        in the explanation, or "escalate" all queries.
+    on_drift: what to do when audits have shown that the promise no longer holds: "escalate" (default) all
+        queries, or "keep" to the contract's threshold, uncertified.
+    audit: the share of certified answers, chosen at random, that is compared with the cloud's after the
+        answer was given, as far as privacy and budget allow; 0 for none.
     deadline_s: seconds from the call in which the answer should be complete. The cloud is asked in parallel
         at the last moment at which it can still make it; the device wins if it is complete before the
         cloud's first word.
@@ -51,6 +71,10 @@ class Policy:
     privacy: Literal["local", "allow"] = "local"
     prefer: Literal["device", "cloud"] = "device"
     min_score: float | None = None
+    contract: "str | Path | Contract | None" = None
+    on_mismatch: Literal["keep", "escalate"] = "keep"
+    on_drift: Literal["keep", "escalate"] = "escalate"
+    audit: float = 0.03
     deadline_s: float | None = None
     budget_usd: Mapping[Window, float] = field(default_factory=dict)
     when_offline: Literal["keep", "error"] = "keep"
@@ -60,7 +84,10 @@ class Policy:
         _one_of("privacy", self.privacy, ("local", "allow"))
         _one_of("prefer", self.prefer, ("device", "cloud"))
         _one_of("when_offline", self.when_offline, ("keep", "error"))
+        _one_of("on_mismatch", self.on_mismatch, ("keep", "escalate"))
+        _one_of("on_drift", self.on_drift, ("keep", "escalate"))
         parse_disclose(self.disclose)
+        self._check_contract()
         if self.min_score is not None and not (_is_number(self.min_score) and 0 <= self.min_score <= 1):
             raise ConfigError(f"min_score is {self.min_score!r}, expected a number from 0 to 1")
         if self.deadline_s is not None and not (
@@ -76,6 +103,19 @@ class Policy:
         # A copy, so that no later change of the caller's dict can lift a limit.
         object.__setattr__(self, "budget_usd", MappingProxyType(dict(self.budget_usd)))
 
+    def _check_contract(self) -> None:
+        if not (_is_number(self.audit) and 0 <= self.audit <= 1):
+            raise ConfigError(f"audit is {self.audit!r}, expected a share from 0 to 1")
+        if self.contract is None:
+            return
+        if self.min_score is not None:
+            raise ConfigError("min_score and contract are both set", why="A contract has its own threshold")
+        if not isinstance(self.contract, str | Path):
+            from edgeai.monitor.contract import Contract  # loads numpy
+
+            if not isinstance(self.contract, Contract):
+                raise ConfigError(f"contract is {self.contract!r}", remedy="Give a path or a Contract")
+
     def blocked(self, request: Request, state: State) -> Reason | None:
         """Why this query must stay, or None when it may leave."""
         if self.privacy == "local" or any(message.private for message in request.messages):
@@ -88,6 +128,8 @@ class Policy:
             return Reason.UNSUPPORTED
         if self.prefer == "cloud":
             return Reason.POLICY
+        if state.suspended or state.routed:
+            return Reason.UNCERTIFIED if state.suspended else Reason.ROUTED
         late = self.deadline_s is not None and state.device_s is not None and state.device_s > self.deadline_s
         if late and self.deadline_s is not None and state.cloud_s <= self.deadline_s:
             return Reason.DEADLINE
@@ -97,6 +139,8 @@ class Policy:
         """The reason to leave now, or None to stay. A missing score never counts as confident."""
         if signals.cut_off:
             return Reason.TOO_LONG
+        if signals.keeps is False:
+            return Reason.LOW_CONFIDENCE
         if self.min_score is not None:
             unsure = signals.score is None and signals.finished is not None
             if unsure or (signals.score is not None and signals.score < self.min_score):
@@ -128,8 +172,8 @@ def explain(
 ) -> str:
     """The decision in a sentence for people: what spoke for leaving, and what kept the query, if anything."""
     why = _EXPLAIN_LEAVE.get(wanted, "") if wanted else ""
-    if wanted is Reason.LOW_CONFIDENCE and signals and signals.score is not None:
-        why = f"the device's answer scored {signals.score:.2f}, below {policy.min_score:.2f}"
+    if wanted is Reason.LOW_CONFIDENCE and signals:
+        why = _low(policy, signals) or why
     if wanted is Reason.DEADLINE and policy.deadline_s is not None:
         why = f"the device would not finish within {policy.deadline_s:g} s"
     if kept is None:
@@ -140,6 +184,15 @@ def explain(
     return _sentence(f"{why}, but {stay}" if why else stay)
 
 
+def _low(policy: Policy, signals: Signals) -> str | None:
+    needed = signals.threshold if policy.min_score is None else policy.min_score
+    if policy.min_score is None and not signals.finished:
+        return f"the first {signals.n_tokens} tokens left little hope for an answer that could stay"
+    if signals.score is None or needed is None or signals.score >= needed:
+        return None
+    return f"the device's answer scored {signals.score:.2f}, below {needed:.2f}"
+
+
 _EXPLAIN_LEAVE = {
     Reason.LOW_CONFIDENCE: "the device gave no answer it could be sure of",
     Reason.TOO_LONG: "the device's answer was cut off before its end",
@@ -147,6 +200,8 @@ _EXPLAIN_LEAVE = {
     Reason.CONTEXT_OVERFLOW: "the prompt is longer than the device's context",
     Reason.UNSUPPORTED: "the model on the device cannot read this kind of input",
     Reason.POLICY: "the policy prefers the cloud",
+    Reason.ROUTED: "the contract expects the cloud to do better on this query",
+    Reason.UNCERTIFIED: "the contract does not hold at present, and the policy does without it",
 }
 _EXPLAIN_STAY = {
     Reason.CONFIDENT: "the device answered, and its score is above the policy's threshold",

@@ -1,7 +1,7 @@
 """What is written down of one query: money before it is sent, and the end, whatever it was."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeai.cloud import Cloud
@@ -10,6 +10,7 @@ from edgeai.errors import BudgetExceeded, EdgeError, LedgerError, PolicyError
 from edgeai.monitor import CloudTimes, TimeModel
 from edgeai.policy import Policy
 from edgeai.run import Run
+from edgeai.standing import Contracts
 from edgeai.types import Answer, Request
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class QueryRecord:
     ledger: "Ledger | None"
     device_times: TimeModel
     cloud_times: CloudTimes
+    contracts: Contracts = field(default_factory=Contracts)
     reservation: int | None = None
     worst_usd: float = 0.0
 
@@ -57,6 +59,7 @@ class QueryRecord:
         """Learn from the answer and write its row."""
         self._learn(run, answer)
         self._settle(run, answer.cost_usd)
+        self.contracts.ended(answer)
         if self.ledger is not None:
             lost = answer.source == "device" and run.disclosed_bytes > 0
             self.ledger.record(

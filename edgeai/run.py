@@ -32,8 +32,9 @@ from edgeai.errors import (
     PrivacyViolation,
 )
 from edgeai.monitor import Monitor
-from edgeai.outcome import Labels, Side, Track, device_usage, timing
+from edgeai.outcome import Labels, Side, Track, device_usage, price_of, timing
 from edgeai.policy import Policy, State, explain
+from edgeai.standing import Standing
 from edgeai.steps import Action, Cancel, Fail, Happening, Refused, Start, Stop, Tick
 from edgeai.types import (
     Answer,
@@ -67,6 +68,7 @@ class Run:
 
     ``accept`` turns the cloud's whole text into the answer's or raises CloudProtocol (labels, JSON);
     ``read_calls`` finds tool calls in the device's text. With ``whole`` nothing is shown before the end.
+    ``standing`` is what the policy's contract is worth for this query.
     """
 
     def __init__(
@@ -80,9 +82,11 @@ class Run:
         whole: bool = False,
         accept: Accept = lambda text: text,
         read_calls: ReadCalls = lambda text: (),
+        standing: Standing | None = None,
     ) -> None:
         self.request, self.policy, self.monitor, self.state = request, policy, monitor, state
         self.labels, self._whole, self._accept, self._read_calls = labels, whole, accept, read_calls
+        self.standing = standing
         self.device, self.cloud = Track(), Track()
         self.done = False
         self.disclosed_bytes, self.sends = 0, 1
@@ -174,7 +178,8 @@ class Run:
         self.device.side = Side.ENDED
         self.finished = finished
         broken = self.request.schema is not None and finished.reason == "length"
-        self._signals = self.monitor.finish(finished.reason, cut_off=finished.context_full or broken)
+        cut_off = finished.context_full or broken
+        self._signals = self.monitor.finish(finished.reason, cut_off=cut_off, labels=finished.labels)
         if self._speaker != "device":
             return
         unsure = self.policy.judge(self._signals, self.state)
@@ -213,7 +218,7 @@ class Run:
             "device",
             finish_reason="tool_calls" if calls else finished.reason if finished else None,
             tool_calls=calls,
-            usage=self._device_usage(),
+            usage=device_usage(self.monitor, self.finished),
         )
 
     def _on_tick(self) -> None:
@@ -321,7 +326,7 @@ class Run:
 
     def _on_stop(self) -> None:
         source = self._shown or self._speaker
-        usage = self._device_usage() if source == "device" else Usage()
+        usage = device_usage(self.monitor, self.finished) if source == "device" else Usage()
         self._end(source, finish_reason="cancelled", usage=usage)
 
     def _fail(self, error: EdgeError) -> None:
@@ -349,6 +354,13 @@ class Run:
         cancelled = finish_reason == "cancelled"
         kept = Reason.CANCELLED if cancelled else self._stay_reason() if on_device else None
         text = track.text[: self._n_shown if self._shown else 0] if cancelled else track.text
+        explanation = explain(
+            None if cancelled else self._wanted, kept, self.policy, self._signals, self._cause
+        )
+        why = None
+        if self.standing is not None:
+            why = self.standing.certify(self._signals, source, finish_reason)
+            explanation = f"{explanation} {self.standing.in_words(why)}" if on_device else explanation
         return Answer(
             text="".join(text),
             source=source,
@@ -356,14 +368,15 @@ class Run:
             engine=self.labels.engine if on_device else None,
             endpoint=None if on_device else self.labels.endpoint,
             reason=kept or self._wanted or Reason.POLICY,
-            explanation=explain(
-                None if cancelled else self._wanted, kept, self.policy, self._signals, self._cause
-            ),
+            explanation=explanation,
             score=self._signals.score if self._signals else None,
-            score_name=self.monitor.score_name if self._signals else None,
+            score_name=self._signals.score_name if self._signals else None,
+            confidence=self.standing.confidence(self._signals, source) if self.standing else None,
+            certified=self.standing is not None and why is None,
+            contract=self.standing.id if self.standing and self.standing.applies else None,
             usage=usage,
             timing=timing(track, self.monitor, self.finished if on_device else None, self._t0, self._now),
-            cost_usd=self._cost(usage, on_device=on_device),
+            cost_usd=price_of(usage, self.labels, sent=self.disclosed_bytes > 0, on_device=on_device),
             finish_reason=finish_reason,
             disclosed_bytes=self.disclosed_bytes,
             tool_calls=calls,
@@ -372,19 +385,9 @@ class Run:
     def _stay_reason(self) -> Reason:
         if self._kept:
             return self._kept
-        if self.policy.min_score is None:
+        if self.policy.min_score is None and (self._signals is None or self._signals.keeps is None):
             return Reason.UNJUDGED
         return Reason.FINAL if self._final else Reason.CONFIDENT
-
-    def _cost(self, usage: Usage, *, on_device: bool) -> float | None:
-        """US dollars: nothing while no byte left, unknown when the price or the counts are."""
-        if not self.disclosed_bytes:
-            return 0.0
-        price = self.labels.price
-        return None if on_device or price is None else price.cost(usage)
-
-    def _device_usage(self) -> Usage:
-        return device_usage(self.monitor, self.finished)
 
     def _close_sides(self) -> None:
         for side, track in (("device", self.device), ("cloud", self.cloud)):

@@ -2,24 +2,26 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
+from edgeai.binding import Method, binding
 from edgeai.call import Call
-from edgeai.choose import Classifier, with_choices
+from edgeai.choose import STRENGTH, Classifier, Priors, with_choices
 from edgeai.cloud import Cloud
 from edgeai.egress import read_label, release
 from edgeai.engines import Engine, Generation
 from edgeai.engines.tools import parse_tool_calls
 from edgeai.errors import Cancelled, CloudProtocol, ConfigError, EdgeError, EngineCrashed, EngineError
-from edgeai.monitor import CloudTimes, Monitor, TimeModel
+from edgeai.monitor import CloudTimes, Monitor, TimeModel, Watch
 from edgeai.options import read_policy, read_request, schema_parser
 from edgeai.outcome import Labels
 from edgeai.policy import Policy, State
 from edgeai.record import QueryRecord, check_budget
 from edgeai.run import Accept, Run
+from edgeai.standing import Contracts, Standing
 from edgeai.types import Answer, CallOptions, CommonOptions, JsonSchema, Prompt, Request
 
 if TYPE_CHECKING:
@@ -45,6 +47,12 @@ class Session:
     ledger: "Ledger | None"
     device_times: TimeModel = field(default_factory=TimeModel)
     cloud_times: CloudTimes = field(default_factory=CloudTimes)
+    weights: str = ""
+    """The hash of the model's files (`edgeai.binding`)."""
+    watching: bool = False
+    """Whether every answer is observed in full, as a calibration needs it (`edgeai.observe`)."""
+    priors: Priors = field(default_factory=Priors)
+    contracts: Contracts = field(default_factory=Contracts)
     calls: "WeakSet[Call]" = field(default_factory=WeakSet)
     closed: threading.Event = field(default_factory=threading.Event)
 
@@ -60,6 +68,8 @@ class Session:
         request: Request,
         policy: Policy,
         *,
+        method: Method = "ask",
+        standing: Standing | None = None,
         open_device: Callable[[], Generation] | None = None,
         whole: bool = False,
         accept: Accept = lambda text: text,
@@ -69,12 +79,23 @@ class Session:
             raise EngineCrashed("The Edge is closed", remedy="Open it again")
         if policy is not self.policy:
             check_budget(policy, self.cloud, has_ledger=self.ledger is not None)
+        whole = whole or (policy.contract is not None and request.hold is None)
+        standing = standing or self.standing(request, policy, method, whole=whole)
+        guard = standing.guard() if standing else None
+        watch = self._watch(request) if self.watching or guard else None
+        request = replace(request, hidden=self.watching or (guard is not None and guard.needs_hidden))
         monitor = Monitor(
             self.device_times if policy.deadline_s else None,
             max_tokens=request.max_tokens,
             labels=bool(request.choices),
+            watch=watch,
+            guard=guard,
         )
-        state = self._state(request, policy, monitor)
+        state = replace(
+            self._state(request, policy, monitor),
+            routed=guard is not None and watch is not None and guard.routes(watch.before()),
+            suspended=standing is not None and _is_suspended(standing, policy),
+        )
         labels = self._labels()
         run = Run(
             request,
@@ -85,6 +106,7 @@ class Session:
             whole=whole,
             accept=accept,
             read_calls=lambda text: parse_tool_calls(text, request.tools),
+            standing=standing,
         )
         record = QueryRecord(
             request=request,
@@ -93,6 +115,7 @@ class Session:
             ledger=self.ledger,
             device_times=self.device_times,
             cloud_times=self.cloud_times,
+            contracts=self.contracts,
         )
         call = Call(
             run,
@@ -103,6 +126,24 @@ class Session:
         )
         self.calls.add(call)
         return call
+
+    def standing(self, request: Request, policy: Policy, method: Method, *, whole: bool) -> Standing | None:
+        """What the policy's contract is worth for this request, None without one. Raises ContractInvalid."""
+        return self.contracts.standing(
+            policy,
+            lambda: binding(self.engine.info, self.weights, request, method),
+            early=not whole,
+            has_cloud=self.cloud is not None,
+        )
+
+    def _watch(self, request: Request) -> Watch:
+        return Watch(
+            "\n".join(message.text for message in request.messages if message.role == "user"),
+            task=request.task,
+            choices=request.choices,
+            span="digits" if request.schema is None else "json",
+            n_vocab=self.engine.info.n_vocab,
+        )
 
     def _state(self, request: Request, policy: Policy, monitor: Monitor) -> State:
         if policy.deadline_s is None:
@@ -141,7 +182,12 @@ class Session:
             raise ConfigError(f"choose takes no {unfit[0]}", why="A label is scored, not sampled")
         plain = read_request(prompt, **options)
         request = with_choices(plain, choices, examples)
-        classifier = Classifier(self.engine, request)
+        policy = read_policy(self.policy, options)
+        standing = self.standing(request, policy, "choose", whole=True)
+        guard = standing.guard() if standing else None
+        request = replace(request, hidden=self.watching or (guard is not None and guard.needs_hidden))
+        strength = STRENGTH if guard is None or guard.strength is None else guard.strength
+        classifier = Classifier(self.engine, request, self.priors, strength=strength)
 
         def accept(text: str) -> str:
             label = read_label(text, request.choices)
@@ -149,8 +195,16 @@ class Session:
                 raise CloudProtocol(f"The cloud answered {text[:80]!r}, which is none of the choices")
             return label
 
-        policy = read_policy(self.policy, options)
-        return self.call(request, policy, open_device=classifier.open, whole=True, accept=accept), classifier
+        call = self.call(
+            request,
+            policy,
+            method="choose",
+            standing=standing,
+            open_device=classifier.open,
+            whole=True,
+            accept=accept,
+        )
+        return call, classifier
 
     def extraction(
         self, prompt: Prompt, schema: type[M] | JsonSchema, options: CommonOptions
@@ -170,7 +224,8 @@ class Session:
                     remedy=f"Raise max_tokens, now {request.max_tokens}",
                 ) from None
 
-        return self.call(request, read_policy(self.policy, options), whole=True, accept=fits(parse)), read
+        policy = read_policy(self.policy, options)
+        return self.call(request, policy, method="extract", whole=True, accept=fits(parse)), read
 
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd)."""
@@ -211,6 +266,13 @@ class Session:
         self.engine.close()
         if self.ledger is not None:
             self.ledger.close()
+
+
+def _is_suspended(standing: Standing, policy: Policy) -> bool:
+    """Whether the policy wants all queries to leave, because the contract does not hold."""
+    if not standing.applies:
+        return policy.on_mismatch == "escalate"
+    return not standing.trusted and policy.on_drift == "escalate"
 
 
 def fits(parse: Callable[[str], Any]) -> Accept:

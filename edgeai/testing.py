@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeai.cloud import CloudEnd, CloudText, Piece
 from edgeai.economics import Price
-from edgeai.engines import EngineInfo, Generation
+from edgeai.engines import EngineInfo, Generation, OnState
 from edgeai.engines.generation import Finished
 from edgeai.errors import CloudError, ContextOverflow, EngineError, PrivacyViolation
 from edgeai.types import Released, Request, Token, Usage
@@ -106,9 +106,19 @@ class FakeEngine:
         generation.finish(Finished(reason="length" if cut else "stop", n_prompt=n_prompt))
 
     def score(
-        self, prompt: str, continuations: Sequence[str], *, cancelled: Callable[[], bool] = lambda: False
+        self,
+        prompt: str,
+        continuations: Sequence[str],
+        *,
+        cancelled: Callable[[], bool] = lambda: False,
+        on_state: OnState | None = None,
     ) -> tuple[float, ...]:
-        """The first continuation that contains the text, or else the first, is the likeliest."""
+        """The first continuation that contains the text, or else the first, is the likeliest.
+
+        To an input without content ("N/A") all are. It has no hidden states.
+        """
+        if prompt.endswith("Text: N/A\nLabel:"):
+            return (-1.0,) * len(continuations)
         text = "".join(self._pieces).strip()
         best = next((i for i, c in enumerate(continuations) if text and text in c), 0)
         return tuple(0.0 if i == best else -3.0 for i in range(len(continuations)))

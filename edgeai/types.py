@@ -6,7 +6,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -27,6 +31,8 @@ class Reason(StrEnum):
     CONTEXT_OVERFLOW = "context_overflow"
     UNSUPPORTED = "unsupported"
     POLICY = "policy"
+    ROUTED = "routed"
+    UNCERTIFIED = "uncertified"
     # reasons to stay
     CONFIDENT = "confident"
     UNJUDGED = "unjudged"
@@ -116,7 +122,8 @@ class Request:
 
     ``schema`` (JSON schema) and ``grammar`` (llguidance's Lark dialect) constrain the answer; at most one is
     set. ``choices`` makes it a classification by label likelihood, ``examples`` are its (text, label) pairs.
-    ``hold`` is the number of first tokens kept back, see `edgeai.run`.
+    ``hold`` is the number of first tokens kept back, see `edgeai.run`. ``hidden`` asks the engine for the
+    hidden state with each token (`Token.hidden`).
     """
 
     messages: tuple[Message, ...]
@@ -131,6 +138,7 @@ class Request:
     task: str | None = None
     priority: Literal["interactive", "background"] = "interactive"
     hold: int | None = None
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +159,9 @@ class Token:
 
     ``logprob`` (nats, of the chosen token), ``entropy`` (nats) and ``margin`` (p1 − p2) come from the raw
     logits at temperature 1, before penalties, samplers and masks. ``step_s`` is the time this token took in
-    the engine, in seconds. ``text`` is whole UTF-8 characters; it may be empty.
+    the engine, in seconds. ``text`` is whole UTF-8 characters; it may be empty. ``hidden`` is the last
+    layer's state at the token before, from which this one was chosen: the first token's is that of the
+    prompt's end. None unless the request asked for it and the model gives it.
     """
 
     id: int
@@ -160,6 +170,20 @@ class Token:
     entropy: float
     margin: float
     step_s: float
+    hidden: "NDArray[np.float32] | None" = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelScores:
+    """The measurements of a classification, in the order of the choices, in nats.
+
+    ``logprobs`` are the labels' total log-probabilities after the prompt, ``content_free`` those after the
+    same prompt about an input without content, of which ``strength`` times is taken away.
+    """
+
+    logprobs: tuple[float, ...]
+    content_free: tuple[float, ...] | None = None
+    strength: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +210,9 @@ class Signals:
     """What the monitor knows after the last token. ``score``: higher is safer, named by ``score_name``.
 
     ``remaining_s`` is the upper (90 %) prediction of the seconds until the answer ends. ``cut_off``: the
-    answer ended unfinished, at the context's end or inside a JSON value.
+    answer ended unfinished, at the context's end or inside a JSON value. Under a contract ``threshold`` is
+    the score that an answer needs at its end, ``keeps`` says whether it may stay (None while that is open),
+    and ``confidence`` is the calibrated probability that it is right.
     """
 
     n_tokens: int
@@ -196,6 +222,9 @@ class Signals:
     score_name: str | None = None
     finished: FinishReason | None = None
     cut_off: bool = False
+    threshold: float | None = None
+    keeps: bool | None = None
+    confidence: float | None = None
     features: Mapping[str, float | None] = field(default_factory=dict)
 
 
@@ -204,9 +233,10 @@ class Answer:
     """The end of a query: the text, where it came from, why, and what it cost.
 
     ``reason`` is for programs, ``explanation`` for people. ``score`` judges the device's answer, also when
-    the cloud replaced it; it is uncalibrated, and higher is safer. ``confidence`` is a calibrated
-    probability of being right, or None until there is a calibration. ``certified`` is true only under a
-    valid contract. ``disclosed_bytes`` left the device for this answer.
+    the cloud replaced it; higher is safer. ``confidence`` is the calibrated probability that the device's
+    answer is right; None without a contract that was calibrated for exactly this, and for the cloud's
+    answers. ``certified`` is true only for an answer that such a contract keeps; ``contract`` is then, and
+    whenever one applied, the hash that names it. ``disclosed_bytes`` left the device for this answer.
     """
 
     text: str
@@ -220,6 +250,7 @@ class Answer:
     score_name: str | None = None
     confidence: float | None = None
     certified: bool = False
+    contract: str | None = None
     usage: Usage = Usage()
     timing: Timing = Timing()
     cost_usd: float | None = None

@@ -1,5 +1,6 @@
 """What every test may use: a home of its own, and the default model, pulled once."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from edgeai.paths import cache_dir
 # A run that was started in the background ignores Ctrl-C, and so would the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def _keep_to_one_core() -> None:
+    """Side by side, each worker computes on a core of its own: threads that wait for a core spin for long."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+_keep_to_one_core()
 _ORDINARY_CACHE = cache_dir()  # before any test moves it
 _SHARED = catalog.resolve(catalog.default_name()).id
 

@@ -37,7 +37,9 @@ def test_the_label_is_a_token_with_signals() -> None:
 
 
 class BrokenScores(FakeEngine):
-    def score(self, prompt: str, continuations: object, *, cancelled: object = None) -> tuple[float, ...]:
+    def score(
+        self, prompt: str, continuations: object, *, cancelled: object = None, on_state: object = None
+    ) -> tuple[float, ...]:
         raise EngineError("no logits")
 
 

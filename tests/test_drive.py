@@ -16,6 +16,7 @@ from edgeai import (
     BothFailed,
     Cancelled,
     CloudUnavailable,
+    ConfigError,
     Delta,
     Done,
     Edge,
@@ -30,6 +31,7 @@ from edgeai import (
 )
 from edgeai.cloud import CloudText, Piece
 from edgeai.ledger import Ledger
+from edgeai.session import Session
 from edgeai.testing import FakeCloud, FakeEngine
 from edgeai.types import Released
 
@@ -267,6 +269,33 @@ def test_a_dropped_async_stream_is_not_kept_alive() -> None:
             assert generation.cancelled
 
     asyncio.run(dropped())
+
+
+def test_an_async_edge_is_opened_once() -> None:
+    """A second block would load the model again and forget the first."""
+
+    async def twice() -> None:
+        edge = AsyncEdge(engine=FakeEngine(), ledger=False)
+        async with edge:
+            with pytest.raises(ConfigError, match="opened already"):
+                await edge.__aenter__()
+            assert (await edge.ask("Why?")).text
+
+    asyncio.run(twice())
+
+
+def test_an_edge_that_cannot_be_made_leaves_no_engine_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends the constructor, Ctrl-C included, the model is closed."""
+    closed: list[FakeEngine] = []
+
+    def interrupted(session: Session) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "profile", interrupted)
+    monkeypatch.setattr(FakeEngine, "close", lambda engine: closed.append(engine))
+    with pytest.raises(KeyboardInterrupt):
+        Edge(engine=FakeEngine(), policy=Policy(deadline_s=1.0), ledger=False)
+    assert len(closed) == 1
 
 
 def test_closing_the_edge_sends_nothing() -> None:

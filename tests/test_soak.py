@@ -2,6 +2,7 @@
 
 import random
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -64,7 +65,9 @@ def test_forty_queries_from_eight_threads(model_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_memory_stays_flat_over_a_thousand_queries(model_path: Path) -> None:
+def test_memory_stays_flat_over_a_thousand_queries(
+    model_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """Resident memory grows by less than 2 % over the second half."""
     process = psutil.Process()
     with Edge(model_path, n_ctx=2048, ledger=False) as edge:
@@ -72,4 +75,5 @@ def test_memory_stays_flat_over_a_thousand_queries(model_path: Path) -> None:
         half = process.memory_info().rss
         check(hammer(edge, threads=16, queries=512, seed=3), 512)
         growth = process.memory_info().rss / half - 1
+    record_property("growth of resident memory over the second half", f"{growth:.2%}")
     assert growth < 0.02, f"resident memory grew by {growth:.1%}"

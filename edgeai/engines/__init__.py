@@ -5,7 +5,7 @@ An engine package (`edgeai.engines.llamacpp`) opens one model file and answers m
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from edgeai.engines.generation import Generation
 from edgeai.types import Request
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["DevicePlan", "Engine", "EngineInfo", "Generation"]
+__all__ = ["DevicePlan", "Engine", "EngineInfo", "Generation", "OnState"]
+
+OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
+"""Takes a copy of a hidden state, in the engine's thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +67,17 @@ class Engine(Protocol):
         ...
 
     def score(
-        self, prompt: str, continuations: Sequence[str], *, cancelled: Callable[[], bool] = lambda: False
+        self,
+        prompt: str,
+        continuations: Sequence[str],
+        *,
+        cancelled: Callable[[], bool] = lambda: False,
+        on_state: OnState | None = None,
     ) -> tuple[float, ...]:
         """The total log-probability (nats) of each continuation's tokens after the plain ``prompt``.
 
-        Raises Cancelled soon after ``cancelled`` has become true.
+        Raises Cancelled soon after ``cancelled`` has become true. ``on_state`` is given the last layer's
+        state at the end of the prompt, if the model gives it.
         """
         ...
 

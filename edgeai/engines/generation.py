@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from edgeai.errors import Cancelled, EngineError
-from edgeai.types import FinishReason, Token
+from edgeai.types import FinishReason, LabelScores, Token
 
 MAX_UNREAD = 64
 
@@ -18,21 +18,26 @@ _logger = logging.getLogger("edgeai.engines")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The end of a generation. ``prefill_s`` in seconds; ``context_full``: cut off by the context's end."""
+    """The end of a generation. ``prefill_s`` in seconds; ``context_full``: cut off by the context's end.
+
+    ``labels`` are the measurements, when it was a classification.
+    """
 
     reason: FinishReason
     n_prompt: int
     n_cached: int = 0
     prefill_s: float = 0.0
     context_full: bool = False
+    labels: LabelScores | None = None
 
 
 class Generation:
     """An iterator of tokens, fed by an engine.
 
-    The engine calls `put`, `finish` or `fail` and looks at `wanted` and `cancelled`; one reader iterates, or
-    sets `on_ready` and calls `take`. A reader that stops reading pauses its sequence after 64 unread
-    tokens. ``close()`` (same as ``cancel()``) is safe from any thread and at any time.
+    The engine calls `put` (or `lay` and later `wake`), `finish` or `fail`, and looks at `wanted` and
+    `cancelled`; one reader iterates, or sets `on_ready` and calls `take`. A reader that stops reading pauses
+    its sequence after 64 unread tokens. ``close()`` (same as ``cancel()``) is safe from any thread and at any
+    time.
     """
 
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
@@ -40,7 +45,7 @@ class Generation:
         self._changed = threading.Condition()
         self._on_change = on_change
         self._on_ready: Callable[[], None] | None = None
-        self._cancelled = False
+        self._cancelled = self._paused = False
         self._ended = False
         self.finished: Finished | None = None
 
@@ -82,6 +87,16 @@ class Generation:
             self._on_change()
         return items
 
+    def pause(self) -> None:
+        """Let the engine make no more tokens until `resume`; what it has made stays to be taken."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let the engine go on."""
+        if self._paused:
+            self._paused = False
+            self._on_change()
+
     def cancel(self) -> None:
         """End the generation within one token, also during prefill."""
         with self._changed:
@@ -113,15 +128,23 @@ class Generation:
 
     @property
     def wanted(self) -> bool:
-        """Whether the reader keeps up, so that the next token should be made."""
-        return len(self._items) < MAX_UNREAD
+        """Whether the reader keeps up and has not paused, so that the next token should be made."""
+        return len(self._items) < MAX_UNREAD and not self._paused
 
     def put(self, token: Token) -> None:
-        """Hand over the next token."""
+        """Hand over the next token, and wake the reader."""
+        self.lay(token)
+        self.wake()
+
+    def lay(self, token: Token) -> None:
+        """Put the next token where the reader finds it, without waking it."""
         with self._changed:
-            if self._ended:
-                return
-            self._items.append(token)
+            if not self._ended:
+                self._items.append(token)
+
+    def wake(self) -> None:
+        """Tell the reader that there is something new."""
+        with self._changed:
             self._changed.notify()
             callback = self._on_ready
         if callback:

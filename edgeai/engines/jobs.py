@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeai.engines.slots import Slot
-from edgeai.errors import Cancelled, EdgeError, EngineError
+from edgeai.errors import Cancelled, EdgeError, EngineCrashed, EngineError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,6 +61,11 @@ class Job:
             return False
         except EdgeError as error:
             self._settle(error)
+            return False
+        except Exception as error:  # noqa: BLE001  # a bug in one job must not end the others' answers
+            crash = EngineCrashed("The work failed inside the engine", why=repr(error))
+            crash.__cause__ = error
+            self._settle(crash)
             return False
         return True
 

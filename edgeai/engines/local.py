@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgeai.engines import EngineInfo, Generation
+from edgeai.engines import EngineInfo, Generation, OnState
 from edgeai.engines.jobs import Job, Steps
 from edgeai.engines.prompt import chat_template, prompt_tokens
 from edgeai.engines.query import Query
@@ -71,8 +71,13 @@ class LocalEngine(ABC):
         """Where the memory goes, in bytes."""
 
     @abstractmethod
-    def _score_steps(self, tails: Sequence[Sequence[int]], totals: list[float]) -> Steps:
-        """Steps that add to ``totals`` the log-probability of each of ``tails`` after the slot's tokens."""
+    def _score_steps(
+        self, tails: Sequence[Sequence[int]], totals: list[float], on_state: OnState | None
+    ) -> Steps:
+        """Steps that add to ``totals`` the log-probability of each of ``tails`` after the slot's tokens.
+
+        ``on_state`` is given the state at the last of those.
+        """
 
     @abstractmethod
     def _score_cells(self, tails: Sequence[Sequence[int]]) -> int:
@@ -107,6 +112,7 @@ class LocalEngine(ABC):
             piece=self._vocabulary.piece,
             eog=self._vocabulary.eog,
             background=request.priority == "background",
+            hidden=request.hidden,
             constraint=self._constraint(request),
         )
         generation = Generation(partial(self._scheduler.wake, query))
@@ -115,13 +121,19 @@ class LocalEngine(ABC):
         return generation
 
     def score(
-        self, prompt: str, continuations: Sequence[str], *, cancelled: Callable[[], bool] = lambda: False
+        self,
+        prompt: str,
+        continuations: Sequence[str],
+        *,
+        cancelled: Callable[[], bool] = lambda: False,
+        on_state: OnState | None = None,
     ) -> tuple[float, ...]:
         """The total log-probability (nats) of each continuation's tokens after the plain ``prompt``.
 
         Prompt and continuation are tokenized together. Where a continuation changes how the prompt's end is
         tokenized, all are scored from the last token they share. Raises ConfigError when one of the texts is
         empty, ContextOverflow, QueueFull; Cancelled soon after ``cancelled`` has come to say so.
+        ``on_state`` is given the hidden state at the end of the prompt, if the model gives it.
         """
         if not prompt or not all(continuations):
             raise ConfigError("There is nothing to score", why="the prompt or a continuation is empty")
@@ -131,7 +143,7 @@ class LocalEngine(ABC):
         need = len(head) + self._score_cells(tails)
         self._check_fits(need)
         totals = [0.0] * len(tails)
-        self._run(head, need, self._score_steps(tails, totals), cancelled)
+        self._run(head, need, self._score_steps(tails, totals, on_state), cancelled)
         return tuple(totals)
 
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":

@@ -38,6 +38,7 @@ class Query:
     piece: Callable[[int], bytes]
     eog: frozenset[int]
     background: bool = False
+    hidden: bool = False
     constraint: "Constraint | None" = None
     slot: Slot | None = None
     n_prompt: int = field(init=False)
@@ -108,8 +109,10 @@ class Query:
         elif self.paused_since is None:
             self.paused_since = now
 
-    def step(self, logits: "NDArray[np.float32]", since: float) -> int | None:
-        """Choose and hand over one token; its id if there is more to come.
+    def step(
+        self, logits: "NDArray[np.float32]", since: float, state: "NDArray[np.float32] | None" = None
+    ) -> int | None:
+        """Choose and hand over one token; its id if there is more to come. ``state`` is copied.
 
         Raises EngineError when the logits or the constraint give no token.
         """
@@ -121,7 +124,7 @@ class Query:
         if generation is None:
             return None
         seconds = perf_counter() - since
-        generation.put(
+        generation.lay(
             Token(
                 id=choice.token,
                 text=text,
@@ -129,6 +132,7 @@ class Query:
                 entropy=choice.entropy,
                 margin=choice.margin,
                 step_s=seconds,
+                hidden=None if state is None else state.copy(),
             )
         )
         if reason is None:

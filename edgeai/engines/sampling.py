@@ -24,6 +24,9 @@ _WIDTHS: Final = (4.0, 8.0, 16.0, math.inf)
 _COLD: Final = 1e-3
 """Below this temperature the most likely token is taken: dividing by it would overflow."""
 
+_NEAR: Final = 40.0
+"""Logits below this need no shift before they are exponentiated: neither overflow nor underflow matters."""
+
 _PART: Final = 8192
 """Sums are dot products of parts: the fastest way, and too short for BLAS to start threads of its own."""
 
@@ -45,9 +48,10 @@ class Scratch:
         self.weight = np.empty(n_vocab, np.float32)
         ones = np.ones(_PART, np.float32)
         starts = range(0, n_vocab, _PART)
-        weights, belows = ([row[i : i + _PART] for i in starts] for row in (self.weight, self.below))
+        weights = [self.weight[start : start + _PART] for start in starts]
         self.parts = [
-            (weight, below, ones[: weight.size]) for weight, below in zip(weights, belows, strict=True)
+            (weight, ones[: weight.size], slice(start, start + _PART))
+            for weight, start in zip(weights, starts, strict=True)
         ]
 
 
@@ -67,31 +71,33 @@ class Sampler:
         Raises EngineError when the logits hold no number. Few and direct calls: after a decode step each
         one starts with cold caches and costs more than its arithmetic.
         """
-        below, weight = self._scratch.below, self._scratch.weight
+        weight = self._scratch.weight
         top = int(logits.argmax())
         peak = logits[top]
         if not math.isfinite(peak):
             raise EngineError("The model computed no usable probabilities", why="its logits are not numbers")
-        np.subtract(logits, peak, below)
-        np.exp(below, weight)
+        if abs(peak) > _NEAR:
+            logits = np.subtract(logits, peak, self._scratch.below)
+        np.exp(logits, weight)
         total = spread = 0.0
-        for some, their_below, ones in self._scratch.parts:
+        for some, ones, place in self._scratch.parts:
             total += float(np.dot(some, ones))
-            spread += float(np.dot(some, their_below))
+            spread += float(np.dot(some, logits[place]))
+        lead = float(weight[top])
         weight[top] = 0
-        margin = (1 - float(np.maximum.reduce(weight))) / total
-        token = top if self._random is None and allowed is None else self._pick(below, top, allowed)
+        margin = (lead - float(np.maximum.reduce(weight))) / total
+        token = top if self._random is None and allowed is None else self._pick(logits, top, allowed)
         nats = math.log(total)
-        logprob = min(0.0, float(below[token]) - nats)
+        logprob = min(0.0, float(logits[token]) - nats)
         return Choice(token, logprob, max(0.0, nats - spread / total), margin)
 
-    def _pick(self, below: "NDArray[np.float32]", top: int, allowed: "NDArray[np.bool_] | None") -> int:
+    def _pick(self, logits: "NDArray[np.float32]", top: int, allowed: "NDArray[np.bool_] | None") -> int:
         if allowed is not None and (self._random is not None or not allowed[top]):
-            below = np.where(allowed, below, np.float32(-math.inf))
-            top = int(below.argmax())
+            logits = np.where(allowed, logits, np.float32(-math.inf))
+            top = int(logits.argmax())
         if self._random is None:
             return top
-        return draw(below, self._sampling, self._random, top)
+        return draw(logits, self._sampling, self._random, top)
 
 
 def draw(

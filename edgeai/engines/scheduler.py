@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
+from edgeai.engines.generation import Generation
 from edgeai.engines.jobs import Job
 from edgeai.engines.query import Query
 from edgeai.engines.slots import Cache, Slots
@@ -61,6 +62,14 @@ class Context(Cache, Protocol):
         """The raw logits of ``row``, valid until the next decode."""
         ...
 
+    def set_states(self, *, on: bool) -> None:
+        """With it, `decode` gives the hidden states, too; every token of the batch may then be an output."""
+        ...
+
+    def state(self, row: int) -> "NDArray[np.float32] | None":
+        """The last layer's state of ``row``, valid until the next decode; None if the model gives none."""
+        ...
+
     def abort(self) -> None:
         """Stop the running decode, and later ones, until `proceed`. Safe from any thread."""
         ...
@@ -87,6 +96,7 @@ class _Step:
     began: float = field(default_factory=perf_counter)
     rows: list[tuple[Query, int]] = field(default_factory=list)
     fed: list[tuple[Query, int]] = field(default_factory=list)
+    states: bool = False
 
 
 class Scheduler:
@@ -107,6 +117,7 @@ class Scheduler:
         self._context = context
         self._at_end = at_end
         self._slots = slots
+        self._untold: list[Generation] = []
         self._max_waiting = max_waiting
         self._changed = threading.Condition()  # re-entrant: a dying Generation may call `wake` anywhere
         self._waiting: deque[Query | Job] = deque()
@@ -157,9 +168,11 @@ class Scheduler:
         try:
             while (step := self._prepare()) is not None:
                 jobs = tuple(self._jobs)
+                self._tell()
                 if step.fed:
                     self._run(step)
                 for job in jobs:
+                    self._tell()
                     self._advance(job)
                 self._idle = not step.fed and not jobs
         finally:
@@ -228,7 +241,17 @@ class Scheduler:
         self._waiting.appendleft(query)
         return True
 
+    def _tell(self) -> None:
+        """Wake the readers of new tokens: just before a decode, when this thread lets others run anyway.
+
+        Woken earlier, they would wait for the interpreter's lock, and each wait costs a switch of threads.
+        """
+        for generation in self._untold:
+            generation.wake()
+        self._untold.clear()
+
     def _run(self, step: _Step) -> None:
+        self._context.set_states(on=step.states)
         code = self._context.decode()
         if code == 0:
             self._deliver(step)
@@ -244,7 +267,10 @@ class Scheduler:
         for query in answering:
             row = self._feed(step, query, 1, outputs=1)
             step.rows.append((query, row))
-        room = _POLITE_PREFILL if answering else self._context.n_batch
+            step.states = step.states or query.hidden
+        # Where states are wanted, every token of the batch is an output, and those are few.
+        outputs = len(answering) if step.states else 0
+        room = _POLITE_PREFILL - outputs if answering else self._context.n_batch
         for query in self._live:
             size = min(room, query.pending - 1, self._context.n_batch - self._context.n_tokens)
             if size > 0 and query.wanted:
@@ -267,7 +293,8 @@ class Scheduler:
                 query.note_prefill()
         for query, row in step.rows:
             try:
-                token = query.step(self._context.logits(row), step.began)
+                state = self._context.state(row) if query.hidden else None
+                token = query.step(self._context.logits(row), step.began, state)
             except EngineError as error:
                 self._fail(query, error)
                 continue
@@ -279,8 +306,11 @@ class Scheduler:
                 continue
             if token is None:
                 self._end(query)
-            elif query.slot is not None:
+                continue
+            if query.slot is not None:
                 query.slot.tokens.append(token)
+            if (generation := query.generation()) is not None:
+                self._untold.append(generation)
 
     def _repair(self, step: _Step, code: int) -> None:
         """Undo a batch that was not decoded, and fail its queries unless it can be done again."""
@@ -299,6 +329,7 @@ class Scheduler:
             self._decoding = []  # only `close` may abort a job
             if not self._closing:
                 self._context.proceed()
+        self._context.set_states(on=False)
         if not job.advance():
             self._jobs.remove(job)
             self._slots.rewind(job.slot, job.slot.n_past)  # a batch that failed may have left something

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from edgeai.monitor.examples import Observation
 from edgeai.monitor.probe import unpack
 from edgeai.monitor.score import Column, Score
+from edgeai.monitor.watch import CHECKPOINTS
 
 __all__ = ["CHECKPOINTS", "REMOVED", "Checkpoint", "Futility", "Pipeline", "Router"]
 
-CHECKPOINTS = (1, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 REMOVED = -1.0
 """The effective score of a query that left early or has no score: below every threshold."""
 
@@ -89,11 +89,16 @@ class Futility:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """The score with the stages before it."""
+    """The score with the stages before it.
+
+    ``strength`` is that of the contextual calibration of a classification's labels, which decides what the
+    answer is; None: the ordinary one (`edgeai.choose.STRENGTH`).
+    """
 
     score: Score
     router: Router | None = None
     futility: Futility | None = None
+    strength: float | None = None
 
     def effective(self, seen: Observation) -> float:
         """The score that decides: REMOVED where a stage sends the query away or no score exists."""

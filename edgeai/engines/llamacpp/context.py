@@ -44,6 +44,7 @@ class Context:
         self.n_batch = N_BATCH
         self.n_tokens = 0
         self._views: dict[int, NDArray[np.float32]] = {}
+        self._states = False
         self._allocate_batch()
 
     def _allocate_batch(self) -> None:
@@ -96,8 +97,8 @@ class Context:
         """llama.cpp's own buffer with the raw logits of ``row``, valid until the next decode."""
         return self._view(logits_address(self._handle, row), self._n_vocab)
 
-    def embedding(self, row: int) -> "NDArray[np.float32]":
-        """The last layer's hidden state of ``row``; needs `set_embeddings` before the decode."""
+    def state(self, row: int) -> "NDArray[np.float32]":
+        """The last layer's hidden state of ``row``; needs `set_states` before the decode."""
         return self._view(embedding_address(self._handle, row), self._n_embd)
 
     def _view(self, address: int | None, size: int) -> "NDArray[np.float32]":
@@ -111,9 +112,11 @@ class Context:
             self._views[address] = view
         return view
 
-    def set_embeddings(self, *, on: bool) -> None:
+    def set_states(self, *, on: bool) -> None:
         """With it every token of a batch is an output: keep batches within MAX_OUTPUTS."""
-        native.llama_set_embeddings(self._handle, on)
+        if on != self._states:
+            native.llama_set_embeddings(self._handle, on)
+            self._states = on
 
     # the KV cache
 

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeai.engines import DevicePlan, EngineInfo
+from edgeai.engines import DevicePlan, EngineInfo, OnState
 from edgeai.engines.jobs import Steps
 from edgeai.engines.llamacpp import binding
 from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
@@ -65,8 +65,10 @@ class LlamaCppEngine(LocalEngine):
             "outputs": MAX_OUTPUTS * (self.info.n_vocab + self.info.n_embd) * 4,
         }
 
-    def _score_steps(self, tails: Sequence[Sequence[int]], totals: list[float]) -> Steps:
-        return partial(score_steps, self._context, N_LIVE, tails, totals)
+    def _score_steps(
+        self, tails: Sequence[Sequence[int]], totals: list[float], on_state: OnState | None
+    ) -> Steps:
+        return partial(score_steps, self._context, N_LIVE, tails, totals, on_state)
 
     def _score_cells(self, tails: Sequence[Sequence[int]]) -> int:
         return scratch_cells(tails)

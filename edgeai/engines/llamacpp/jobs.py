@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from edgeai.engines import OnState
 from edgeai.engines.jobs import log_total
 from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
 from edgeai.engines.scheduler import ABORTED
@@ -22,13 +23,22 @@ _CHUNK: Final = 64
 
 
 def score_steps(
-    context: Context, first_scratch: int, tails: Sequence[Sequence[int]], totals: list[float], slot: Slot
+    context: Context,
+    first_scratch: int,
+    tails: Sequence[Sequence[int]],
+    totals: list[float],
+    on_state: OnState | None,
+    slot: Slot,
 ) -> Generator[None, None, None]:
     """Add to ``totals`` the log-probability of each of ``tails`` after the slot's tokens."""
     try:
         yield from _prefill(context, slot, len(slot.tokens) - 1)
         row = context.add(slot.tokens[-1:], slot.n_past, slot.seq, outputs=1)
+        context.set_states(on=on_state is not None)
         _decode(context)
+        if on_state is not None:
+            on_state(context.state(row).copy())
+            context.set_states(on=False)
         slot.n_past += 1
         _collect(context, [row] * len(tails), [tail[0] for tail in tails], range(len(tails)), totals)
         yield
@@ -90,13 +100,13 @@ def embed_steps(context: Context, sums: "NDArray[np.float64]", slot: Slot) -> Ge
     while slot.n_past < len(slot.tokens):
         chunk = slot.tokens[slot.n_past : slot.n_past + MAX_OUTPUTS]
         last = context.add(chunk, slot.n_past, slot.seq, outputs=len(chunk))
-        context.set_embeddings(on=True)
+        context.set_states(on=True)
         try:
             _decode(context)
             for row in range(last + 1):
-                sums += context.embedding(row)
+                sums += context.state(row)
         finally:
-            context.set_embeddings(on=False)
+            context.set_states(on=False)
         slot.n_past += len(chunk)
         yield
 

@@ -51,6 +51,7 @@ class _Step:
     binding: Binding
     feeds: Feeds
     rows: "Rows"
+    states: "Rows | None"
 
 
 class Context:
@@ -64,12 +65,13 @@ class Context:
         self._signature = signature
         self._cache = make_cache(signature, n_seq=n_seq, n_ctx=n_ctx)
         self._used = [0] * n_seq
-        self._steps: dict[range, _Step] = {}
+        self._steps: dict[tuple[range, bool], _Step] = {}
         self._stop = Stop()
         self._pieces: list[_Piece] = []
         self._found: dict[int, Rows] = {}
+        self._found_states: dict[int, Rows] = {}
         self._failure = EngineError("ONNX Runtime has not failed")
-        self._embedding = False
+        self._embedding = self._states = False
         self.n_ctx = n_ctx
         self.n_batch = N_BATCH
         self.n_tokens = self._n_rows = 0
@@ -95,6 +97,7 @@ class Context:
         pieces = self._pieces
         self._pieces, self._n_rows, self.n_tokens = [], 0, 0
         self._found.clear()
+        self._found_states.clear()
         try:
             done = self._run_all(pieces)
         except EngineError as error:
@@ -113,6 +116,15 @@ class Context:
     def set_embeddings(self, *, on: bool) -> None:
         """With it rows are the last layer's hidden states, instead of logits."""
         self._embedding = on
+
+    def set_states(self, *, on: bool) -> None:
+        """With it, tokens that run alone or together give their hidden state beside their logits."""
+        self._states = on and self._signature.hidden is not None
+
+    def state(self, row: int) -> "NDArray[np.float32] | None":
+        """The last layer's state of ``row``, valid until the next decode; None without `set_states`."""
+        found = self._found_states.get(row)
+        return None if found is None else np.asarray(found, np.float32)
 
     def _run_all(self, pieces: Sequence[_Piece]) -> bool:
         """Run the pieces; False if they were stopped."""
@@ -148,16 +160,19 @@ class Context:
             self._note(step.binding, piece)
             assert piece.row is not None
             self._found[piece.row] = step.rows[piece.seq - seqs.start]
+            if step.states is not None:
+                self._found_states[piece.row] = step.states[piece.seq - seqs.start]
         return True
 
     def _step(self, seqs: range) -> _Step:
-        step = self._steps.get(seqs)
+        step = self._steps.get((seqs, self._states))
         if step is None:
             binding, n = self._new_binding(), len(seqs)
             rows = self._bind_rows(binding, n, 1)
+            states = self._bind(binding, self._signature.hidden, n, 1) if self._states else None
             self._cache.bind(binding, seqs, self._used[seqs.start], fresh=True)
             feeds = Feeds(binding, self._signature.inputs, n, 1, wanted=True)
-            step = self._steps[seqs] = _Step(seqs, binding, feeds, rows)
+            step = self._steps[seqs, self._states] = _Step(seqs, binding, feeds, rows, states)
         return step
 
     def _run(self, piece: _Piece) -> bool:
@@ -182,8 +197,11 @@ class Context:
 
     def _bind_rows(self, binding: Binding, batch: int, n: int) -> "Rows":
         """Where the outputs of the wanted tokens go: an array of one row each."""
-        port: Port | None = self._signature.hidden if self._embedding else self._signature.logits
-        assert port is not None  # the engine refuses to embed without
+        port = self._signature.hidden if self._embedding else self._signature.logits
+        return self._bind(binding, port, batch, n)
+
+    def _bind(self, binding: Binding, port: Port | None, batch: int, n: int) -> "Rows":
+        assert port is not None  # the engine refuses to embed without, and `set_states` does nothing
         rows: Rows = np.empty((batch * n, port.shape[-1] or 0), port.dtype)
         binding.output(port.name, value(rows if len(port.shape) == 2 else rows.reshape(batch, n, -1)))
         return rows

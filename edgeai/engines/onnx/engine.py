@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgeai.engines import DevicePlan, EngineInfo
+from edgeai.engines import DevicePlan, EngineInfo, OnState
 from edgeai.engines.jobs import Steps
 from edgeai.engines.local import N_LIVE, LocalEngine
 from edgeai.engines.onnx.context import MAX_OUTPUTS, Context
@@ -90,8 +90,10 @@ class OnnxEngine(LocalEngine):
             "outputs": MAX_OUTPUTS * (self.info.n_vocab + hidden) * 4,
         }
 
-    def _score_steps(self, tails: Sequence[Sequence[int]], totals: list[float]) -> Steps:
-        return partial(score_steps, self._context, tails, totals)
+    def _score_steps(
+        self, tails: Sequence[Sequence[int]], totals: list[float], on_state: OnState | None
+    ) -> Steps:
+        return partial(score_steps, self._context, tails, totals, on_state)
 
     def _score_cells(self, tails: Sequence[Sequence[int]]) -> int:
         return score_cells(tails)

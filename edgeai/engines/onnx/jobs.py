@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from edgeai.engines import OnState
 from edgeai.engines.jobs import log_total
 from edgeai.engines.onnx.context import MAX_OUTPUTS, Context
 from edgeai.engines.scheduler import ABORTED
@@ -19,7 +20,11 @@ _CHUNK: Final = 64
 
 
 def score_steps(
-    context: Context, tails: Sequence[Sequence[int]], totals: list[float], slot: Slot
+    context: Context,
+    tails: Sequence[Sequence[int]],
+    totals: list[float],
+    on_state: OnState | None,
+    slot: Slot,
 ) -> Generator[None, None, None]:
     """Add to ``totals`` the log-probability of each of ``tails`` after the slot's tokens.
 
@@ -27,7 +32,11 @@ def score_steps(
     """
     yield from _prefill(context, slot, len(slot.tokens) - 1)
     row = context.add(slot.tokens[-1:], slot.n_past, slot.seq, outputs=1)
+    context.set_states(on=on_state is not None)
     _decode(context)
+    if on_state is not None and (state := context.state(row)) is not None:
+        on_state(state.copy())
+    context.set_states(on=False)
     slot.n_past += 1
     logits = context.logits(row)
     norm = log_total(logits)

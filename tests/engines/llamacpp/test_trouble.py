@@ -113,3 +113,18 @@ def test_a_tiny_temperature_is_greedy(engine: LlamaCppEngine) -> None:
         for t in (0.0, 1e-50)
     )
     assert greedy == cold
+
+
+def test_a_bug_in_a_job_leaves_the_others_alone(
+    fresh_engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TypeError while labels are scored is that caller's EngineCrashed; answers go on."""
+    innocent = fresh_engine.stream(request("Write a long story.", max_tokens=30))
+    next(innocent)
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeai.engines.llamacpp.jobs.log_total", lambda _: 1 + "a")  # type: ignore[operator]
+        with pytest.raises(EngineCrashed) as caught:
+            fresh_engine.score("The sky is", [" blue", " green"])
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert len(list(innocent)) > 1
+    assert fresh_engine.score("The sky is", [" blue", " green"])[0] < 0

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -360,3 +362,33 @@ def test_both_engines_agree(both: tuple[LocalEngine, LocalEngine]) -> None:
     assert scores[0] == pytest.approx(scores[1], abs=0.7, rel=0.05)
     cosines = (left.embed(QUESTIONS) * right.embed(QUESTIONS)).sum(axis=1)
     assert math.isclose(min(cosines), 1, abs_tol=0.02)
+
+
+def test_hidden_states_come_with_the_tokens_and_change_none(engine: LocalEngine) -> None:
+    """Only when asked for: one state a token, the same tokens with and without, others beside undisturbed."""
+    asked = replace(request(QUESTIONS[0], max_tokens=8), hidden=True)
+    alone = list(engine.stream(asked))
+    assert all(token.hidden is not None and token.hidden.shape == (engine.info.n_embd,) for token in alone)
+    both = [engine.stream(asked), engine.stream(request(LONG[:600], max_tokens=4))]
+    together, other = [list(generation) for generation in both]
+    assert [token.id for token in together] == [token.id for token in alone]
+    assert [token.id for token in other] == read(engine.stream(request(LONG[:600], max_tokens=4)))
+    assert all(token.hidden is None for token in other)
+    for a, b in zip(alone, together, strict=True):
+        assert cosine(a.hidden, b.hidden) > 0.99
+
+
+def test_the_state_of_a_score_is_what_embeddings_are_made_of(engine: LocalEngine) -> None:
+    """After a prompt of one token it is the direction of that token's embedding; scores stay the same."""
+    word = "Paris"
+    states: list[np.ndarray[Any, Any]] = []
+    assert len(engine.tokenize(word)) == 1
+    scores = engine.score(word, [" is"], on_state=states.append)
+    assert scores == pytest.approx(engine.score(word, [" is"]), abs=1e-3)
+    assert cosine(states[0], engine.embed([word])[0]) > 0.999
+
+
+def cosine(a: "np.ndarray[Any, Any] | None", b: "np.ndarray[Any, Any] | None") -> float:
+    assert a is not None
+    assert b is not None
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))

@@ -1,0 +1,97 @@
+"""What exactly answers a query: the facts that a contract is bound to, of one request on one engine."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from edgeai.engines import EngineInfo
+from edgeai.types import Message, Request
+
+if TYPE_CHECKING:
+    from edgeai.models.store import InstalledModel
+    from edgeai.monitor.contract import Binding
+
+__all__ = ["Method", "binding", "weights_hash", "weights_of_info"]
+
+Method = Literal["ask", "choose", "extract"]
+
+
+def binding(info: EngineInfo, weights: str, request: Request, method: Method) -> "Binding":
+    """The facts as they are now, for `Contract.matches`. ``weights`` is the hash of the model's files.
+
+    A classification uses neither chat template nor sampling, so these are the same for all of them.
+    """
+    from edgeai.monitor.contract import Binding  # loads numpy
+
+    scored = method == "choose"
+    return Binding(
+        method=method,
+        task=request.task,
+        engine=info.engine,
+        weights=weights,
+        template=None if scored else info.template_hash,
+        head=_head_hash(request),
+        temperature=0.0 if scored else float(request.sampling.temperature),
+        max_tokens=1 if scored else request.max_tokens,
+        schema=None if request.schema is None else _hash(request.schema),
+    )
+
+
+def weights_hash(model: "InstalledModel") -> str:
+    """The SHA-256 of the model's file, or of all names and hashes of a package with several."""
+    files = {file.path: file.sha256 for file in model.manifest.files}
+    if len(files) == 1 and (sha := model.manifest.weights.sha256):
+        return sha
+    return _hash(files)
+
+
+def weights_of_info(info: EngineInfo) -> str:
+    """What stands for the weights of an engine that the app brought itself: the description it gives."""
+    return _hash([info.engine, info.model, info.parameters, info.quantization, info.n_vocab])
+
+
+def _head_hash(request: Request) -> str | None:
+    """The hash of all that is fixed around the question, None when there is nothing.
+
+    Earlier turns and whatever else shapes an answer are part of it: a contract does not cover them unless
+    they were the same at calibration.
+    """
+    fixed = {
+        "system": [turn.text for turn in request.messages if turn.role == "system"],
+        "turns": _turns(request.messages),
+        "choices": request.choices,
+        "examples": request.examples,
+        "tools": [[tool.name, tool.description, _plain(tool.parameters)] for tool in request.tools],
+        "grammar": request.grammar,
+        "stop": request.stop,
+        "sampling": _sampling(request),
+    }
+    present = {name: value for name, value in fixed.items() if value}
+    return _hash(present) if present else None
+
+
+def _turns(messages: tuple[Message, ...]) -> list[str]:
+    """The roles of a conversation; nothing for a single question of text."""
+    roles = [message.role for message in messages if message.role != "system"]
+    images = any(message.images for message in messages)
+    return [] if roles == ["user"] and not images else [*roles, *(["image"] if images else [])]
+
+
+def _sampling(request: Request) -> list[float]:
+    """What shapes the draw beside the temperature; without one nothing does."""
+    drawn = request.sampling
+    shape = [drawn.top_p, drawn.top_k, drawn.min_p]
+    return shape if drawn.temperature and shape != [1.0, 0, 0.0] else []
+
+
+def _plain(value: object) -> object:
+    """Mappings as dicts, so that JSON takes them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _hash(value: object) -> str:
+    text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=repr)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
