@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeai.monitor.contract import Binding, Contract
     from edgeai.monitor.drift import Drift
 
-__all__ = ["Contracts", "DriftAlarm", "Live", "Memory", "Standing", "read_contract"]
+__all__ = ["Contracts", "DriftAlarm", "Live", "Memory", "Standing", "contract_id", "read_contract"]
 
 RECENT = 200
 """How many of a contract's latest queries tell the share of those that left for other reasons."""
@@ -138,7 +138,7 @@ class Contracts:
         with self._lock:
             found = next((live for live in self._known.values() if live.contract is contract), None)
             if found is None:
-                name = _name(contract)
+                name = contract_id(contract)
                 found = self._known.setdefault(name, self._begin(contract, name))
             return found
 
@@ -260,7 +260,7 @@ def _read(stored: str | None, start: "Drift") -> "Drift":
     return start if stored is None else decode(Drift, json.loads(stored), "drift")
 
 
-def _name(contract: "Contract") -> str:
+def contract_id(contract: "Contract") -> str:
     """The hash that names a contract: that of its whole content."""
     import hashlib
 

@@ -6,6 +6,7 @@ from edgeai.calibrate.collect import Progress, Watch
 from edgeai.calibrate.data import Data, Row, read_data
 from edgeai.calibrate.fit import Fitting
 from edgeai.calibrate.page import page
+from edgeai.calibrate.replay import Interval, Replayed, Scenario, replay, scenario_of
 from edgeai.calibrate.report import Report
 from edgeai.calibrate.scorers import Scorer, scorer
 from edgeai.calibrate.task import Method, Task, read_examples
@@ -17,12 +18,15 @@ __all__ = [
     "Data",
     "Estimate",
     "Fitting",
+    "Interval",
     "Method",
     "Outcome",
     "Progress",
     "Promise",
+    "Replayed",
     "Report",
     "Row",
+    "Scenario",
     "Scorer",
     "Task",
     "Watch",
@@ -30,5 +34,7 @@ __all__ = [
     "page",
     "read_data",
     "read_examples",
+    "replay",
+    "scenario_of",
     "scorer",
 ]

@@ -15,6 +15,7 @@ from edgeai.calibrate.collect import (
     collect,
     scorer_name,
     watch_row,
+    watching,
 )
 from edgeai.calibrate.data import Data, read_data
 from edgeai.calibrate.fit import Fitting, fit
@@ -66,7 +67,7 @@ def calibrate(
     restart: bool = False,
     confirm: Callable[[Estimate], bool] = lambda estimate: True,
     progress: Progress = lambda done, total: None,
-    watch: Watch,
+    watch: Watch | None = None,
 ) -> Calibration:
     """Ask every prompt of the data on the device, and make a contract of the outcomes.
 
@@ -76,7 +77,7 @@ def calibrate(
     scorer: how answers are judged (see `edgeai.calibrate.scorers`); None: what fits the method.
     confirm: gets the bill before the first query leaves; False ends with Cancelled.
     restart: forget the outcomes of an earlier run; else an interrupted one goes on where it stopped.
-    watch: asks the device one prompt.
+    watch: asks the device one prompt; None: the ordinary way, as queries are served.
 
     Blocks until all is done. Raises ConfigError for data and settings that do not fit, PrivacyViolation,
     ContractInfeasible when there is nothing to learn from, and what asking raises. What was done is kept.
@@ -109,7 +110,7 @@ def _sides(
     task: Task,
     judged_by: str | None,
     good: float,
-    watch: Watch,
+    watch: Watch | None,
     *,
     ask_cloud: bool,
 ) -> Sides:
@@ -129,7 +130,7 @@ def _sides(
     return Sides(
         edge=edge,
         task=task,
-        watch=watch,
+        watch=watch or watching(edge, task),
         scorer=name,
         good=good,
         cloud=cloud if asked else None,

@@ -111,7 +111,12 @@ def judge(edge: Edge, question: str, answer: str, reference: Reference) -> float
 def _cloud_first(edge: Edge) -> Policy:
     """The Edge's own rules, budget included, but straight to the cloud."""
     return replace(
-        edge._session.policy, prefer="cloud", when_offline="error", min_score=None, deadline_s=None
+        edge._session.policy,
+        prefer="cloud",
+        when_offline="error",
+        min_score=None,
+        contract=None,
+        deadline_s=None,
     )
 
 

@@ -16,9 +16,10 @@ from edgeai.edge import Edge
 from edgeai.errors import ConfigError, ContextOverflow
 from edgeai.monitor.contract import Binding
 from edgeai.monitor.examples import Example, Observation
-from edgeai.types import Answer
+from edgeai.observe import observe
+from edgeai.types import Answer, CommonOptions
 
-__all__ = ["Progress", "Sides", "Watch", "Watched", "bill", "collect", "scorer_name", "watch_row"]
+__all__ = ["Progress", "Sides", "Watch", "Watched", "bill", "collect", "scorer_name", "watch_row", "watching"]
 
 Progress = Callable[[int, int], None]
 """Told how many queries are done, and how many there are."""
@@ -66,6 +67,28 @@ class Sides:
         if self.scorer == JUDGE:
             return judge(self.edge, prompt, answer, reference)
         return scorer(self.scorer)(answer, reference)
+
+
+def watching(edge: Edge, task: Task) -> Watch:
+    """The device under observation, on the path that serves."""
+
+    def watch(text: str) -> Watched:
+        options: CommonOptions = {"task": task.name}
+        if task.max_tokens is not None:
+            options["max_tokens"] = task.max_tokens
+        if task.method != "choose":
+            options["temperature"] = task.temperature
+        return observe(
+            edge,
+            task.prompt(text),
+            method=task.method,
+            choices=task.choices,
+            examples=task.examples if task.method == "choose" else (),
+            schema=task.schema,
+            **options,
+        )
+
+    return watch
 
 
 def bill(sides: Sides, cloud: Cloud, rows: Sequence[Row]) -> Estimate:

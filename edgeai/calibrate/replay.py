@@ -16,6 +16,7 @@ from edgeai.economics import Price
 from edgeai.errors import ConfigError
 from edgeai.ledger import Entry
 from edgeai.monitor.contract import Contract
+from edgeai.standing import contract_id
 from edgeai.types import Reason, Usage
 
 if TYPE_CHECKING:
@@ -37,14 +38,16 @@ LEAVES = frozenset(
         Reason.CONTEXT_OVERFLOW,
         Reason.UNSUPPORTED,
         Reason.POLICY,
+        Reason.ROUTED,
+        Reason.UNCERTIFIED,
     }
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Other rules. ``min_score`` None: every query goes where it went. ``score_name``: the threshold is for
-    scores of this name, and the other queries go where they went.
+    """Other rules. ``min_score`` None: every query goes where it went. ``contract``: the threshold is for
+    the scores under the contract with this id, and the other queries go where they went.
 
     ``price`` None: what the ledger's cloud answers cost on average. ``outage`` is the share of the time in
     which the cloud cannot be reached. Raises ConfigError out of range.
@@ -52,7 +55,7 @@ class Scenario:
 
     name: str
     min_score: float | None = None
-    score_name: str | None = None
+    contract: str | None = None
     price: Price | None = None
     outage: float = 0.0
 
@@ -101,7 +104,7 @@ def scenario_of(
     return Scenario(
         name=name,
         min_score=contract.certificate.threshold,
-        score_name=contract.pipeline.score.name,
+        contract=contract_id(contract),
         price=price,
         outage=outage,
     )
@@ -114,7 +117,7 @@ def replay(entries: Sequence[Entry], scenario: Scenario, *, seed: int = 0) -> Re
         raise ConfigError("The ledger has no answered queries to replay", remedy="Choose a longer --since")
     judged = [_is_judged(entry, scenario) for entry in known]
     if scenario.min_score is not None and not any(judged):
-        wanted = f" named {scenario.score_name!r}" if scenario.score_name else ""
+        wanted = " made under it" if scenario.contract else ""
         raise ConfigError(
             f"The ledger has no scores{wanted}, so {scenario.name} cannot be replayed",
             remedy="Run queries under it first, or choose others with --task or --since",
@@ -147,12 +150,12 @@ def replay(entries: Sequence[Entry], scenario: Scenario, *, seed: int = 0) -> Re
 
 
 def _is_judged(entry: Entry, scenario: Scenario) -> bool:
-    return entry.score is not None and scenario.score_name in (None, entry.score_name)
+    return entry.score is not None and scenario.contract in (None, entry.contract)
 
 
 def _leaves(entry: Entry, scenario: Scenario) -> float:
     """1 when the query would leave: what left for another reason than its score leaves again."""
-    if scenario.min_score is None or scenario.score_name not in (None, entry.score_name):
+    if scenario.min_score is None or scenario.contract not in (None, entry.contract):
         return float(entry.source == "cloud")
     if entry.reason in STAYS:
         return 0.0
@@ -170,7 +173,7 @@ def _is_unsure(entry: Entry, scenario: Scenario) -> bool:
         and entry.reason == Reason.LOW_CONFIDENCE
         and scenario.min_score is not None
         and entry.score is not None
-        and scenario.score_name in (None, entry.score_name)
+        and scenario.contract in (None, entry.contract)
         and entry.score >= scenario.min_score
     )
 

@@ -92,14 +92,14 @@ def test_what_the_ledger_does_not_know_is_none() -> None:
     assert stays.median_s is not None
 
 
-def test_scores_of_another_name_go_where_they_went() -> None:
+def test_queries_without_the_contract_go_where_they_went() -> None:
     """A contract's threshold is for its own scores; without any of them there is nothing to replay."""
-    rows = [*LEDGER, replace(entry(0.1), score_name="other")]
-    assert replay(
-        rows, Scenario(name="", min_score=0.5, score_name="other")
-    ).escalation.value == pytest.approx(3 / 13)
-    with pytest.raises(ConfigError, match="no scores named 'third'"):
-        replay(rows, Scenario(name="", min_score=0.5, score_name="third"))
+    rows = [*LEDGER, replace(entry(0.1), contract="other")]
+    assert replay(rows, Scenario(name="", min_score=0.5, contract="other")).escalation.value == pytest.approx(
+        3 / 13
+    )
+    with pytest.raises(ConfigError, match="no scores made under it"):
+        replay(rows, Scenario(name="", min_score=0.5, contract="third"))
 
 
 def test_nothing_to_replay() -> None:
