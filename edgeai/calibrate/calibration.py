@@ -1,6 +1,6 @@
 """The whole of a calibration: ask, judge, fit, test, report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +21,14 @@ from edgeai.calibrate.data import Data, read_data
 from edgeai.calibrate.fit import Fitting, fit
 from edgeai.calibrate.report import Report, report
 from edgeai.calibrate.scorers import JUDGE, scorer, usual_scorer
+from edgeai.calibrate.strength import best_strength
 from edgeai.calibrate.task import Task
 from edgeai.calibrate.work import Outcome, open_work, row_key, work_key
 from edgeai.cloud import Cloud
 from edgeai.edge import Edge
 from edgeai.errors import Cancelled, ConfigError, ContractInfeasible
 from edgeai.monitor.contract import Contract, save
+from edgeai.monitor.examples import Example
 from edgeai.monitor.promise import Promise
 
 __all__ = ["Calibration", "calibrate"]
@@ -89,18 +91,37 @@ def calibrate(
     first = watch_row(sides, data.rows[0])
     done, price = _done(sides, data, first, restart=restart, confirm=confirm, progress=progress)
     binding = replace(first.binding, scorer=scorer_name(sides.scorer))
-    found = fit([outcome.example for outcome in done], promise, binding, fitting)
+    strength, examples = _examples(done, data, task, sides, promise, fitting)
+    found = fit(examples, promise, binding, fitting)
     contract = None
     if found.certificate is not None:
         contract = Contract(
             promise=promise,
             binding=binding,
-            pipeline=found.pipeline,
+            pipeline=replace(found.pipeline, strength=strength),
             certificate=found.certificate,
             notes={"date": datetime.now(UTC).date().isoformat(), "data": Path(data.source).name},
         )
     text = report(found, data, binding, done, usd_per_query=price)
     return Calibration(contract=contract, refusal=found.refusal, report=text, outcomes=done)
+
+
+def _examples(
+    done: Sequence[Outcome], data: Data, task: Task, sides: Sides, promise: Promise, fitting: Fitting
+) -> tuple[float | None, list[Example]]:
+    """What to fit on; under a judge, who saw only one label, the correction stays as it was observed."""
+    if sides.scorer == JUDGE:
+        labels = done[0].labels
+        return None if labels is None else labels.strength, [outcome.example for outcome in done]
+    return best_strength(
+        done,
+        data.rows,
+        task.choices,
+        scorer(sides.scorer),
+        good=fitting.good,
+        share=fitting.share,
+        by_cloud=promise.kind == "disagreement",
+    )
 
 
 def _sides(

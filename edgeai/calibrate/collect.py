@@ -17,7 +17,7 @@ from edgeai.errors import ConfigError, ContextOverflow
 from edgeai.monitor.contract import Binding
 from edgeai.monitor.examples import Example, Observation
 from edgeai.observe import observe
-from edgeai.types import Answer, CommonOptions
+from edgeai.types import Answer, CommonOptions, LabelScores
 
 __all__ = ["Progress", "Sides", "Watch", "Watched", "bill", "collect", "scorer_name", "watch_row", "watching"]
 
@@ -41,6 +41,11 @@ class Watched(Protocol):
     @property
     def binding(self) -> Binding:
         """The conditions it was made under."""
+        ...
+
+    @property
+    def labels(self) -> LabelScores | None:
+        """The measurements of a classification."""
         ...
 
 
@@ -153,10 +158,11 @@ def _outcome(sides: Sides, row: Row, seen: Watched) -> Outcome:
     if remote is not None:
         agrees = sides.grade(row.prompt, said, remote.text) >= sides.good
     example = Example(key=row.key, seen=seen.seen, right=right, cloud=cloud, agrees=agrees)
-    return _measured(example, seen.answer, remote)
+    return _measured(example, seen, remote, is_label=sides.task.method == "choose")
 
 
-def _measured(example: Example, local: Answer, remote: Answer | None) -> Outcome:
+def _measured(example: Example, seen: Watched, remote: Answer | None, *, is_label: bool) -> Outcome:
+    local = seen.answer
     return Outcome(
         example=example,
         device_s=local.timing.total_s,
@@ -165,6 +171,8 @@ def _measured(example: Example, local: Answer, remote: Answer | None) -> Outcome
         cloud_usd=None if remote is None else remote.cost_usd,
         prompt_tokens=None if remote is None else remote.usage.prompt_tokens,
         completion_tokens=None if remote is None else remote.usage.completion_tokens,
+        labels=seen.labels,
+        cloud_label=remote.text if remote is not None and is_label else None,
     )
 
 

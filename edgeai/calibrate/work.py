@@ -19,11 +19,12 @@ from filelock import FileLock, Timeout
 
 from edgeai.calibrate.data import Row
 from edgeai.errors import ConfigError, StoreLocked
-from edgeai.monitor.codec import dumps
+from edgeai.monitor.codec import decode, dumps
 from edgeai.monitor.contract import Binding
 from edgeai.monitor.examples import Example, Observation
 from edgeai.monitor.probe import pack
 from edgeai.paths import data_dir
+from edgeai.types import LabelScores
 
 __all__ = ["Outcome", "Work", "folder", "open_work", "row_key", "work_key"]
 
@@ -32,7 +33,10 @@ SUFFIX = ".work.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What is known of one query. Costs in US dollars, times in seconds, None where unknown or not asked."""
+    """What is known of one query. Costs in US dollars, times in seconds, None where unknown or not asked.
+
+    Of a classification also the ``labels``' measurements, and the ``cloud_label``.
+    """
 
     example: Example
     device_s: float | None = None
@@ -41,6 +45,8 @@ class Outcome:
     cloud_usd: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    labels: LabelScores | None = None
+    cloud_label: str | None = None
 
 
 @dataclass(slots=True)
@@ -58,7 +64,7 @@ class Work:
                 file.write(line.encode())
         except OSError as error:
             raise _unusable(self.path, error) from error
-        self.done[key] = outcome
+        self.done[key] = _decode(json.loads(line))  # what a later run will read
 
 
 def folder() -> Path:
@@ -138,9 +144,12 @@ def _encode(outcome: Outcome) -> dict[str, Any]:
     example = outcome.example
     seen = example.seen
     numbers = {
-        field.name: getattr(outcome, field.name) for field in fields(Outcome) if field.name != "example"
+        field.name: getattr(outcome, field.name)
+        for field in fields(Outcome)
+        if field.name not in ("example", "labels")
     }
     return numbers | {
+        "labels": None if outcome.labels is None else asdict(outcome.labels),
         "key": example.key,
         "right": example.right,
         "cloud": example.cloud,
@@ -174,5 +183,10 @@ def _decode(table: Mapping[str, Any]) -> Outcome:
     )
     return Outcome(
         example=example,
-        **{field.name: table[field.name] for field in fields(Outcome) if field.name != "example"},
+        labels=None if table["labels"] is None else decode(LabelScores, table["labels"]),
+        **{
+            field.name: table[field.name]
+            for field in fields(Outcome)
+            if field.name not in ("example", "labels")
+        },
     )

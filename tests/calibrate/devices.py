@@ -11,7 +11,7 @@ from edgeai.calibrate.collect import Watch
 from edgeai.monitor.contract import Binding
 from edgeai.monitor.examples import Observation, prompt_key
 from edgeai.monitor.prompts import hashed_words
-from edgeai.types import Answer, Reason, Timing, Usage
+from edgeai.types import Answer, LabelScores, Reason, Timing, Usage
 from tests.monitor.recorded import FOLDER, recorded
 
 BINDING = Binding(
@@ -28,6 +28,7 @@ class Seen:
     answer: Answer
     seen: Observation
     binding: Binding
+    labels: LabelScores | None = None
 
 
 def answers(task: str) -> dict[str, str]:
