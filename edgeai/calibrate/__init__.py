@@ -8,10 +8,11 @@ from edgeai.calibrate.fit import Fitting
 from edgeai.calibrate.page import page
 from edgeai.calibrate.replay import Interval, Replayed, Scenario, replay, scenario_of
 from edgeai.calibrate.report import Report
-from edgeai.calibrate.scorers import Scorer, scorer
+from edgeai.calibrate.scorers import scorer
 from edgeai.calibrate.task import Method, Task, read_examples
 from edgeai.calibrate.work import Outcome
 from edgeai.monitor.promise import Promise
+from edgeai.scorers import Scorer
 
 __all__ = [
     "Calibration",

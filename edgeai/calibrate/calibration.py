@@ -13,6 +13,7 @@ from edgeai.calibrate.collect import (
     Watched,
     bill,
     collect,
+    judged_by,
     scorer_name,
     watch_row,
     watching,
@@ -20,7 +21,7 @@ from edgeai.calibrate.collect import (
 from edgeai.calibrate.data import Data, read_data
 from edgeai.calibrate.fit import Fitting, fit
 from edgeai.calibrate.report import Report, report
-from edgeai.calibrate.scorers import JUDGE, scorer, usual_scorer
+from edgeai.calibrate.scorers import JUDGE, scorer
 from edgeai.calibrate.strength import best_strength
 from edgeai.calibrate.task import Task
 from edgeai.calibrate.work import Outcome, open_work, row_key, work_key
@@ -30,6 +31,7 @@ from edgeai.errors import Cancelled, ConfigError, ContractInfeasible
 from edgeai.monitor.contract import Contract, save
 from edgeai.monitor.examples import Example
 from edgeai.monitor.promise import Promise
+from edgeai.scorers import usual_scorer
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -90,7 +92,7 @@ def calibrate(
     sides = _sides(edge, data, promise, task, scorer, fitting.good, watch, ask_cloud=ask_cloud)
     first = watch_row(sides, data.rows[0])
     done, price = _done(sides, data, first, restart=restart, confirm=confirm, progress=progress)
-    binding = replace(first.binding, scorer=scorer_name(sides.scorer))
+    binding = replace(first.binding, scorer=judged_by(sides.scorer, sides.good))
     strength, examples = _examples(done, data, task, sides, promise, fitting)
     found = fit(examples, promise, binding, fitting)
     contract = None

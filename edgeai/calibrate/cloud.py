@@ -7,7 +7,7 @@ ledger. Before the first one leaves, `estimate` says what all of them may cost.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from edgeai.calibrate.data import Reference, Row
+from edgeai.calibrate.data import Row
 from edgeai.calibrate.task import Task
 from edgeai.choose import with_choices
 from edgeai.cloud import Cloud
@@ -17,6 +17,7 @@ from edgeai.egress import release
 from edgeai.errors import BudgetExceeded, CloudUnavailable, ConfigError, PrivacyViolation
 from edgeai.options import read_request
 from edgeai.policy import Policy
+from edgeai.scorers import Reference
 from edgeai.types import Answer, CallOptions, CommonOptions, Message, Prompt, Reason, Released
 
 __all__ = ["Estimate", "ask_cloud", "cloud_of", "estimate", "judge"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgeai.calibrate.cloud import Estimate, ask_cloud, estimate, judge
-from edgeai.calibrate.data import Reference, Row
+from edgeai.calibrate.data import Row
 from edgeai.calibrate.scorers import JUDGE, scorer
 from edgeai.calibrate.task import Task
 from edgeai.calibrate.work import Outcome, Work, row_key
@@ -17,9 +17,21 @@ from edgeai.errors import ConfigError, ContextOverflow
 from edgeai.monitor.contract import Binding
 from edgeai.monitor.examples import Example, Observation
 from edgeai.observe import observe
+from edgeai.scorers import Reference
 from edgeai.types import Answer, CommonOptions, LabelScores
 
-__all__ = ["Progress", "Sides", "Watch", "Watched", "bill", "collect", "scorer_name", "watch_row", "watching"]
+__all__ = [
+    "Progress",
+    "Sides",
+    "Watch",
+    "Watched",
+    "bill",
+    "collect",
+    "judged_by",
+    "scorer_name",
+    "watch_row",
+    "watching",
+]
 
 Progress = Callable[[int, int], None]
 """Told how many queries are done, and how many there are."""
@@ -135,6 +147,14 @@ def watch_row(sides: Sides, row: Row) -> Watched:
             why=error.what,
             remedy="Leave it out, or raise n_ctx",
         ) from error
+
+
+def judged_by(name: str, good: float) -> str:
+    """How a contract names its scorer, and the quality from which an answer was right, unless that is full.
+
+    Audits at run time know the plain names only, and say so of all others.
+    """
+    return scorer_name(name) if good == 1 else f"{scorer_name(name)} from {good:g}"
 
 
 def scorer_name(name: str) -> str:

@@ -11,17 +11,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from edgeai.errors import ConfigError
 from edgeai.monitor.examples import prompt_key
 from edgeai.options import nearest
+from edgeai.scorers import Reference
 from edgeai.types import JsonSchema
 
-__all__ = ["Data", "Reference", "Row", "read_data"]
-
-Reference: TypeAlias = Any
-"""What JSON can say: a text, a number, a list of texts any of which is right, or fields by name."""
+__all__ = ["Data", "Row", "read_data"]
 
 COLUMNS = ("prompt", "reference", "choices", "schema", "task")
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgeai.calibrate.data import Row
-from edgeai.calibrate.scorers import Scorer
 from edgeai.calibrate.work import Outcome
 from edgeai.monitor.choices import STRENGTHS
 from edgeai.monitor.examples import Example, split
 from edgeai.monitor.watch import label_observation
+from edgeai.scorers import Scorer
 
 __all__ = ["best_strength"]
 
@@ -29,8 +29,8 @@ def best_strength(
 ) -> tuple[float | None, list[Example]]:
     """The strength with the most right answers in training, and the examples under it.
 
-    ``by_cloud``: right is what agrees with the cloud. Ties go to the strength that was observed. None, and the
-    examples as they are, for what is no classification.
+    ``by_cloud``: right is what agrees with the cloud. Ties go to the strength that was observed. None,
+    and the examples as they are, for what is no classification.
     """
     observed = done[0].labels
     if observed is None or any(outcome.labels is None for outcome in done):

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeai.calibrate.scorers import scorer, usual_scorer
+from edgeai.calibrate.scorers import scorer
 from edgeai.errors import ConfigError
+from edgeai.scorers import usual_scorer
 
 
 @pytest.mark.parametrize(
