@@ -20,8 +20,10 @@ from edgeai.policy import Policy
 from edgeai.scorers import Reference
 from edgeai.types import Answer, CallOptions, CommonOptions, Message, Prompt, Reason, Released
 
-__all__ = ["Estimate", "ask_cloud", "cloud_of", "estimate", "judge"]
+__all__ = ["LEDGER_TASK", "Estimate", "ask_cloud", "cloud_of", "estimate", "judge"]
 
+LEDGER_TASK = "calibrate"
+"""The task of these queries in the ledger, where they would else look like the app's own."""
 VERDICTS = {"right": 1.0, "partly right": 0.5, "wrong": 0.0}
 TYPICAL_BYTES = 4  # of English text, a token
 
@@ -89,11 +91,15 @@ def ask_cloud(edge: Edge, task: Task, text: str) -> Answer:
     """The cloud's answer to one query. Raises CloudError's leaves, BudgetExceeded and PrivacyViolation."""
     prompt = task.prompt(text)
     if task.method == "choose":
-        few: CommonOptions = {"task": task.name, "policy": _cloud_first(edge)}
+        few: CommonOptions = {"task": LEDGER_TASK, "policy": _cloud_first(edge)}
         if task.max_tokens is not None:
             few["max_tokens"] = task.max_tokens
         return _sent(edge.choose(prompt, task.choices, examples=task.examples, **few).answer)
-    options: CallOptions = {"task": task.name, "policy": _cloud_first(edge), "temperature": task.temperature}
+    options: CallOptions = {
+        "task": LEDGER_TASK,
+        "policy": _cloud_first(edge),
+        "temperature": task.temperature,
+    }
     if task.max_tokens is not None:
         options["max_tokens"] = task.max_tokens
     if task.schema is not None:
@@ -104,7 +110,7 @@ def ask_cloud(edge: Edge, task: Task, text: str) -> Answer:
 def judge(edge: Edge, question: str, answer: str, reference: Reference) -> float:
     """How good the cloud finds an answer: 1 right, 0.5 partly right, 0 wrong; raises as `ask_cloud`."""
     case = _case(question, answer, reference)
-    verdict = edge.choose(case, tuple(VERDICTS), policy=_cloud_first(edge), max_tokens=8)
+    verdict = edge.choose(case, tuple(VERDICTS), policy=_cloud_first(edge), task=LEDGER_TASK, max_tokens=8)
     _sent(verdict.answer)
     return VERDICTS[verdict.label]
 

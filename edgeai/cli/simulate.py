@@ -77,12 +77,15 @@ def _scenarios(
 
 
 def _entries(since: str | None, task: str | None) -> "list[Entry]":
+    from edgeai.calibrate.cloud import LEDGER_TASK
     from edgeai.cli.ledger import moment
     from edgeai.ledger import Ledger
 
     with Ledger.open() as ledger:
         rows = ledger.rows(ALL, since=None if since is None else moment(since))
-    return [row for row in rows if task is None or row.task == task]
+    if task is None:
+        return [row for row in rows if row.task != LEDGER_TASK]  # a calibration is no use
+    return [row for row in rows if row.task == task]
 
 
 def _price(text: str | None) -> "Price | None":

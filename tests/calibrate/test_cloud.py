@@ -3,7 +3,7 @@
 import pytest
 
 from edgeai import Edge
-from edgeai.calibrate.cloud import ask_cloud, cloud_of, estimate, judge
+from edgeai.calibrate.cloud import LEDGER_TASK, ask_cloud, cloud_of, estimate, judge
 from edgeai.calibrate.data import Row
 from edgeai.calibrate.task import Task
 from edgeai.cloud import Cloud
@@ -57,7 +57,7 @@ def test_the_budget_counts(tmp_path: object) -> None:
         answer = ask_cloud(recorded, Task(name="t"), "a")
     with Ledger.open() as ledger:
         [row] = ledger.rows()
-    assert (row.cost_usd, row.task) == (answer.cost_usd, "t")
+    assert (row.cost_usd, row.task) == (answer.cost_usd, LEDGER_TASK)
     assert answer.cost_usd
 
 
