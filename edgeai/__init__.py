@@ -33,6 +33,7 @@ from edgeai.errors import (
     ConfigError,
     ContextOverflow,
     ContractInfeasible,
+    ContractInvalid,
     ConversionError,
     DiskFull,
     DownloadFailed,
@@ -80,12 +81,16 @@ from edgeai.types import (
 if TYPE_CHECKING:
     from edgeai.async_edge import AsyncChat, AsyncEdge, AsyncStream
     from edgeai.cloud.openai import OpenAI
+    from edgeai.monitor.contract import Contract
+    from edgeai.standing import DriftAlarm
 
 # Loaded on first use: asyncio and the network's libraries are not light.
 _LAZY = {
     "AsyncChat": "edgeai.async_edge",
     "AsyncEdge": "edgeai.async_edge",
     "AsyncStream": "edgeai.async_edge",
+    "Contract": "edgeai.monitor.contract",
+    "DriftAlarm": "edgeai.standing",
     "OpenAI": "edgeai.cloud.openai",
 }
 
@@ -108,12 +113,15 @@ __all__ = [
     "CloudUnavailable",
     "ConfigError",
     "ContextOverflow",
+    "Contract",
     "ContractInfeasible",
+    "ContractInvalid",
     "ConversionError",
     "Delta",
     "DiskFull",
     "Done",
     "DownloadFailed",
+    "DriftAlarm",
     "Edge",
     "EdgeError",
     "EngineCrashed",

@@ -16,6 +16,7 @@ from edgeai.errors import Cancelled, ConfigError
 from edgeai.load import EngineName
 from edgeai.policy import Policy
 from edgeai.session import Session
+from edgeai.standing import DriftAlarm
 from edgeai.types import (
     Answer,
     CallOptions,
@@ -180,6 +181,10 @@ class AsyncEdge:
     def stream(self, prompt: Prompt, **options: Unpack[CallOptions]) -> AsyncStream:
         """As `Edge.stream`, for ``async for``."""
         return AsyncStream(self._session.question(prompt, options))
+
+    def on_drift(self, listener: Callable[[DriftAlarm], None]) -> None:
+        """As `Edge.on_drift`; ``listener`` is called in a thread, not on the loop."""
+        self._session.contracts.listeners.append(listener)
 
     def chat(self, system: str | None = None) -> "AsyncChat":
         """As `Edge.chat`."""

@@ -74,19 +74,11 @@ def _head_hash(request: Request) -> str | None:
 
 
 def _turns(messages: tuple[Message, ...]) -> list[list[str]]:
-    """All turns before the question, with the question's role; nothing for a single question of text."""
+    """What was said before the question, and that there are images; nothing for a single question of text."""
     turns = [message for message in messages if message.role != "system"]
-    earlier = [[message.role, message.text, *_parts(message)] for message in turns[:-1]]
-    last = [[message.role, *_parts(message)] for message in turns[-1:]]
-    return [] if not earlier and last == [["user"]] else [*earlier, *last]
-
-
-def _parts(message: Message) -> list[str]:
-    """What a turn has beside its text."""
-    calls = [
-        f"{call.name} {json.dumps(_plain(call.arguments), sort_keys=True)}" for call in message.tool_calls
-    ]
-    return [*("image" for _ in message.images), *calls]
+    said = [[message.role, message.text] for message in turns[:-1]]
+    images = [["image"]] if any(message.images for message in messages) else []
+    return said + images if turns[-1].role == "user" else [*said, [turns[-1].role], *images]
 
 
 def _sampling(request: Request) -> list[float]:

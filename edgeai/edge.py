@@ -5,7 +5,7 @@ walks it through a `Run` (the decisions) in a `Call` (the moving parts), and giv
 answer at its end. `AsyncEdge` (`edgeai.async_edge`) is the same with ``await``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
@@ -20,7 +20,7 @@ from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.session import Session, open_ledger
-from edgeai.standing import Contracts, read_contract
+from edgeai.standing import Contracts, DriftAlarm, read_contract
 from edgeai.types import Answer, CallOptions, Choice, CommonOptions, Extraction, JsonSchema, Message, Prompt
 
 if TYPE_CHECKING:
@@ -137,6 +137,10 @@ class Edge:
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd). Always on the device."""
         return self._session.embed(texts)
+
+    def on_drift(self, listener: Callable[[DriftAlarm], None]) -> None:
+        """Call ``listener``, in a thread of edgeai's, when audits show that a contract no longer holds."""
+        self._session.contracts.listeners.append(listener)
 
     @property
     def info(self) -> EngineInfo:

@@ -50,6 +50,13 @@ class History:
         )
         return [(source, reason) for source, reason in reversed(found)]
 
+    def used(self) -> tuple[str, ...]:
+        """The contracts under which queries were answered."""
+        found = self._database.read(
+            "SELECT DISTINCT contract FROM queries WHERE contract IS NOT NULL ORDER BY contract", {}
+        )
+        return tuple(str(contract) for (contract,) in found)
+
     def drift(self, contract: str) -> str | None:
         """The state of a contract's audits, as `change_drift` stored it; None before the first."""
         return self.drifts().get(contract)

@@ -1,6 +1,7 @@
 """What is written down of one query: money before it is sent, and the end, whatever it was."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,10 @@ log = logging.getLogger("edgeai.record")
 
 @dataclass(slots=True)
 class QueryRecord:
-    """One query's entry in the ledger and in the time models. Safe to use once, from one thread at a time."""
+    """One query's entry in the ledger and in the time models. Safe to use once, from one thread at a time.
+
+    ``then`` is told of an answer when it is on record.
+    """
 
     request: Request
     policy: Policy
@@ -31,6 +35,7 @@ class QueryRecord:
     device_times: TimeModel
     cloud_times: CloudTimes
     contracts: Contracts = field(default_factory=Contracts)
+    then: Callable[[Run, Answer], None] = lambda run, answer: None
     reservation: int | None = None
     worst_usd: float = 0.0
 
@@ -68,6 +73,7 @@ class QueryRecord:
                 prompt=self.request.messages,
                 wasted_cost_usd=self._most_usd(run) if lost else 0.0,
             )
+        self.then(run, answer)
 
     def failed(self, run: Run, error: EdgeError) -> None:
         """Write the row of a query that ended with an error."""
@@ -85,6 +91,9 @@ class QueryRecord:
             )
 
     def _settle(self, run: Run, cost_usd: float | None) -> None:
+        self.settle(sent=run.disclosed_bytes > 0, sends=run.sends, cost_usd=cost_usd)
+
+    def settle(self, *, sent: bool, sends: int, cost_usd: float | None) -> None:
         """Replace what was reserved by what was spent, or by the most it can be where that is not known.
 
         An answer is not lost for it: what cannot be settled stays reserved, which is the careful side.
@@ -92,10 +101,11 @@ class QueryRecord:
         if self.reservation is None or self.ledger is None:
             return
         try:
-            if not run.disclosed_bytes:
+            if not sent:
                 self.ledger.release(self.reservation)
             else:
-                self.ledger.settle(self.reservation, self._most_usd(run) if cost_usd is None else cost_usd)
+                most_usd = self.worst_usd * max(1, sends)
+                self.ledger.settle(self.reservation, most_usd if cost_usd is None else cost_usd)
         except LedgerError as error:
             log.warning("the cost of a query could not be settled: %s", error)
 

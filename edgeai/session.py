@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
+from edgeai.audit import Audit, Audits
 from edgeai.binding import Method, binding
 from edgeai.call import Call
 from edgeai.choose import STRENGTH, Classifier, Priors, with_choices
@@ -53,8 +55,12 @@ class Session:
     """Whether every answer is observed in full, as a calibration needs it (`edgeai.observe`)."""
     priors: Priors = field(default_factory=Priors)
     contracts: Contracts = field(default_factory=Contracts)
+    audits: Audits = field(init=False)
     calls: "WeakSet[Call]" = field(default_factory=WeakSet)
     closed: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "audits", Audits(self.contracts))
 
     def question(self, prompt: Prompt, options: CallOptions) -> Call:
         """A query for text, or for JSON that fits a schema."""
@@ -116,6 +122,7 @@ class Session:
             device_times=self.device_times,
             cloud_times=self.cloud_times,
             contracts=self.contracts,
+            then=partial(self._audit, accept),
         )
         call = Call(
             run,
@@ -134,6 +141,25 @@ class Session:
             lambda: binding(self.engine.info, self.weights, request, method),
             early=not whole,
             has_cloud=self.cloud is not None,
+        )
+
+    def _audit(self, accept: Accept, run: Run, answer: Answer) -> None:
+        """Perhaps compare a certified answer with the cloud's, in the background."""
+        standing, policy = run.standing, run.policy
+        if not answer.certified or standing is None or standing.unwatched or self.cloud is None:
+            return
+        if policy.blocked(run.request, run.state) or run.request.tools or not self.audits.draw(policy.audit):
+            return
+        record = QueryRecord(
+            request=run.request,
+            policy=policy,
+            price=self.cloud.price,
+            ledger=self.ledger,
+            device_times=self.device_times,
+            cloud_times=self.cloud_times,
+        )
+        self.audits.start(
+            Audit(answer=answer, standing=standing, record=record, cloud=self.cloud, accept=accept)
         )
 
     def _watch(self, request: Request) -> Watch:
@@ -263,6 +289,7 @@ class Session:
         self.closed.set()
         for call in list(self.calls):
             call.close(Cancelled("The Edge was closed"))
+        self.audits.close()
         self.engine.close()
         if self.ledger is not None:
             self.ledger.close()

@@ -1,5 +1,7 @@
 """Whether a contract holds: for one query (`Standing`), and as things have gone so far (`Contracts`)."""
 
+import hashlib
+import json
 import logging
 import threading
 from collections import deque
@@ -9,15 +11,26 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from edgeai.errors import ContractInfeasible, LedgerError
 from edgeai.monitor import Guard
 from edgeai.policy import Policy
+from edgeai.scorers import SCORERS
 from edgeai.types import Answer, FinishReason, Reason, Signals, Source
 
 if TYPE_CHECKING:
     from edgeai.monitor.contract import Binding, Contract
     from edgeai.monitor.drift import Drift
 
-__all__ = ["Contracts", "DriftAlarm", "Live", "Memory", "Standing", "read_contract"]
+__all__ = [
+    "Contracts",
+    "DriftAlarm",
+    "Live",
+    "Memory",
+    "Standing",
+    "contract_id",
+    "read_contract",
+    "read_drift",
+]
 
 RECENT = 200
 """How many of a contract's latest queries tell the share of those that left for other reasons."""
@@ -138,7 +151,7 @@ class Contracts:
         with self._lock:
             found = next((live for live in self._known.values() if live.contract is contract), None)
             if found is None:
-                name = _name(contract)
+                name = contract_id(contract)
                 found = self._known.setdefault(name, self._begin(contract, name))
             return found
 
@@ -181,7 +194,6 @@ class Contracts:
             self._tell(DriftAlarm(contract=contract, promise=str(live.contract.promise), drift=after))
 
     def _begin(self, contract: "Contract", name: str) -> Live:
-        from edgeai.errors import ContractInfeasible
         from edgeai.monitor.drift import watch
 
         try:
@@ -223,7 +235,7 @@ def read_contract(contract: "str | Path | Contract") -> "Contract":
     """The contract itself, or that of the file. Raises ContractInvalid."""
     if not isinstance(contract, str | Path):
         return contract
-    path = Path(contract).expanduser()
+    path = Path(contract).expanduser().absolute()
     try:
         facts = path.stat()
     except OSError:
@@ -244,26 +256,33 @@ def _unwatched(live: Live, policy: Policy, *, has_cloud: bool) -> str | None:
         return "the policy keeps everything on the device"
     if not has_cloud:
         return "no cloud is configured to compare with"
-    return "the policy audits nothing" if not policy.audit else live.unwatchable
+    scorer = live.contract.binding.scorer
+    if scorer is not None and scorer not in SCORERS:
+        return f"answers were judged by {scorer}, which cannot be done at run time"
+    return live.unwatchable if policy.audit else "the policy audits nothing"
 
 
 def _is_exit(source: str | None, reason: str | None) -> bool:
     return source == "cloud" and reason not in STAGES
 
 
-def _read(stored: str | None, start: "Drift") -> "Drift":
-    import json
-
+def read_drift(stored: str) -> "Drift":
+    """The state of audits as the ledger keeps it. Raises LedgerError when it is damaged."""
     from edgeai.monitor.codec import decode
     from edgeai.monitor.drift import Drift
 
-    return start if stored is None else decode(Drift, json.loads(stored), "drift")
+    try:
+        return decode(Drift, json.loads(stored), "drift")
+    except ValueError as error:
+        raise LedgerError("The ledger's record of audits is damaged", why=str(error)) from error
 
 
-def _name(contract: "Contract") -> str:
+def _read(stored: str | None, start: "Drift") -> "Drift":
+    return start if stored is None else read_drift(stored)
+
+
+def contract_id(contract: "Contract") -> str:
     """The hash that names a contract: that of its whole content."""
-    import hashlib
-
     from edgeai.monitor.codec import dumps, encode
 
     return hashlib.sha256(dumps(encode(contract)).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from edgeai.monitor.stages import Router
 from edgeai.monitor.watch import label_observation
 from edgeai.observe import observe
 from edgeai.testing import FakeCloud, FakeEngine, fake_token
-from edgeai.types import LabelScores, Request
+from edgeai.types import LabelScores, Request, Token
 from tests.promises import CERTIFICATE, column, contract
 
 QUESTION = "What is it?"
@@ -37,12 +38,12 @@ def opened(
     *,
     cloud: FakeCloud | None = None,
     ledger: bool | Path = False,
-    **rules: object,
+    **rules: Any,  # noqa: ANN401  # a policy's own
 ) -> Edge:
     """An Edge on a fake engine that may leave if there is a cloud."""
     rules = {"privacy": "allow", "audit": 0, "contract": made(), **rules}
     engine = FakeEngine("It is a test.", probability=probability)
-    return Edge(engine=engine, cloud=cloud, policy=Policy(**rules), ledger=ledger)  # type: ignore[arg-type]
+    return Edge(engine=engine, cloud=cloud, policy=Policy(**rules), ledger=ledger)
 
 
 def test_a_sure_answer_is_kept_and_certified() -> None:
@@ -116,6 +117,27 @@ def test_futility_leaves_at_its_checkpoint() -> None:
     assert (answer.source, answer.reason) == ("cloud", Reason.LOW_CONFIDENCE)
     assert "the first 4 tokens left little hope" in answer.explanation
     assert call.run.monitor.n_tokens == 4
+
+
+class Counting(FakeEngine):
+    """Keeps its last generation."""
+
+    def stream(self, request: Request) -> Generation:
+        self.last = super().stream(request)
+        return self.last
+
+
+def test_an_early_exit_saves_the_rest() -> None:
+    """While the cloud answers the device makes nothing, and goes on only if the cloud fails."""
+    policy = Policy(privacy="allow", contract=made(checkpoints=(4,)), audit=0)
+    engine = Counting("word " * 40, probability=0.05, delay_s=0.005)
+    with Edge(engine=engine, cloud=FakeCloud("Cloud.", delay_s=0.2), policy=policy, ledger=False) as edge:
+        assert edge.ask(QUESTION).source == "cloud"
+    made_beyond = len([item for item in engine.last.take() if isinstance(item, Token)])
+    assert made_beyond <= 6
+    broken = FakeCloud(error=CloudUnavailable("down"))
+    with Edge(engine=engine, cloud=broken, policy=policy, ledger=False) as edge:
+        assert edge.ask(QUESTION).text == "word " * 40
 
 
 class Recovers(FakeEngine):
@@ -202,6 +224,8 @@ def test_a_file_is_read_and_checked_when_the_edge_is_made(tmp_path: Path) -> Non
     path.write_text(path.read_text("utf-8").replace("0.7", "0.1"), "utf-8")
     with pytest.raises(ContractInvalid, match="changed after"):
         opened(contract=path)
+    with Edge(engine=FakeEngine(), ledger=False) as edge, pytest.raises(ContractInvalid):
+        edge.ask(QUESTION, policy=Policy(contract=path))
 
 
 def test_a_policy_checks_its_contract() -> None:

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from edgeai import Edge, MissingExtra, ModelNotFound, ModelUnsupported
+from edgeai import Edge, MissingExtra, ModelNotFound, ModelUnsupported, Policy
 from edgeai import load as loading
+from edgeai.binding import weights_hash
 from edgeai.load import available_engines, family_speeds
 from edgeai.measure import Speed, speeds
 from edgeai.models import store
 from edgeai.models.store import InstalledModel, Progress
+from edgeai.monitor.contract import Binding
 from edgeai.paths import cache_dir
 from edgeai.prepare import is_known, is_prepared, prepare
 from edgeai.testing import FakeEngine
+from tests.promises import contract
 
 NAME = "smollm2-135m-instruct"
 QUESTION = "Name the chemical symbol for gold."
@@ -77,6 +80,24 @@ def test_auto_takes_the_faster_engine_and_measures_once(both: Sequence[Installed
     written = note.stat().st_mtime_ns
     with Edge(NAME, n_ctx=512, ledger=False):
         assert note.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "onnx"])
+def test_a_contract_decides_which_package_is_loaded(
+    both: Sequence[InstalledModel], engine: str, model_path: Path
+) -> None:
+    """Auto takes the one that it is bound to, without measuring; what still differs is named."""
+    package = next(model for model in both if model.manifest.engine == engine)
+    facts = Binding(
+        method="ask", task=None, engine=engine, weights=weights_hash(package), template=None, head=None,
+        temperature=0.0, max_tokens=1,
+    )  # fmt: skip
+    policy = Policy(contract=contract(facts))
+    with Edge(NAME, n_ctx=512, ledger=False, policy=policy) as edge:
+        assert edge.info.engine == engine
+        template = edge.ask(QUESTION, max_tokens=1).explanation
+    assert "a chat template with the hash" in template  # the first thing that differs
+    assert not (cache_dir() / "speeds").exists()
 
 
 def test_a_damaged_note_means_measuring_again(tmp_path: Path, model_path: Path) -> None:

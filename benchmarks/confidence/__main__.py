@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.__main__ import store, where
 
-PARTS = ("routers", "promises")
+PARTS = ("routers", "promises", "scores")
 
 
 def main(parts: tuple[str, ...]) -> None:

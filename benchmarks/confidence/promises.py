@@ -29,7 +29,7 @@ from edgeai.monitor.promise import Promise
 from edgeai.monitor.prompts import hashed_words, prompt_features
 from edgeai.monitor.stages import Pipeline
 
-__all__ = ["broken_by", "measure"]
+__all__ = ["Halves", "broken_by", "measure", "rates"]
 
 RESPLITS = 1000
 PROMISES = (
@@ -68,7 +68,7 @@ def measure() -> str:
     for text in PROMISES:
         promise = Promise.parse(text)
         sets = [*(both if promise.kind in RELATIVE else single), *big]
-        found = [_rates(promise, halves) for halves in sets if _has_labels(promise, halves)]
+        found = [rates(promise, halves) for halves in sets if _has_labels(promise, halves)]
         lines.append([text, *(map(str, found)), *[""] * (len(sets) - len(found))])
         worst.append((promise, found))
     names = [halves.name for halves in (*single, *big)]
@@ -89,7 +89,8 @@ def broken_by(promise: Promise, data: Outcomes, threshold: float) -> bool:
     return bool((bad & kept).sum() > promise.bound * n + 1e-9)
 
 
-def _rates(promise: Promise, halves: Halves) -> Rates:
+def rates(promise: Promise, halves: Halves) -> Rates:
+    """How often the promise is broken in `RESPLITS` calibrations drawn from the population."""
     made = plan(promise, halves.train, halves.n)
     random = np.random.default_rng(11)
     broken = naive = 0

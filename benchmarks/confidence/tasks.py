@@ -1,11 +1,12 @@
 """The tasks: what the device is asked, what is right, and what the recorded cloud said.
 
-Prompts, examples and labels are those of the data; only arithmetic is made here, from a seed. Labels are asked
-for by `choose` with its default settings, everything else by `ask`; examples of those are turns.
+Prompts, examples and labels are those of the data; only arithmetic is made here, from a seed. `choose` is
+asked for labels, with its default settings, and `ask` for everything else; examples of those are turns.
 """
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +15,7 @@ from benchmarks.confidence.data import cascade, gsm8k
 from benchmarks.confidence.recorded import cloud_answers, same_words
 from edgeai.types import Message, Prompt
 
-__all__ = ["TASKS", "Item", "Task", "task"]
+__all__ = ["TASKS", "Item", "Task", "f1", "task"]
 
 TASKS = ("clinc_oos", "banking10", "headlines", "slots2", "arithmetic")
 HIGHEST = 20
@@ -123,3 +124,13 @@ def _number(answer: str, gold: tuple[str, ...]) -> float:
     """Whether the last number of the answer is the right one."""
     found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", answer)
     return float(bool(found) and float(found[-1].replace(",", "")) == float(gold[0].replace(",", "")))
+
+
+def f1(answer: str, gold: tuple[str, ...]) -> float:
+    """The best F1 of the answer's words beside those of a right one, as SQuAD counts them."""
+    return max(_f1(answer.casefold().split(), text.casefold().split()) for text in gold)
+
+
+def _f1(found: list[str], wanted: list[str]) -> float:
+    shared = sum((Counter(found) & Counter(wanted)).values())
+    return 2 * shared / (len(found) + len(wanted)) if shared else 0.0

@@ -15,7 +15,7 @@ from edgeai.cli.exits import exit_code, explain_exits
 from edgeai.errors import ConfigError, EdgeError
 from edgeai.options import nearest
 
-VERBS = ("ask", "chat", "models", "ledger", "bench", "doctor")
+VERBS = ("ask", "chat", "models", "ledger", "bench", "calibrate", "simulate", "contracts", "doctor")
 
 
 class Verbs(TyperGroup):

@@ -61,6 +61,7 @@ def _findings() -> Iterator[Finding]:
     yield _folder("models", cache_dir())
     yield _folder("data", data_dir())
     yield _ledger()
+    yield from _contracts()
     try:
         settings = Settings.load()
     except ConfigError as error:
@@ -128,6 +129,36 @@ def _ledger() -> Finding:
         return Finding(
             about="ledger", state="problem", found=f"{error.what}: {error.why}", remedy=error.remedy
         )
+
+
+def _contracts() -> Iterator[Finding]:
+    """What audits have shown of the contracts that the ledger knows."""
+    from edgeai.ledger import Ledger
+    from edgeai.paths import data_dir
+
+    path = data_dir() / "ledger.sqlite3"
+    if not path.exists():
+        return
+    try:
+        with Ledger.open(path) as record:
+            used, drifts = record.history.used(), record.history.drifts()
+    except LedgerError:  # said where the ledger is looked at
+        return
+    for contract in used:
+        yield _contract(contract, drifts.get(contract))
+
+
+def _contract(name: str, stored: str | None) -> Finding:
+    from edgeai.standing import read_drift
+
+    if stored is None:
+        found = f"{name[:12]}… was used and never audited: its drift is not watched"
+        return Finding(about="contract", state="note", found=found)
+    drift = read_drift(stored)
+    found = f"{name[:12]}…: {drift.in_words()}"
+    if drift.alarmed:
+        return Finding(about="contract", state="problem", found=found, remedy="Calibrate again")
+    return Finding(about="contract", state="ok", found=found)
 
 
 def _settings_file() -> Finding:

@@ -1,10 +1,14 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edgeai import Answer, Reason
 from edgeai.cli.exits import Exit
 from edgeai.ledger import Ledger
+from edgeai.monitor.codec import dumps, encode
+from edgeai.monitor.drift import Drift
 from edgeai.testing import forbid_network
 from tests.cli.conftest import Run
 
@@ -90,3 +94,24 @@ def test_the_cloud(
     found = findings(run, Exit.PROBLEM if state == "problem" else Exit.OK)["cloud"]
     assert found["state"] == state
     assert words in found["found"]
+
+
+def test_contracts_and_their_drift(run: Run, model: Path) -> None:
+    """One that was never audited is a note; one that audits have refuted is a problem with its remedy."""
+    answer = Answer(text="", source="device", model="m", reason=Reason.CONFIDENT, explanation="")
+    drift = Drift(rate=0.1)
+    with Ledger.open() as ledger:
+        ledger.record(replace(answer, contract="a" * 64))
+        found = findings(run, Exit.OK)["contract"]
+        assert (found["state"], found["found"]) == (
+            "note",
+            "aaaaaaaaaaaa… was used and never audited: its drift is not watched",
+        )
+        ledger.history.change_drift("a" * 64, lambda _: dumps(encode(drift.observe(agrees=True))))
+        assert "no sign of drift: 0 of 1" in findings(run, Exit.OK)["contract"]["found"]
+        for _ in range(5):
+            drift = drift.observe(agrees=False)
+        ledger.history.change_drift("a" * 64, lambda _: dumps(encode(drift)))
+    found = findings(run, Exit.PROBLEM)["contract"]
+    assert "the promise no longer holds: 5 of 5" in found["found"]
+    assert found["remedy"] == "Calibrate again"

@@ -1,0 +1,151 @@
+"""Audits: some certified answers, chosen at random, are compared with the cloud's after they were given.
+
+They run in threads of their own and never delay an answer. Money is reserved and privacy checked as for any
+query that leaves.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeai.cloud import Cloud, CloudEnd, CloudText
+from edgeai.egress import release
+from edgeai.errors import CloudError, CloudProtocol, EdgeError, LedgerError
+from edgeai.record import QueryRecord
+from edgeai.scorers import SCORERS, usual_scorer
+from edgeai.standing import Contracts, Standing
+from edgeai.types import Answer, Released, Usage
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = ["Audit", "Audits"]
+
+MOST_AT_ONCE = 4
+FULL = 1.0
+"""What the scorer must give two answers that agree."""
+
+_logger = logging.getLogger("edgeai.audit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """One certified answer to be compared. ``accept`` reads the cloud's text as for an answer."""
+
+    answer: Answer
+    standing: Standing
+    record: QueryRecord
+    cloud: Cloud
+    accept: Callable[[str], str]
+
+
+class Audits:
+    """The audits of one Edge. ``chance`` gives numbers from 0 to 1; safe from any thread."""
+
+    def __init__(self, contracts: Contracts, chance: Callable[[], float] = random.random) -> None:
+        self._contracts, self._chance = contracts, chance
+        self._running: dict[threading.Thread, Future[tuple[str, Usage]] | None] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def draw(self, share: float) -> bool:
+        """Whether this answer is one of the ``share`` that is audited."""
+        return self._chance() < share
+
+    def start(self, audit: Audit) -> None:
+        """Begin in the background. While four are under way, or after `close`, nothing is begun."""
+        thread = threading.Thread(target=self._run, args=(audit,), name="edgeai-audit", daemon=True)
+        with self._lock:
+            if self._closed or len(self._running) >= MOST_AT_ONCE:
+                return
+            self._running[thread] = None
+        thread.start()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until the audits that are under way have ended, each for ``timeout_s`` at most."""
+        with self._lock:
+            threads = list(self._running)
+        for thread in threads:
+            thread.join(timeout_s)
+
+    def close(self) -> None:
+        """End what is under way."""
+        with self._lock:
+            self._closed = True
+            sendings = [sending for sending in self._running.values() if sending is not None]
+        for sending in sendings:
+            sending.cancel()
+        self.wait(1.0)
+
+    def _run(self, audit: Audit) -> None:
+        try:
+            self._compare(audit)
+        except LedgerError as error:
+            _logger.warning("an audit could not be recorded: %s", error)
+        finally:
+            with self._lock:
+                del self._running[threading.current_thread()]
+
+    def _compare(self, audit: Audit) -> None:
+        record, price, contract = audit.record, audit.cloud.price, audit.standing.id
+        sent, sends, agrees, usage, failure = 0, 1, None, Usage(), None
+        try:
+            request, policy = record.request, record.policy
+            released = release(request, privacy=policy.privacy, disclose=policy.disclose)
+            n_bytes = len(audit.cloud.encode(released))
+            record.before_sending(n_bytes)
+            sent = n_bytes
+            text, usage = self._ask(audit.cloud, released)
+            agrees = _agree(audit, audit.accept(text))
+        except EdgeError as error:
+            failure = error
+            sends = max(1, error.sends) if isinstance(error, CloudError) else 1
+        cost_usd = price.cost(usage) if price is not None else None
+        record.settle(sent=sent > 0, sends=sends, cost_usd=cost_usd)
+        if record.ledger is not None:
+            record.ledger.history.record_audit(
+                contract,
+                agrees=agrees,
+                error=None if failure is None else type(failure).__name__,
+                cost_usd=cost_usd if sent else 0.0,
+                disclosed_bytes=sent * sends,
+            )
+        if agrees is not None:
+            self._contracts.audited(contract, agrees=agrees)
+
+    def _ask(self, cloud: Cloud, released: Released) -> tuple[str, Usage]:
+        from concurrent.futures import CancelledError
+
+        from edgeai import net
+        from edgeai.errors import Cancelled
+
+        with self._lock:
+            if self._closed:
+                raise Cancelled("The Edge was closed")
+            sending = self._running[threading.current_thread()] = net.submit(_collect(cloud, released))
+        try:
+            return sending.result()
+        except CancelledError:
+            raise Cancelled("The Edge was closed") from None
+
+
+async def _collect(cloud: Cloud, released: Released) -> tuple[str, Usage]:
+    text: list[str] = []
+    async for piece in cloud.stream(released):
+        match piece:
+            case CloudText():
+                text.append(piece.text)
+            case CloudEnd() if piece.tool_calls or not text:
+                raise CloudProtocol("The cloud's answer has no text to compare")
+            case CloudEnd():
+                return "".join(text), piece.usage
+    raise CloudProtocol("The cloud's answer broke off without an end")
+
+
+def _agree(audit: Audit, cloud_text: str) -> bool:
+    binding = audit.standing.contract.binding
+    scorer = SCORERS[binding.scorer or usual_scorer(binding.method)]
+    return scorer(audit.answer.text, cloud_text) >= FULL
