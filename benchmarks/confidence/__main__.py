@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.__main__ import store, where
 
-PARTS = ("routers", "promises", "scores")
+PARTS = ("routers", "promises", "scores", "contracts")
 
 
 def main(parts: tuple[str, ...]) -> None:
