@@ -3,7 +3,7 @@
 The device is SmolLM2-135M-Instruct (Q4_1, llama.cpp), asked as the SDK serves it with default settings; the
 cloud is the recorded 0.5 B model, which answered 200–240 of the 400 queries (none of arithmetic). Ours is
 fitted by five-fold cross-fitting over the queries: a row's score, with every choice behind it (features,
-penalty, probe), comes from a fit that never saw the row. AUROC and coverage are of all 400 queries, APGR and
+among a few sets; penalty, probe), comes from a fit that never saw the row. AUROC and coverage are of all 400 queries, APGR and
 CPT (percent sent to the cloud) of those with a cloud answer; brackets are 95 % paired bootstrap intervals;
 random is exact. In a classification the answer is one label: "logprob" is the label's total, and entropy is
 over the labels. The best baseline is picked with hindsight, so the comparison favours it.
@@ -12,7 +12,9 @@ The recordings of the 0.5 B cloud go with a Q8_0 file of the device's weights; n
 and requantizing Q4_1 restores nothing, so `choose` is compared with the aims on Q4_1.
 """
 
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,11 +28,9 @@ from benchmarks.table import Row, table, wide
 from edgeai.edge import Edge
 from edgeai.monitor import metrics
 from edgeai.monitor.examples import Example
-from edgeai.monitor.feature_sets import candidates
 from edgeai.monitor.fitting import fit_score
 from edgeai.monitor.outcomes import outcomes
 from edgeai.monitor.promise import Promise
-from edgeai.monitor.score import PROBE
 from edgeai.monitor.stages import Pipeline
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 FOLDS = 5
-RESAMPLES = 1000
+RESAMPLES = 400
+PROCESSES = 2
 N_CTX = 2048
 COLUMNS = ("score", "AUROC", "APGR", "CPT50", "CPT80", "kept at 5 % risk", "at 10 %", "at 20 %")
 LABEL_BASELINES = {"label logprob": "label_logprob", "pmax": "label_p"}
@@ -51,6 +52,8 @@ TEXT_BASELINES = {
     "pmax, first token": "first_logprob", "1 − entropy, first token": "sureness_first",
     "1 − entropy, rolling ten": "sureness_rolling", "1 − entropy, whole answer": "sureness_mean",
 }  # fmt: skip
+LABEL_SETS = ("p-mass", "log-p-mass", "label-core")
+TEXT_SETS = ("sum", "sum-min", "core", "text-all")
 CHOOSE_AIMS = {"clinc_oos": 0.66, "banking10": 0.61, "headlines": 0.65}
 CERTIFIED_AIMS = {
     "clinc_oos": (0.50, 0.70, 0.85),
@@ -92,18 +95,18 @@ class Judged:
 
 def measure() -> str:
     """The tables. Ten minutes of asking the model, once, and about as long of fitting."""
-    parts, found, certified = [], [], []
     with Edge(engine="llamacpp", n_ctx=N_CTX, ledger=False) as edge:
         recordings = {name: record(edge, task(name))[1] for name in TASKS}
-    for name, rows in recordings.items():
-        found.append(judged := _judge(task(name), rows))
-        parts.append(_section(judged))
-        if name in CERTIFIED_AIMS:
-            certified.append(_certified(task(name), rows))
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(_judge, recordings, recordings.values()))
+        wanted = {name: rows for name, rows in recordings.items() if name in CERTIFIED_AIMS}
+        certified = list(pool.map(_certified, wanted, wanted.values()))
+    parts = [_section(judged) for judged in found]
     return "\n\n".join([*parts, table(_aims(found, recordings)), _certified_table(certified)])
 
 
-def _judge(about: Task, rows: tuple[Recording, ...]) -> Judged:
+def _judge(name: str, rows: tuple[Recording, ...]) -> Judged:
+    about = task(name)
     data = examples(about, rows, strength=None, agrees=same_words)
     scores = {
         "random": np.zeros(len(data)),
@@ -114,24 +117,28 @@ def _judge(about: Task, rows: tuple[Recording, ...]) -> Judged:
     if about.labels:
         scores["1 − entropy"] = 1 - _feature(data, "label_entropy") / np.log(len(about.labels))
     known = tuple(scores)
-    scores |= {name: _cross_fitted(data, wanted) for name, wanted in _variants(about).items()}
+    scores |= {variant: _cross_fitted(data, only) for variant, only in _variants(about).items()}
     cloud = np.array([np.nan if row.cloud is None else row.cloud for row in data], float)
     right = np.array([row.right for row in data], float)
     scores["oracle"] = np.where(np.isnan(cloud), right, right - cloud)
     return Judged(name=about.name, scores=scores, baselines=known, right=right, cloud=cloud)
 
 
-def _variants(about: Task) -> Mapping[str, tuple[bool, bool]]:
-    """Whether with the probe and with the predicted label; "ours" chooses among all of them."""
-    plain = {"ours without probe and label": (False, False), "ours with probe": (True, False)}
-    label = {"ours with label": (False, True)} if about.labels else {}
-    return {**plain, **label, "ours": (True, True)}
+def _variants(about: Task) -> Mapping[str, tuple[str, ...]]:
+    """The sets of features that each variant may choose among, by their names in `feature_sets`."""
+    bases = LABEL_SETS if about.labels else TEXT_SETS
+    kinds = ["", "+label", "+probe", "+label+probe"] if about.labels else ["", "+probe"]
+    sets = {kind: tuple(f"{base}{kind}" for base in bases) for kind in kinds}
+    alone = {_VARIANTS[kind]: names for kind, names in sets.items() if kind in _VARIANTS}
+    return {**alone, "ours": tuple(name for names in sets.values() for name in names)}
 
 
-def _cross_fitted(data: Sequence[Example], wanted: tuple[bool, bool]) -> "Floats":
-    probe, label = wanted
-    data = [_without(row, probe=probe, label=label) for row in data]
-    only = _names(data, probe=True) if probe and not label else None
+_VARIANTS = {"": "ours without probe and label", "+label": "ours with label", "+probe": "ours with probe"}
+
+
+def _cross_fitted(data: Sequence[Example], only: Sequence[str]) -> "Floats":
+    if not any("probe" in name for name in only):
+        data = [replace(row, seen=replace(row.seen, hidden=None)) for row in data]
     scores = np.empty(len(data))
     for fold in range(FOLDS):
         train = [row for number, row in enumerate(data) if number % FOLDS != fold]
@@ -140,17 +147,6 @@ def _cross_fitted(data: Sequence[Example], wanted: tuple[bool, bool]) -> "Floats
             value = score(data[number].seen)
             scores[number] = -1.0 if value is None else value
     return scores
-
-
-def _without(row: Example, *, probe: bool, label: bool) -> Example:
-    kept = row.seen.categories if label else {}
-    return replace(row, seen=replace(row.seen, categories=kept, hidden=row.seen.hidden if probe else None))
-
-
-def _names(data: Sequence[Example], *, probe: bool) -> tuple[str, ...]:
-    """The candidates with (or without) the probe."""
-    names = {*data[0].seen.features, PROBE}
-    return tuple(name for name, used, _ in candidates(names, {}) if (PROBE in used) == probe)
 
 
 def _feature(data: Sequence[Example], name: str) -> "Floats":
@@ -171,7 +167,9 @@ def _line(judged: Judged, name: str, asked: "NDArray[np.bool_]") -> list[str]:
     scores, right = judged.scores[name], judged.right
     oracle = name == "oracle"
     order = right if oracle else scores
-    interval = metrics.bootstrap(lambda rows: metrics.auroc(order[rows], right[rows]), len(right))
+    interval = metrics.bootstrap(
+        lambda rows: metrics.auroc(order[rows], right[rows]), len(right), resamples=RESAMPLES
+    )
     area = metrics.auroc(order, right)
     paired = scores[asked], right[asked], judged.cloud[asked]
     gaps: list[float | None] = [None] * 3
@@ -227,14 +225,15 @@ class Certified:
     broken: tuple[float, ...]
 
 
-def _certified(about: Task, rows: tuple[Recording, ...]) -> Certified:
+def _certified(name: str, rows: tuple[Recording, ...]) -> Certified:
     """Fit on the first half, calibrate on 200 draws from the second, which is the population."""
+    about = task(name)
     judge: Callable[[str, tuple[str, ...]], float] = (
         about.right if about.labels else lambda answer, gold: float(f1(answer, gold) >= 0.5)
     )
     data = examples(replace(about, right=judge), rows, strength=None, agrees=same_words)
     half = len(data) // 2
-    fitted = fit_score(data[:half])
+    fitted = fit_score(data[:half], only=_variants(about)["ours"])
     halves = Halves(
         name=about.name,
         train=outcomes(data[:half], fitted.cross_fitted),
