@@ -23,12 +23,13 @@ def main(names: tuple[str, ...]) -> None:
     for name in names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")
         rows: list[Row] = module.measure()
-        section = f"## {name}\n\n{module.__doc__}\n{_where()}\n\n{table(rows)}\n"
+        section = f"## {name}\n\n{module.__doc__}\n{where()}\n\n{table(rows)}\n"
         print(section)
-        _store(name, section)
+        store(name, section)
 
 
-def _where() -> str:
+def where() -> str:
+    """When, from which commit and on what machine this was measured."""
     machine = probe()
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
@@ -39,7 +40,8 @@ def _where() -> str:
     )
 
 
-def _store(name: str, section: str) -> None:
+def store(name: str, section: str) -> None:
+    """Put the section ``## name`` in the place of its old one."""
     text = RESULTS.read_text("utf-8") if RESULTS.exists() else "# Results\n"
     old = re.compile(rf"^## {name}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     text = old.sub(lambda _: section, text) if old.search(text) else f"{text.rstrip()}\n\n{section}"

@@ -1,6 +1,6 @@
 """Rows of a result, and medians that stand a noisy machine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -36,6 +36,12 @@ def table(rows: list[Row]) -> str:
     marks = {None: "", True: "yes", False: "**no**"}
     lines = [f"| {row.what} | {row.figure} | {row.aim} | {marks[row.reached]} |" for row in rows]
     return "\n".join(["| what | measured | aim | reached |", "|---|---|---|---|", *lines])
+
+
+def wide(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of many figures as Markdown."""
+    lines = [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)]
+    return "\n".join(lines)
 
 
 def interleaved(

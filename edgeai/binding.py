@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
+from edgeai.choose import CONTENT_FREE, open_line
 from edgeai.engines import EngineInfo
 from edgeai.types import Message, Request
 
@@ -20,7 +21,8 @@ Method = Literal["ask", "choose", "extract"]
 def binding(info: EngineInfo, weights: str, request: Request, method: Method) -> "Binding":
     """The facts as they are now, for `Contract.matches`. ``weights`` is the hash of the model's files.
 
-    A classification uses neither chat template nor sampling, so these are the same for all of them.
+    A classification uses neither chat template nor sampling: its template is the form of its lines, and the
+    rest is the same for all of them.
     """
     from edgeai.monitor.contract import Binding  # loads numpy
 
@@ -30,7 +32,7 @@ def binding(info: EngineInfo, weights: str, request: Request, method: Method) ->
         task=request.task,
         engine=info.engine,
         weights=weights,
-        template=None if scored else info.template_hash,
+        template=hash_of([open_line("{}"), CONTENT_FREE]) if scored else info.template_hash,
         head=_head_hash(request),
         temperature=0.0 if scored else float(request.sampling.temperature),
         max_tokens=1 if scored else request.max_tokens,
@@ -71,11 +73,12 @@ def _head_hash(request: Request) -> str | None:
     return hash_of(present) if present else None
 
 
-def _turns(messages: tuple[Message, ...]) -> list[str]:
-    """The roles of a conversation; nothing for a single question of text."""
-    roles = [message.role for message in messages if message.role != "system"]
-    images = any(message.images for message in messages)
-    return [] if roles == ["user"] and not images else [*roles, *(["image"] if images else [])]
+def _turns(messages: tuple[Message, ...]) -> list[list[str]]:
+    """What was said before the question, and that there are images; nothing for a single question of text."""
+    turns = [message for message in messages if message.role != "system"]
+    said = [[message.role, message.text] for message in turns[:-1]]
+    images = [["image"]] if any(message.images for message in messages) else []
+    return said + images if turns[-1].role == "user" else [*said, [turns[-1].role], *images]
 
 
 def _sampling(request: Request) -> list[float]:

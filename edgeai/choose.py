@@ -1,9 +1,11 @@
 """Classification on the device: the likelihood of each label after a plain few-shot prompt.
 
 Tiny chat models answer classification prompts with one label for everything; as a plain continuation of
-"Text: … / Label: …" lines the same weights are right far more often, and the labels' likelihoods are a
-confidence. What the model says about an input without content is taken away (contextual calibration, Zhao et
-al. 2021), because small models prefer a label whatever they are asked.
+"Text: … / Category: …" lines the same weights are right far more often, and the labels' likelihoods are a
+confidence. Half of what the model says about inputs without content is taken away (contextual calibration,
+Zhao et al. 2021), because small models prefer a label whatever they are asked. The words of the lines, the
+inputs and the half were chosen among a few on 120 rows of each of three tasks; on others of their rows they
+are right in .71, .66 and .73 where "Label", one such input and all of it are in .68, .45 and .46.
 """
 
 import math
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float32]
 
-STRENGTH = 1.0
+STRENGTH = 0.5
 """How much of the labels' likelihood on a content-free input is taken away, unless a contract says."""
-CONTENT_FREE = "N/A"
+CONTENT_FREE = ("N/A", "", "[MASK]")
 MOST_PRIORS = 64
 
 
@@ -108,7 +110,9 @@ class Classifier:
                 return self._engine.score(text, labels, cancelled=cancelled)
             return self._engine.score(text, labels, cancelled=cancelled, on_state=on_state)
 
-        content_free = self._priors.get(head, labels, lambda: score(head + open_line(CONTENT_FREE)))
+        content_free = self._priors.get(
+            head, labels, lambda: mean_of([score(head + open_line(text)) for text in CONTENT_FREE])
+        )
         logprobs = score(prompt, states.append if self._request.hidden else None)
         return n_prompt, LabelScores(logprobs=logprobs, content_free=content_free, strength=self._strength)
 
@@ -133,7 +137,7 @@ def with_choices(request: Request, choices: Sequence[str], examples: Sequence[tu
 
 
 def classification_prompt(request: Request) -> str:
-    """The examples and the question as "Text: … / Label: …" lines, open at the last label."""
+    """The examples and the question as "Text: … / Category: …" lines, open at the last one."""
     return prompt_head(request) + open_line(question(request))
 
 
@@ -151,7 +155,15 @@ def question(request: Request) -> str:
 
 def open_line(text: str) -> str:
     """A text whose label is still to come."""
-    return f"Text: {text}\nLabel:"
+    return f"Text: {text}\nCategory:"
+
+
+def mean_of(rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The logarithm of each label's mean probability over the rows of log-probabilities (nats)."""
+    return tuple(
+        max(values) + math.log(math.fsum(math.exp(value - max(values)) for value in values) / len(values))
+        for values in zip(*rows, strict=True)
+    )
 
 
 def softmax(logprobs: Sequence[float]) -> tuple[float, ...]:

@@ -57,13 +57,19 @@ def open_model(
     """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
-    if (graph := _graph_path(model)) is not None:
-        found = _graph_package(graph, engine, allow_large=allow_large)
-    else:
-        wanted = weights if engine == "auto" else None
-        bound = None if wanted is None else _bound(model, wanted, allow_large=allow_large)
-        found = bound or _choose(model, engine, allow_large=allow_large)
+    found = choose_package(model, engine, allow_large=allow_large, weights=weights)
     return Loaded(engine=open_package(found, n_ctx=n_ctx), weights=weights_hash(found))
+
+
+def choose_package(
+    model: str | Path, engine: EngineName, *, allow_large: bool, weights: str | None = None
+) -> "InstalledModel":
+    """The package that `open_model` loads; raises what it raises, but for the engine's errors."""
+    if (graph := _graph_path(model)) is not None:
+        return _graph_package(graph, engine, allow_large=allow_large)
+    wanted = weights if engine == "auto" else None
+    bound = None if wanted is None else _bound(model, wanted, allow_large=allow_large)
+    return bound or _choose(model, engine, allow_large=allow_large)
 
 
 def _bound(model: str | Path, weights: str, *, allow_large: bool) -> "InstalledModel | None":

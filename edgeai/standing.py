@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from edgeai.monitor.contract import Binding, Contract
     from edgeai.monitor.drift import Drift
 
-__all__ = ["Contracts", "DriftAlarm", "Live", "Memory", "Standing", "read_contract", "read_drift"]
+__all__ = [
+    "Contracts",
+    "DriftAlarm",
+    "Live",
+    "Memory",
+    "Standing",
+    "contract_id",
+    "read_contract",
+    "read_drift",
+]
 
 RECENT = 200
 """How many of a contract's latest queries tell the share of those that left for other reasons."""
@@ -149,7 +158,7 @@ class Contracts:
         with self._lock:
             found = next((live for live in self._known.values() if live.contract is contract), None)
             if found is None:
-                name = _name(contract)
+                name = contract_id(contract)
                 found = self._known.setdefault(name, self._begin(contract, name))
             return found
 
@@ -279,7 +288,7 @@ def _read(stored: str | None, start: "Drift") -> "Drift":
     return start if stored is None else read_drift(stored)
 
 
-def _name(contract: "Contract") -> str:
+def contract_id(contract: "Contract") -> str:
     """The hash that names a contract: that of its whole content."""
     from edgeai.monitor.codec import dumps, encode
 

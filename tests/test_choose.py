@@ -13,10 +13,13 @@ from edgeai.types import Request
 
 
 def test_the_prompt_shows_the_examples_in_the_questions_own_form() -> None:
-    """System text, each example as a Text/Label pair, then the question with an open label."""
+    """System text, each example as a Text/Category pair, then the question with an open label."""
     request = Request(messages=(Message("system", "Sort mail."), Message("user", "Where is it?")))
     request = with_choices(request, ["a", "b"], [("Hi", "a")])
-    assert classification_prompt(request) == "Sort mail.\n\nText: Hi\nLabel: a\n\nText: Where is it?\nLabel:"
+    assert (
+        classification_prompt(request)
+        == "Sort mail.\n\nText: Hi\nCategory: a\n\nText: Where is it?\nCategory:"
+    )
 
 
 @given(st.lists(st.floats(-500, 0), min_size=2, max_size=20))

@@ -278,7 +278,7 @@ class Biased(FakeEngine):
         cancelled: Callable[[], bool] = lambda: False,
         on_state: OnState | None = None,
     ) -> tuple[float, ...]:
-        return (0.0, -3.0) if "N/A" in prompt else (-1.0, -2.0)
+        return (0.0, -3.0) if QUESTION not in prompt else (-1.0, -2.0)
 
 
 def test_a_choice_uses_the_strength_that_was_calibrated() -> None:

@@ -15,7 +15,18 @@ from edgeai.cli.exits import exit_code, explain_exits
 from edgeai.errors import ConfigError, EdgeError
 from edgeai.options import nearest
 
-VERBS = ("ask", "chat", "models", "ledger", "queue", "bench", "doctor")
+VERBS = (
+    "ask",
+    "chat",
+    "models",
+    "ledger",
+    "queue",
+    "bench",
+    "calibrate",
+    "simulate",
+    "contracts",
+    "doctor",
+)
 
 
 class Verbs(TyperGroup):

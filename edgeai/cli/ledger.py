@@ -32,10 +32,10 @@ def ledger(
     from edgeai.cli.output import write_json
     from edgeai.ledger import Ledger
 
-    moment = None if since is None else _moment(since)
+    begin = None if since is None else moment(since)
     with Ledger.open() as record:
-        rows = record.rows(limit, since=moment, source=source, reason=reason)
-        totals = record.totals(since=moment, source=source, reason=reason)
+        rows = record.rows(limit, since=begin, source=source, reason=reason)
+        totals = record.totals(since=begin, source=source, reason=reason)
     if json:
         write_json({"queries": rows, "totals": totals})
         return
@@ -93,7 +93,8 @@ def _sentence(totals: "Totals") -> str:
     )
 
 
-def _moment(text: str) -> datetime:
+def moment(text: str) -> datetime:
+    """The begin of a span such as 24h, or a date. Raises ConfigError."""
     if span := re.fullmatch(r"(\d{1,6})([mhdw])", text):
         return datetime.now(UTC) - timedelta(**{UNITS[span[2]]: int(span[1])})
     try:

@@ -70,11 +70,12 @@ def call_options(
     if seed is not None:
         options["seed"] = seed
     if schema is not None:
-        options["schema"] = _read_schema(schema)
+        options["schema"] = read_schema(schema)
     return options
 
 
-def _read_schema(path: Path) -> dict[str, Any]:
+def read_schema(path: Path) -> dict[str, Any]:
+    """The JSON schema in a file. Raises ConfigError for what is none."""
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

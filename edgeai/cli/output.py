@@ -4,10 +4,11 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 
 import typer
 
-from edgeai.errors import EdgeError
+from edgeai.errors import ConfigError, EdgeError
 
 
 def write_json(value: object) -> None:
@@ -35,6 +36,14 @@ def _dump(value: object, indent: int | None = None) -> str:
     # What the stream cannot encode it writes as Python does, which would be no JSON.
     whole = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     return json.dumps(value, default=_plain, indent=indent, ensure_ascii=not whole)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that was asked for. Raises ConfigError when it cannot be."""
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written", why=error.strerror) from error
 
 
 def write_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

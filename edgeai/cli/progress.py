@@ -1,11 +1,13 @@
-"""How a pull looks: a bar on a terminal, a line for each stage elsewhere. All of it on stderr."""
+"""How a pull and a calibration look: a bar on a terminal, some lines elsewhere. All of it on stderr."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeRemainingColumn,
@@ -38,6 +40,38 @@ def pull_with_bar(name: str, *, allow_large: bool = False) -> tuple[store.Instal
     )
     with Progress(*columns, console=console, transient=True) as bar:
         return prepare(name, progress=_bar(bar), allow_large=allow_large)
+
+
+@contextmanager
+def counting(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show (done, total) as a bar with the time that is left; elsewhere than on a terminal each tenth."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _tenths(console, title)
+        return
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("", total=None)
+
+    def show(done: int, total: int) -> None:
+        bar.start()  # not before there is something to count: a question may come first
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def _tenths(console: Console, title: str) -> Callable[[int, int], None]:
+    shown = set[int]()
+
+    def show(done: int, total: int) -> None:
+        if (tenth := 10 * done // max(total, 1)) not in shown:
+            shown.add(tenth)
+            console.print(f"{title}: {done} of {total}", soft_wrap=True)
+
+    return show
 
 
 def _bar(bar: Progress) -> Callable[[store.Progress], None]:

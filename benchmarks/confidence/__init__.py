@@ -1,0 +1,1 @@
+"""How well the device knows when it is right, and what is made of it: ``python -m benchmarks.confidence``."""

@@ -1,0 +1,28 @@
+"""What a contract is bound to."""
+
+import pytest
+
+from edgeai.binding import binding
+from edgeai.options import read_request
+from edgeai.testing import FakeEngine
+from edgeai.types import Message, Prompt
+
+ANN = [Message("user", "1+1"), Message("assistant", "2"), Message("user", "2+2")]
+LATER = [*ANN[:2], Message("user", "3+3")]
+OTHER = [Message("user", "1+1"), Message("assistant", "two"), Message("user", "2+2")]
+
+
+def head(prompt: Prompt) -> str | None:
+    return binding(FakeEngine().info, "w", read_request(prompt), "ask").head
+
+
+def test_the_question_itself_is_free() -> None:
+    """A contract is for all questions with the same head."""
+    assert head("a") is head("b") is None
+    assert head(ANN) == head(LATER) is not None
+
+
+@pytest.mark.parametrize("other", [OTHER, ANN[1:], ANN[2:], [Message("system", "Add."), *ANN]])
+def test_what_stands_before_the_question_is_bound(other: Prompt) -> None:
+    """Other examples before it, fewer of them, or a system message: another head."""
+    assert head(other) != head(ANN)
