@@ -139,7 +139,10 @@ class Edge:
         return self._session.embed(texts)
 
     def on_drift(self, listener: Callable[[DriftAlarm], None]) -> None:
-        """Call ``listener``, in a thread of edgeai's, when audits show that a contract no longer holds."""
+        """Call ``listener`` when audits show that a contract no longer holds, those of other processes too.
+
+        It comes from a thread of edgeai's, or from one that asks, and may close the Edge.
+        """
         self._session.contracts.listeners.append(listener)
 
     @property
