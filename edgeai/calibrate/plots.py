@@ -25,7 +25,7 @@ def figures(report: Report) -> dict[str, str]:
         "Reliability": _svg(lambda axes: _reliability(axes, report)),
         "Risk against coverage": _svg(lambda axes: _risk(axes, report)),
         "Deferral": _svg(lambda axes: _deferral(axes, report)),
-        "Confidence of right and wrong answers": _svg(lambda axes: _histogram(axes, report)),
+        "Scores of right and wrong answers": _svg(lambda axes: _histogram(axes, report)),
     }
 
 
