@@ -195,7 +195,8 @@ class Contracts:
             if before is None:
                 return
             live.drift = after = self._observe(live, before, agrees=agrees)
-        self._compare(live, before, after)
+        if alarm := _alarm(live, before, after):
+            self._tell(alarm)
 
     def _refresh(self, live: Live) -> None:
         """Learn what other processes have found; never waits for an audit, and no answer is lost for it."""
@@ -212,13 +213,8 @@ class Contracts:
         finally:
             live.read_s = time.monotonic()
             self._auditing.release()
-        self._compare(live, before, after)
-
-    def _compare(self, live: Live, before: "Drift", after: "Drift") -> None:
-        """Tell the listeners of an alarm that is new to this process."""
-        if after.alarmed and not before.alarmed:
-            _logger.warning("the contract %s: %s", live.id[:12], after.in_words())
-            self._tell(DriftAlarm(contract=live.id, promise=str(live.contract.promise), drift=after))
+        if (alarm := _alarm(live, before, after)) and self.listeners:  # the query does not wait for them
+            threading.Thread(target=self._tell, args=(alarm,), name="edgeai-drift", daemon=True).start()
 
     def _begin(self, contract: "Contract", name: str) -> Live:
         from edgeai.monitor.drift import watch
@@ -276,6 +272,14 @@ def _load(path: Path, changed_ns: int, size: int) -> "Contract":
     from edgeai.monitor.contract import load
 
     return load(path)
+
+
+def _alarm(live: Live, before: "Drift", after: "Drift") -> DriftAlarm | None:
+    """The alarm, if it is new to this process."""
+    if before.alarmed or not after.alarmed:
+        return None
+    _logger.warning("the contract %s: %s", live.id[:12], after.in_words())
+    return DriftAlarm(contract=live.id, promise=str(live.contract.promise), drift=after)
 
 
 def _unwatched(live: Live, policy: Policy, *, has_cloud: bool) -> str | None:
