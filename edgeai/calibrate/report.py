@@ -1,4 +1,4 @@
-"""What a calibration found, as values: for JSON, and for the page that `edgeai.calibrate.page` makes of it.
+"""What a calibration found, as values: for JSON, and for the page that `edgeai.calibrate.html` makes of it.
 
 No text of a prompt or an answer is in it.
 """

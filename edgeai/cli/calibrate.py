@@ -175,7 +175,7 @@ def _write(found: "Calibration", out: Path | None, report: Path | None, *, json:
     from edgeai.cli.output import write_json, write_text
 
     if report is not None:
-        from edgeai.calibrate.page import page
+        from edgeai.calibrate.html import page
 
         write_text(report, page(found.report))
     if json:
