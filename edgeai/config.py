@@ -52,7 +52,7 @@ class Settings:
     not the provider's own; ``cloud_key_variable`` names the environment variable that holds its key;
     ``prices`` is a price table of one's own (`edgeai.prices`). ``min_score`` (higher is safer) and
     ``deadline_s`` (seconds) are reasons to leave the device, if ``privacy`` is ``"allow"``. ``ledger``
-    switches the record of queries.
+    switches the record of queries. ``contract`` is the file of one, in place of ``min_score``.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -64,6 +64,7 @@ class Settings:
     prices: str | None = None
     privacy: Literal["local", "allow"] = "local"
     min_score: float | None = None
+    contract: str | None = None
     deadline_s: float | None = None
     ledger: bool = True
 
