@@ -20,6 +20,7 @@ from edgeai.edge import (
     Chat,
     Edge,
 )
+from edgeai.egress import LabelRule, Redaction
 from edgeai.errors import (
     BothFailed,
     BudgetExceeded,
@@ -123,6 +124,7 @@ __all__ = [
     "Extraction",
     "GateFailed",
     "Image",
+    "LabelRule",
     "LedgerError",
     "Message",
     "MissingExtra",
@@ -139,6 +141,7 @@ __all__ = [
     "PrivacyViolation",
     "QueueFull",
     "Reason",
+    "Redaction",
     "Replaced",
     "Signals",
     "StoreError",

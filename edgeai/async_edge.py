@@ -15,7 +15,7 @@ from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import Cancelled, ConfigError
 from edgeai.load import EngineName
 from edgeai.policy import Policy
-from edgeai.session import Session
+from edgeai.session import Preview, Session
 from edgeai.types import (
     Answer,
     CallOptions,
@@ -32,6 +32,8 @@ from edgeai.types import (
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from edgeai.ledger import Ledger
 
 M = TypeVar("M")
 
@@ -128,7 +130,7 @@ class AsyncEdge:
         n_ctx: int | None = None,
         cloud: str | Cloud | None = None,
         policy: Policy = Policy(),
-        ledger: bool | str | Path = True,
+        ledger: "bool | str | Path | Ledger" = True,
         allow_large: bool = False,
     ) -> None:
         self._open = lambda: Edge(
@@ -217,6 +219,17 @@ class AsyncEdge:
     async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """As `Edge.embed`."""
         return await asyncio.to_thread(self._session.embed, texts)
+
+    def preview(
+        self,
+        prompt: Prompt,
+        *,
+        choices: Sequence[str] = (),
+        examples: Sequence[tuple[str, str]] = (),
+        **options: Unpack[CallOptions],
+    ) -> Preview:
+        """As `Edge.preview`; it waits for nothing."""
+        return self._session.preview(prompt, choices, examples, options)
 
     @property
     def info(self) -> EngineInfo:

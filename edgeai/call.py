@@ -12,12 +12,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from edgeai.arriving import arrived
 from edgeai.cloud import Cloud, CloudEnd, Piece
+from edgeai.egress import Outbound
 from edgeai.engines.generation import Generation
 from edgeai.errors import CloudError, CloudProtocol, EdgeError
 from edgeai.run import Run
 from edgeai.steps import Action, Cancel, Fail, Happening, Refused, Start, Stop, Tick
-from edgeai.types import Answer, Delta, Done, Event, Released, Replaced
+from edgeai.types import Answer, Delta, Done, Event, Replaced
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -31,6 +33,10 @@ class Record(Protocol):
 
     def before_sending(self, n_bytes: int) -> None:
         """Reserve what the cloud may cost; raises PolicyError when it may not be spent."""
+        ...
+
+    def disclose(self, cloud: Cloud, body: bytes, outbound: Outbound) -> None:
+        """Write down what is about to leave; raises LedgerError when it cannot, and nothing leaves."""
         ...
 
     def answered(self, run: Run, answer: Answer) -> None:
@@ -51,7 +57,7 @@ class Call:
         *,
         open_device: Callable[[], Generation],
         cloud: Cloud | None,
-        release: Callable[[], Released],
+        release: Callable[[Cloud], Outbound],
         record: Record,
     ) -> None:
         self._run, self._record = run, record
@@ -158,20 +164,23 @@ class Call:
 
         assert self._cloud is not None
         try:
-            released = self._release()
-            n_bytes = len(self._cloud.encode(released))
-            self._record.before_sending(n_bytes)
+            outbound = self._release(self._cloud)
+            body = self._cloud.encode(outbound.released)
+            self._record.before_sending(len(body))
+            sys.audit("edgeai.egress", self._cloud.endpoint, len(body))
+            self._record.disclose(self._cloud, body, outbound)
         except EdgeError as error:
             return self._act(self._run.feed(Refused(error), time.monotonic()))
-        self._run.disclosed_bytes += n_bytes
-        self._sending = net.submit(self._receive(self._cloud, released))
+        self._run.disclosed_bytes += len(body)
+        self._sending = net.submit(self._receive(self._cloud, outbound))
         self._sending.add_done_callback(self._on_sent)
         return []
 
-    async def _receive(self, cloud: Cloud, released: Released) -> None:
+    async def _receive(self, cloud: Cloud, outbound: Outbound) -> None:
+        restorer = outbound.restorer()
         try:
-            async for piece in cloud.stream(released):
-                self._pieces.append(piece)
+            async for piece in cloud.stream(outbound.released):
+                self._pieces.extend(arrived(piece, restorer))
                 self._wake()
                 if isinstance(piece, CloudEnd):
                     return

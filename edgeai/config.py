@@ -24,7 +24,7 @@ from edgeai.paths import config_dir
 
 PREFIX = "EDGEAI_"
 # Variables of other rooms, which are not settings.
-NOT_SETTINGS = frozenset({"EDGEAI_CONFIG", "EDGEAI_HOME"})
+NOT_SETTINGS = frozenset({"EDGEAI_CONFIG", "EDGEAI_DATA", "EDGEAI_HOME"})
 WORDS = {
     "1": True,
     "true": True,
@@ -50,7 +50,7 @@ class Settings:
     ``n_ctx`` is in tokens per query (None: the engine's plan decides). ``cloud`` is ``"openai:<model>"``;
     ``cloud_base_url`` its address, if it is not the provider's own; ``cloud_key_variable`` names the
     environment variable that holds its key. ``min_score`` (higher is safer) and ``deadline_s`` (seconds) are
-    reasons to leave the device, if ``privacy`` is ``"allow"``. ``ledger`` switches the record of queries.
+    reasons to leave the device, unless ``privacy`` is "local". ``ledger`` switches the record of queries.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -59,7 +59,7 @@ class Settings:
     cloud: str | None = None
     cloud_base_url: str | None = None
     cloud_key_variable: str | None = None
-    privacy: Literal["local", "allow"] = "local"
+    privacy: Literal["local", "redact", "allow"] = "local"
     min_score: float | None = None
     deadline_s: float | None = None
     ledger: bool = True

@@ -18,12 +18,14 @@ from edgeai.load import EngineName, open_engine
 from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
-from edgeai.session import Session, open_ledger
+from edgeai.session import Preview, Session, check_redaction, open_ledger
 from edgeai.types import Answer, CallOptions, Choice, CommonOptions, Extraction, JsonSchema, Message, Prompt
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from edgeai.ledger import Ledger
 
 M = TypeVar("M")
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -38,7 +40,8 @@ class Edge:
     n_ctx: tokens per conversation; None takes the model's own, up to 4096.
     cloud: an address such as "openai:gpt-…", or a `Cloud`. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
-    ledger: True records each query (no content) in the data folder; a path records there; False nowhere.
+    ledger: True records each query (no content) in the data folder; a path records there, an open `Ledger`
+        in it (the Edge then closes it); False nowhere.
     allow_large: load a model of more than 3 billion parameters all the same.
 
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError, MissingExtra, PolicyError and
@@ -53,13 +56,14 @@ class Edge:
         n_ctx: int | None = None,
         cloud: str | Cloud | None = None,
         policy: Policy = Policy(),
-        ledger: bool | str | Path = True,
+        ledger: "bool | str | Path | Ledger" = True,
         allow_large: bool = False,
     ) -> None:
         bigger = open_cloud(cloud) if isinstance(cloud, str) else cloud
         if bigger is not None and not hasattr(bigger, "stream"):
             raise ConfigError(f"cloud is {cloud!r}", remedy='Give "openai:<model>" or OpenAI(…)')
         check_budget(policy, bigger, has_ledger=ledger is not False)
+        check_redaction(policy)
         if isinstance(engine, str):
             engine = open_engine(model, engine, n_ctx=n_ctx, allow_large=allow_large)
         try:
@@ -124,6 +128,21 @@ class Edge:
         """One unit vector a text, shape (len(texts), n_embd). Always on the device."""
         return self._session.embed(texts)
 
+    def preview(
+        self,
+        prompt: Prompt,
+        *,
+        choices: Sequence[str] = (),
+        examples: Sequence[tuple[str, str]] = (),
+        **options: Unpack[CallOptions],
+    ) -> Preview:
+        """What would leave for this query if it left: where to, and byte for byte. Sends nothing.
+
+        Takes what `ask`, and with ``choices`` what `choose` takes. Raises PrivacyViolation for a query that
+        may not leave, and ConfigError without a cloud. The budget is not asked.
+        """
+        return self._session.preview(prompt, choices, examples, options)
+
     @property
     def info(self) -> EngineInfo:
         """What the loaded model is."""
@@ -155,10 +174,18 @@ class Turns:
     def add(self, asked: tuple[Message, ...], answer: Answer) -> None:
         """Take the question and its answer into the conversation.
 
-        What the device said of something private is private, too.
+        What the device said of something private is private, too, and labels are handed on.
         """
-        private = answer.source == "device" and any(turn.private for turn in (*self.messages, *asked))
-        said = Message("assistant", answer.text, private=private, tool_calls=answer.tool_calls)
+        before = (*self.messages, *asked)
+        private = answer.source == "device" and any(turn.holds_private for turn in before)
+        labels = sorted({label for turn in before for label in turn.labels})
+        said = Message(
+            "assistant",
+            answer.text,
+            private=private,
+            label=", ".join(labels) or None,
+            tool_calls=answer.tool_calls,
+        )
         self.messages += [*asked, said]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeai.cloud import Cloud
 from edgeai.economics import Price, worst_cost
+from edgeai.egress import Outbound
 from edgeai.errors import BudgetExceeded, EdgeError, LedgerError, PolicyError
 from edgeai.monitor import CloudTimes, TimeModel
 from edgeai.policy import Policy
@@ -52,6 +53,18 @@ class QueryRecord:
             self.ledger.sent(
                 self.reservation
             )  # so that a crash while the cloud answers does not give it back
+
+    def disclose(self, cloud: Cloud, body: bytes, outbound: Outbound) -> None:
+        """Add a row to the disclosure record, if there is a ledger. Raises LedgerError."""
+        if self.ledger is not None:
+            self.ledger.disclosures.add(
+                endpoint=cloud.endpoint,
+                model=cloud.model,
+                body=body,
+                labels=outbound.labels,
+                redactions=outbound.redactions,
+                task=self.request.task,
+            )
 
     def answered(self, run: Run, answer: Answer) -> None:
         """Learn from the answer and write its row."""
