@@ -176,9 +176,13 @@ def _chain_faults(rows: Sequence[Disclosure]) -> Iterator[str]:
             yield f"Row {row.number} was altered"
         if row.previous != previous:
             yield f"Row {row.number} does not follow row {row.number - 1}: one was altered or replaced"
-        if row.body is not None and hashlib.sha256(row.body).hexdigest() != row.sha256:
+        if row.body is not None and not _is_body(row.body, row.sha256):
             yield f"The body of row {row.number} was altered"
         previous = row.hash
+
+
+def _is_body(body: object, sha256: str) -> bool:
+    return isinstance(body, bytes) and hashlib.sha256(body).hexdigest() == sha256
 
 
 def _head_faults(rows: Sequence[Disclosure], head: str | None, path: Path | None) -> Iterator[str]:

@@ -43,7 +43,8 @@ def digit_runs(text: str, *, least: int, most: int, thorough: bool = False) -> I
                 min(first + (len(groups) if whole else reach), len(groups)) + 1,
             ):
                 n_digits = sum(end - start for start, end in groups[first:last])
-                if least <= n_digits <= most:
+                fraction = last - first == 2 and text[groups[first][1] : groups[last - 1][0]] == "."
+                if least <= n_digits <= most and not fraction:
                     start, end = groups[first][0], groups[last - 1][1]
                     yield Digits(start, end, "".join(text[a:b] for a, b in groups[first:last]))
                 elif n_digits > most:

@@ -45,9 +45,8 @@ _ADDRESSES = (
     ),
     # 12 rue de la Paix; 5, avenue Foch
     re.compile(
-        r"(?<!\d)\d{1,4}(?: (?:bis|ter))?,? (?:rue|avenue|boulevard|chemin|impasse|allée|place|quai|cours)"
+        r"(?<!\d)\d{1,4}(?: (?:bis|ter))?,? (?i:rue|avenue|boulevard|chemin|impasse|allée|place|quai|cours)"
         r"(?: (?:de|du|des|la|le|les|l[’']))*[ ’']+(?:[\w-]+ ){0,2}[^\W\d_a-z][\w’'-]+(?: [^\W\d_a-z][\w’'-]+){0,2}",
-        re.IGNORECASE,
     ),
     # Calle Mayor 5; Via Roma, 12; Rua Augusta, 100; ul. Długa 7
     re.compile(

@@ -49,17 +49,14 @@ def check_regions(regions: Sequence[str]) -> None:
 def _numbers(
     text: str, found: re.Match[str], regions: tuple[str, ...], *, announced: bool
 ) -> Iterator[tuple[int, int]]:
-    """From left to right the longest neighbouring groups of digits that are a number."""
+    """From each group of digits on, the longest neighbouring ones that are a number; they may overlap."""
     groups = [group.span() for group in _GROUP.finditer(text, *found.span())]
-    first = 0
-    while first < len(groups):
+    for first in range(len(groups)):
         start = _with_prefix(text, found.start(), groups[first][0])
         for last in range(min(first + _LONGEST_GROUPS, len(groups)), first, -1):
             if _is_phone(text[start : groups[last - 1][1]], regions, announced=announced):
                 yield start, groups[last - 1][1]
-                first = last - 1
                 break
-        first += 1
 
 
 def _with_prefix(text: str, least: int, start: int) -> int:
