@@ -1,7 +1,7 @@
-"""Leaks and false alarms of redaction. Leaks: generated prompts with one secret each, in nine languages and ten
-disguises; a leak is a secret of which any character is left. False alarms: texts of public data sets in the
-folder that EDGEAI_DATA names, in which something is taken for a secret; announced names and addresses, which
-may be real, are counted apart.
+"""Leaks and false alarms of redaction. Leaks: generated prompts with one secret each, in nine languages and
+ten disguises; a leak is a secret of which any character is left. False alarms: texts of public data sets in
+the folder that EDGEAI_DATA names, in which something is taken for a secret; announced names and addresses,
+which may be real, are counted apart.
 """
 
 import json
@@ -68,12 +68,13 @@ def false_alarms() -> Iterator[Row]:
 
 
 def clean_texts(data: Path) -> Iterator[str]:
-    """Questions of four data sets."""
+    """Questions of GSM8K, NQ-open, IFEval and BIG-Bench Hard."""
     yield from (json.loads(line)["question"] for line in _lines(data / "gsm8k", PER_SOURCE))
     yield from (json.loads(line)["question"] for line in _lines(data / "nq_open", PER_SOURCE))
     yield from (json.loads(line)["prompt"] for line in _lines(data / "ifeval", PER_SOURCE))
-    for path in sorted((data / "clinc150").glob("*.json")):
-        yield from (text for text, _ in json.loads(path.read_text("utf-8"))["test"][:PER_SOURCE])
+    for task in sorted((data / "bbh").glob("*.json")):
+        examples = json.loads(task.read_text("utf-8"))["examples"]
+        yield from (example["input"] for example in examples[: PER_SOURCE // 20])
 
 
 def _lines(folder: Path, limit: int) -> list[str]:

@@ -61,10 +61,11 @@ def views(text: str) -> list[View]:
     """All readings of a text that differ, the plain one first."""
     readings = [plain(text)]
     folded = View(readings[0].text.translate(CONFUSABLES), readings[0].starts, readings[0].ends)
-    decoded = _decoded(_rewritten(folded, _ESCAPES, _unescape))
-    collapsed = _rewritten(decoded, _SPACED, lambda run: "".join(run.split()))
-    for view in (folded, decoded, collapsed):
-        if view.text != readings[-1].text:
+    unescaped = _rewritten(folded, _ESCAPES, _unescape)
+    # Kept beside the decoded one: digits alone may happen to be hexadecimal for a text.
+    decoded, collapsed = _decoded(unescaped), _rewritten(unescaped, _SPACED, _collapse)
+    for view in (folded, unescaped, decoded, collapsed):
+        if view.text not in {known.text for known in readings}:
             readings.append(view)
     return readings
 
@@ -142,6 +143,12 @@ def _decoded(view: View) -> View:
         if view.text == before:
             break
     return view
+
+
+def _collapse(run: str) -> str:
+    """Spaced out text closed up; its first and last character may be words of the sentence around it."""
+    joined = "".join(run.split())
+    return " ; ".join((joined, joined[1:], joined[:-1], joined[1:-1]))
 
 
 def _unescape(escaped: str) -> str | None:

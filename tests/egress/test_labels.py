@@ -1,14 +1,14 @@
 """What labels, redaction and documents do to a request."""
 
 import json
-from typing import Any
+from typing import Literal, TypedDict, Unpack
 
 import pytest
 
 from edgeai.egress import LabelRule, Redaction, read_rules, release
 from edgeai.egress.release import PLACEHOLDER_NOTE
 from edgeai.errors import ConfigError, PrivacyViolation
-from edgeai.types import Image, Message, Request, Text, Tool, ToolCall
+from edgeai.types import Image, JsonSchema, Message, Request, Role, Text, Tool, ToolCall
 
 HERE, THERE = "https://eu.example.org/v1/chat", "https://us.example.org/v1/chat"
 RULES = read_rules(
@@ -21,7 +21,19 @@ RULES = read_rules(
 SECRET = "ana@example.com"
 
 
-def sent(*messages: Message, privacy: Any = "allow", endpoint: str = HERE, **more: Any) -> str:
+class Rest(TypedDict, total=False):
+    tools: tuple[Tool, ...]
+    choices: tuple[str, ...]
+    examples: tuple[tuple[str, str], ...]
+    schema: JsonSchema
+
+
+def sent(
+    *messages: Message,
+    privacy: Literal["redact", "allow"] = "allow",
+    endpoint: str = HERE,
+    **more: Unpack[Rest],
+) -> str:
     """Everything that would be released, as one text."""
     leaving = release(Request(messages=messages, **more), privacy=privacy, endpoint=endpoint, labels=RULES)
     return repr(leaving.released)
@@ -29,7 +41,7 @@ def sent(*messages: Message, privacy: Any = "allow", endpoint: str = HERE, **mor
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
 @pytest.mark.parametrize("label", ["health", "unknown", "public, health", "public, unknown"])
-def test_denied(role: Any, label: str) -> None:
+def test_denied(role: Role, label: str) -> None:
     """A label without a rule, or with one that says local, stops the query, in any role and any part."""
     question = Message("user", "q")
     for message in (
@@ -65,7 +77,7 @@ def test_private_parts() -> None:
 
 
 def test_rules_mix() -> None:
-    """Under "redact" a part that is labelled public goes as it is, and the strictest of several labels holds."""
+    """A part that is labelled public goes as it is, and the strictest of several labels holds."""
     talk = Message(
         "user",
         [
@@ -76,11 +88,13 @@ def test_rules_mix() -> None:
     out = sent(talk, privacy="redact")
     assert SECRET in out
     assert "bob@example.com" not in out
-    assert SECRET not in sent(Message("user", [Text(f"I am {SECRET}, hello to all of you there", label="public, sales")]))
+    assert SECRET not in sent(
+        Message("user", [Text(f"I am {SECRET}, hello to all of you there", label="public, sales")])
+    )
 
 
 @pytest.mark.parametrize("rules", [[], {"a": "open"}, {"a,b": "local"}, {"": "local"}, {1: "local"}])
-def test_bad_rules(rules: Any) -> None:
+def test_bad_rules(rules: object) -> None:
     """A rule that says nothing clear is a ConfigError."""
     with pytest.raises(ConfigError):
         read_rules(rules)
@@ -127,7 +141,7 @@ def test_too_much_is_secret() -> None:
 
 
 def test_placeholders_stay_the_same_in_later_turns() -> None:
-    """The numbers follow the conversation, also where earlier turns are not sent, and avoid what is written."""
+    """The numbers follow the conversation, also where it is not sent, and avoid what is written."""
     talk = (
         Message("user", "I often write to <EMAIL_1> or to first@example.com, as you know"),
         Message("assistant", "ok"),
@@ -145,10 +159,8 @@ def test_placeholders_stay_the_same_in_later_turns() -> None:
 
 def test_documents_are_shortened() -> None:
     """Of a long document only the passages that have to do with the question leave, and what frames it."""
-    document = "\n\n".join(
-        f"Chapter {at}. The {animal} sleeps all day."
-        for at, animal in enumerate(["cat", "dog", "owl", "fox"] * 10)
-    )
+    animals = ["cat", "dog", "owl", "fox"] * 10
+    document = "\n\n".join(f"Chapter {at}. The {animal} sleeps all day." for at, animal in enumerate(animals))
     talk = Message(
         "user", f"Read this.\n\n{document}\n\nzebra colours\n\nIn which colours does a zebra come?"
     )

@@ -15,8 +15,21 @@ ORIGINALS = {
     "<FULL_NAME_2>": "Ana",
 }
 BITS = st.sampled_from(
-    [*ORIGINALS, "<email_1>", "EMAIL_1", "&lt;EMAIL_12&gt;", "< EMAIL 1 >", "<FULL_NAME_2's>", "<EMAIL_9>"]
-    + ["<", "<E", "X", "_", "1", " ", "&lt", "\\", "é", "text", "<b>", "EMAIL", "\\u003cCARD_1\\u003e"]
+    [
+        *ORIGINALS,
+        *(
+            "<email_1>",
+            "EMAIL_1",
+            "&lt;EMAIL_12&gt;",
+            "< EMAIL 1 >",
+            "<FULL_NAME_2's>",
+            "<EMAIL_9>",
+            "<",
+            "<E",
+            "X",
+        ),
+        *("_", "1", " ", "&lt", "\\", "é", "text", "<b>", "EMAIL", "\\u003cCARD_1\\u003e"),
+    ]
 )
 
 

@@ -4,7 +4,6 @@ import ast
 import hashlib
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,8 +19,8 @@ QUESTION = f"Please write a short and friendly letter to {SECRET} about lunch."
 PACKAGE = Path(edgeai.__file__).parent
 
 
-def an_edge(cloud: FakeCloud, **more: Any) -> Edge:
-    return Edge(engine=FakeEngine("Here."), cloud=cloud, **({"policy": REDACT, "ledger": False} | more))
+def an_edge(cloud: FakeCloud, policy: Policy = REDACT, *, ledger: Path | bool = False) -> Edge:
+    return Edge(engine=FakeEngine("Here."), cloud=cloud, policy=policy, ledger=ledger)
 
 
 def test_preview_is_what_is_sent_and_recorded(tmp_path: Path) -> None:
