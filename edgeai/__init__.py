@@ -23,6 +23,7 @@ from edgeai.edge import (
     Chat,
     Edge,
 )
+from edgeai.egress import LabelRule, Redaction
 from edgeai.errors import (
     BothFailed,
     BudgetExceeded,
@@ -136,6 +137,7 @@ __all__ = [
     "Extraction",
     "GateFailed",
     "Image",
+    "LabelRule",
     "LedgerError",
     "Message",
     "MissingExtra",
@@ -152,6 +154,7 @@ __all__ = [
     "PrivacyViolation",
     "QueueFull",
     "Reason",
+    "Redaction",
     "Replaced",
     "Signals",
     "StoreError",

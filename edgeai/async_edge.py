@@ -15,7 +15,7 @@ from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import Cancelled, ConfigError
 from edgeai.load import EngineName
 from edgeai.policy import Policy
-from edgeai.session import Session
+from edgeai.session import Preview, Session
 from edgeai.standing import DriftAlarm
 from edgeai.types import (
     Answer,
@@ -33,6 +33,8 @@ from edgeai.types import (
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from edgeai.ledger import Ledger
 
 M = TypeVar("M")
 
@@ -129,7 +131,7 @@ class AsyncEdge:
         n_ctx: int | None = None,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
-        ledger: bool | str | Path = True,
+        ledger: "bool | str | Path | Ledger" = True,
         allow_large: bool = False,
     ) -> None:
         self._open = lambda: Edge(
@@ -226,6 +228,17 @@ class AsyncEdge:
     async def wait_for_audits(self, timeout_s: float | None = None) -> None:
         """As `Edge.wait_for_audits`."""
         await asyncio.to_thread(self._session.audits.wait, timeout_s)
+
+    def preview(
+        self,
+        prompt: Prompt,
+        *,
+        choices: Sequence[str] = (),
+        examples: Sequence[tuple[str, str]] = (),
+        **options: Unpack[CallOptions],
+    ) -> Preview:
+        """As `Edge.preview`; it waits for nothing."""
+        return self._session.preview(prompt, choices, examples, options)
 
     @property
     def info(self) -> EngineInfo:

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeai.cloud import Cloud, CloudEnd, CloudText
-from edgeai.egress import release
-from edgeai.errors import CloudError, CloudProtocol, EdgeError, LedgerError
+from edgeai.arriving import collected
+from edgeai.cloud import Cloud, CloudEnd
+from edgeai.egress import Outbound
+from edgeai.errors import CloudError, EdgeError, LedgerError
+from edgeai.gate import outbound
 from edgeai.record import QueryRecord
 from edgeai.scorers import SCORERS, usual_scorer
 from edgeai.standing import Contracts, Standing
-from edgeai.types import Answer, Released, Usage
+from edgeai.types import Answer, Usage
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -47,7 +49,7 @@ class Audits:
 
     def __init__(self, contracts: Contracts, chance: Callable[[], float] = random.random) -> None:
         self._contracts, self._chance = contracts, chance
-        self._running: dict[threading.Thread, Future[tuple[str, Usage]] | None] = {}
+        self._running: dict[threading.Thread, Future[tuple[str, CloudEnd]] | None] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -102,11 +104,12 @@ class Audits:
         sent, sends, agrees, usage, failure = 0, 1, None, Usage(), None
         try:
             request, policy = record.request, record.policy
-            released = release(request, privacy=policy.privacy, disclose=policy.disclose)
-            n_bytes = len(audit.cloud.encode(released))
-            record.before_sending(n_bytes)
-            sent = n_bytes
-            text, usage = self._ask(audit.cloud, released)
+            leaving = outbound(request, policy, audit.cloud)
+            body = audit.cloud.encode(leaving.released)
+            record.before_sending(len(body))
+            record.disclose(audit.cloud, body, leaving)
+            sent = len(body)
+            text, usage = self._ask(audit.cloud, leaving)
             agrees = _agree(audit, audit.accept(text))
         except EdgeError as error:
             failure = error
@@ -124,7 +127,7 @@ class Audits:
         if agrees is not None:
             self._contracts.audited(contract, agrees=agrees)
 
-    def _ask(self, cloud: Cloud, released: Released) -> tuple[str, Usage]:
+    def _ask(self, cloud: Cloud, leaving: Outbound) -> tuple[str, Usage]:
         from concurrent.futures import CancelledError
 
         from edgeai import net
@@ -133,24 +136,12 @@ class Audits:
         with self._lock:
             if self._closed:
                 raise Cancelled("The Edge was closed")
-            sending = self._running[threading.current_thread()] = net.submit(_collect(cloud, released))
+            sending = self._running[threading.current_thread()] = net.submit(collected(cloud, leaving))
         try:
-            return sending.result()
+            text, end = sending.result()
         except CancelledError:
             raise Cancelled("The Edge was closed") from None
-
-
-async def _collect(cloud: Cloud, released: Released) -> tuple[str, Usage]:
-    text: list[str] = []
-    async for piece in cloud.stream(released):
-        match piece:
-            case CloudText():
-                text.append(piece.text)
-            case CloudEnd() if piece.tool_calls or not text:
-                raise CloudProtocol("The cloud's answer has no text to compare")
-            case CloudEnd():
-                return "".join(text), piece.usage
-    raise CloudProtocol("The cloud's answer broke off without an end")
+        return text, end.usage
 
 
 def _agree(audit: Audit, cloud_text: str) -> bool:

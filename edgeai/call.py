@@ -12,13 +12,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from edgeai.arriving import arrived
 from edgeai.cloud import Cloud, CloudEnd, Piece
 from edgeai.cloud.tiers import tiers_of
+from edgeai.egress import Outbound
 from edgeai.engines.generation import Generation
 from edgeai.errors import CloudError, CloudProtocol, EdgeError
 from edgeai.run import Run
 from edgeai.steps import Action, Cancel, Fail, Happening, Refused, Start, Stop, Tick
-from edgeai.types import Answer, Delta, Done, Event, Released, Replaced
+from edgeai.types import Answer, Delta, Done, Event, Replaced
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -35,6 +37,10 @@ class Record(Protocol):
 
         ``tier`` says which of several clouds it is, from 0.
         """
+        ...
+
+    def disclose(self, cloud: Cloud, body: bytes, outbound: Outbound) -> None:
+        """Write down what is about to leave; raises LedgerError when it cannot, and nothing leaves."""
         ...
 
     def answered(self, run: Run, answer: Answer) -> None:
@@ -55,7 +61,7 @@ class Call:
         *,
         open_device: Callable[[], Generation],
         cloud: Cloud | None,
-        release: Callable[[], Released],
+        release: Callable[[Cloud], Outbound],
         record: Record,
     ) -> None:
         self.run = self._run = run
@@ -164,22 +170,24 @@ class Call:
 
         cloud = self._clouds[self._run.sent.tier]
         try:
-            released = self._release()
-            n_bytes = len(cloud.encode(released))
-            self._record.before_sending(n_bytes, self._run.sent.tier)
+            outbound = self._release(cloud)
+            body = cloud.encode(outbound.released)
+            self._record.before_sending(len(body), self._run.sent.tier)
+            self._record.disclose(cloud, body, outbound)
         except EdgeError as error:
             return self._act(self._run.feed(Refused(error), time.monotonic()))
         if self._generation is not None and not self._run.listening:
             self._generation.pause()
-        self._run.sent.begin(n_bytes)
-        self._sending = net.submit(self._receive(cloud, released))
+        self._run.sent.begin(len(body))
+        self._sending = net.submit(self._receive(cloud, outbound))
         self._sending.add_done_callback(self._on_sent)
         return []
 
-    async def _receive(self, cloud: Cloud, released: Released) -> None:
+    async def _receive(self, cloud: Cloud, outbound: Outbound) -> None:
+        restorer = outbound.restorer()
         try:
-            async for piece in cloud.stream(released):
-                self._pieces.append(piece)
+            async for piece in cloud.stream(outbound.released):
+                self._pieces.extend(arrived(piece, restorer))
                 self._wake()
                 if isinstance(piece, CloudEnd):
                     return

@@ -24,7 +24,7 @@ from edgeai.paths import config_dir
 
 PREFIX = "EDGEAI_"
 # Variables of other rooms, which are not settings.
-NOT_SETTINGS = frozenset({"EDGEAI_CONFIG", "EDGEAI_HOME"})
+NOT_SETTINGS = frozenset({"EDGEAI_CONFIG", "EDGEAI_DATA", "EDGEAI_HOME"})
 WORDS = {
     "1": True,
     "true": True,
@@ -51,7 +51,7 @@ class Settings:
     ``"provider:model"``, or several of them, from cheap to strong; ``cloud_base_url`` its address, if it is
     not the provider's own; ``cloud_key_variable`` names the environment variable that holds its key;
     ``prices`` is a price table of one's own (`edgeai.prices`). ``min_score`` (higher is safer) and
-    ``deadline_s`` (seconds) are reasons to leave the device, if ``privacy`` is ``"allow"``. ``ledger``
+    ``deadline_s`` (seconds) are reasons to leave the device, unless ``privacy`` is "local". ``ledger``
     switches the record of queries. ``contract`` is the file of one, in place of ``min_score``.
     """
 
@@ -62,7 +62,7 @@ class Settings:
     cloud_base_url: str | None = None
     cloud_key_variable: str | None = None
     prices: str | None = None
-    privacy: Literal["local", "allow"] = "local"
+    privacy: Literal["local", "redact", "allow"] = "local"
     min_score: float | None = None
     contract: str | None = None
     deadline_s: float | None = None

@@ -68,9 +68,12 @@ class Database:
             return connection.execute(sql, dict(values)).fetchall()
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """All or nothing, with the writer's lock from the first statement on."""
-        with self._turn() as connection, _immediate(connection):
+    def transaction(self, *, durable: bool = False) -> Iterator[Connection]:
+        """All or nothing, with the writer's lock from the first statement on.
+
+        With ``durable`` it is on the disk at the end, and survives also a loss of power.
+        """
+        with self._turn() as connection, _durable(connection, wanted=durable), _immediate(connection):
             yield connection
 
     def write(self, step: Step) -> None:
@@ -179,6 +182,18 @@ def _is_busy(error: sqlite3.OperationalError) -> bool:
     # Errors of the Python module itself have no code; the low byte is the primary one.
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF == sqlite3.SQLITE_BUSY
+
+
+@contextmanager
+def _durable(connection: Connection, *, wanted: bool) -> Iterator[None]:
+    if not wanted:
+        yield
+        return
+    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA synchronous = NORMAL")
 
 
 @contextmanager

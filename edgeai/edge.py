@@ -15,11 +15,12 @@ from edgeai.cloud import Cloud, open_clouds
 from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import ConfigError, EdgeError
+from edgeai.gate import check_redaction
 from edgeai.load import EngineName, open_model
 from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
-from edgeai.session import Session, open_ledger, open_waiting
+from edgeai.session import Preview, Session, open_ledger, open_waiting
 from edgeai.standing import Contracts, DriftAlarm, read_contract
 from edgeai.types import Answer, CallOptions, Choice, CommonOptions, Extraction, JsonSchema, Message, Prompt
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgeai.ledger import Ledger
     from edgeai.resend import QueuedAnswer
     from edgeai.waiting import Waiting
 
@@ -45,7 +47,8 @@ class Edge:
     cloud: an address such as "openai:gpt-…", a `Cloud`, or a sequence of them from cheap to strong, of which
         the next is asked when one fails or refuses. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
-    ledger: True records each query (no content) in the data folder; a path records there; False nowhere.
+    ledger: True records each query (no content) in the data folder; a path records there, an open `Ledger`
+        in it (the Edge then closes it); False nowhere.
     queue_key: encrypts the questions that wait under ``when_offline="queue"`` (`edgeai queue key` makes one).
     allow_large: load a model of more than 3 billion parameters all the same.
 
@@ -61,12 +64,13 @@ class Edge:
         n_ctx: int | None = None,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
-        ledger: bool | str | Path = True,
+        ledger: "bool | str | Path | Ledger" = True,
         queue_key: str | None = None,
         allow_large: bool = False,
     ) -> None:
         bigger = open_clouds(cloud)
         check_budget(policy, bigger, has_ledger=ledger is not False)
+        check_redaction(policy)
         weights = None
         if isinstance(engine, str):
             bound = None if policy.contract is None else read_contract(policy.contract).binding.weights
@@ -177,6 +181,21 @@ class Edge:
         """
         self._session.audits.wait(timeout_s)
 
+    def preview(
+        self,
+        prompt: Prompt,
+        *,
+        choices: Sequence[str] = (),
+        examples: Sequence[tuple[str, str]] = (),
+        **options: Unpack[CallOptions],
+    ) -> Preview:
+        """What would leave for this query if it left: where to, and byte for byte. Sends nothing.
+
+        Takes what `ask`, and with ``choices`` what `choose` takes. Raises PrivacyViolation for a query that
+        may not leave, and ConfigError without a cloud. The budget is not asked.
+        """
+        return self._session.preview(prompt, choices, examples, options)
+
     @property
     def info(self) -> EngineInfo:
         """What the loaded model is."""
@@ -208,10 +227,18 @@ class Turns:
     def add(self, asked: tuple[Message, ...], answer: Answer) -> None:
         """Take the question and its answer into the conversation.
 
-        What the device said of something private is private, too.
+        What the device said of something private is private, too, and labels are handed on.
         """
-        private = answer.source == "device" and any(turn.private for turn in (*self.messages, *asked))
-        said = Message("assistant", answer.text, private=private, tool_calls=answer.tool_calls)
+        before = (*self.messages, *asked)
+        private = answer.source == "device" and any(turn.holds_private for turn in before)
+        labels = sorted({label for turn in before for label in turn.labels})
+        said = Message(
+            "assistant",
+            answer.text,
+            private=private,
+            label=", ".join(labels) or None,
+            tool_calls=answer.tool_calls,
+        )
         self.messages += [*asked, said]
 
 

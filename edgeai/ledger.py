@@ -5,6 +5,7 @@ in it, unless the ledger is opened with ``keep_content=True``. Money is reserved
 transaction with the check, so that neither threads nor processes can pass a limit together.
 
 Safe for many threads and processes: short transactions, write-ahead log, busy timeout.
+`Ledger.disclosures` is the record of what left the device.
 """
 
 import json
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from edgeai.database import Connection, Cursor, Database
+from edgeai.disclosures import Disclosures, disclosures
 from edgeai.errors import BudgetExceeded, ConfigError, EdgeError, LedgerError
 from edgeai.history import History, contracts
 from edgeai.paths import data_dir
@@ -155,7 +157,14 @@ def cloud_details(db: Connection) -> None:
 
 
 # Applied in this order, each once, known by its name: add new ones at the end, and never change an old one.
-MIGRATIONS = [queries_and_contents, spending, sent_reservations, cloud_details, contracts]
+MIGRATIONS = [
+    queries_and_contents,
+    spending,
+    sent_reservations,
+    cloud_details,
+    contracts,
+    disclosures,
+]
 
 
 class Ledger:
@@ -165,6 +174,7 @@ class Ledger:
         self._database = database
         self.history = History(database)
         self._keep_content = keep_content
+        self.disclosures = Disclosures(database, keep_bodies=keep_content)
         self._warned = False
 
     @classmethod

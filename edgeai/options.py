@@ -122,6 +122,10 @@ def _check_message(message: Message) -> None:
         isinstance(message.content, str) or all(isinstance(part, Text | Image) for part in message.content)
     ):
         raise ConfigError("A message's content is neither a text nor a list of Text and Image")
+    parts = () if isinstance(message.content, str) else message.content
+    for item in (message, *parts):
+        if not isinstance(item.private, bool) or not isinstance(item.label, str | None):
+            raise ConfigError("A message's private is no bool, or its label no text")
     try:
         message.text.encode()
     except UnicodeEncodeError as error:

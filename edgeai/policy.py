@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
-from edgeai.egress import parse_disclose
+from edgeai.egress import LabelRule, Redaction, parse_disclose, read_rules, stays
 from edgeai.errors import ConfigError
 from edgeai.types import Reason, Request, Signals
 
@@ -46,7 +46,9 @@ class Policy:
     """The rules for one Edge, or for one call.
 
     privacy: "local" (default): no byte leaves the device. "allow": a query may go to the configured cloud,
-        except when one of its messages is marked ``private``.
+        except when one of its messages is marked ``private``. "redact": it may, with what `edgeai.egress`
+        recognises as personal or secret replaced by placeholders, which are put back in the answer; needs the
+        extra "privacy".
     prefer: "device" (default), or "cloud": ask the cloud first and keep the device as the way back.
     min_score: leave when the answer's score falls below it (0 to 1, see ``Answer.score_name``). None: an
         uncalibrated score never escalates by itself.
@@ -68,9 +70,15 @@ class Policy:
         stores the question until the network is back (see `Edge.send_queued`); "error" raises.
     disclose: what of a conversation the cloud sees: "all", "turns:n" (the last n exchanges) or "question";
         system messages go along.
+    document_chars: of a question or tool's result that is longer, the cloud sees only the passages that have
+        to do with the question, up to about this many characters. None: all of it.
+    labels: what may leave of messages and parts with a label: "local", "redact", "allow" or a `LabelRule`
+        that also says where to. A label without a rule keeps its query on the device, and nothing overrules
+        ``privacy="local"``.
+    redaction: patterns and recognisers of your own, and how much may be replaced.
     """
 
-    privacy: Literal["local", "allow"] = "local"
+    privacy: Literal["local", "redact", "allow"] = "local"
     prefer: Literal["device", "cloud"] = "device"
     min_score: float | None = None
     contract: "str | Path | Contract | None" = None
@@ -81,9 +89,12 @@ class Policy:
     budget_usd: Mapping[Window, float] = field(default_factory=dict)
     when_offline: Literal["keep", "queue", "error"] = "keep"
     disclose: str = "all"
+    document_chars: int | None = None
+    labels: Mapping[str, LabelRule | Literal["local", "redact", "allow"]] = field(default_factory=dict)
+    redaction: Redaction = Redaction()
 
     def __post_init__(self) -> None:
-        _one_of("privacy", self.privacy, ("local", "allow"))
+        _one_of("privacy", self.privacy, ("local", "redact", "allow"))
         _one_of("prefer", self.prefer, ("device", "cloud"))
         _one_of("when_offline", self.when_offline, ("keep", "queue", "error"))
         _one_of("on_mismatch", self.on_mismatch, ("keep", "escalate"))
@@ -102,6 +113,12 @@ class Policy:
             _one_of("budget_usd", window, get_args(Window))
             if not (_is_number(usd) and 0 <= usd < INFINITE):
                 raise ConfigError(f"budget_usd[{window!r}] is {usd!r}, expected US dollars, 0 or more")
+        n_chars = self.document_chars
+        if n_chars is not None and not (isinstance(n_chars, int) and _is_number(n_chars) and n_chars > 0):
+            raise ConfigError(f"document_chars is {n_chars!r}, expected a whole number above zero")
+        if not isinstance(self.redaction, Redaction):
+            raise ConfigError(f"redaction is {self.redaction!r}", remedy="Give a Redaction(…)")
+        object.__setattr__(self, "labels", MappingProxyType(read_rules(self.labels)))
         # A copy, so that no later change of the caller's dict can lift a limit.
         object.__setattr__(self, "budget_usd", MappingProxyType(dict(self.budget_usd)))
 
@@ -118,9 +135,19 @@ class Policy:
             if not isinstance(self.contract, Contract):
                 raise ConfigError(f"contract is {self.contract!r}", remedy="Give a path or a Contract")
 
+    @property
+    def rules(self) -> Mapping[str, LabelRule]:
+        """``labels``, each as a rule."""
+        return read_rules(self.labels)
+
+    @property
+    def redacts(self) -> bool:
+        """Whether anything may have to be redacted, for which the extra "privacy" must be installed."""
+        return self.privacy == "redact" or any(rule.privacy == "redact" for rule in self.rules.values())
+
     def blocked(self, request: Request, state: State) -> Reason | None:
         """Why this query must stay, or None when it may leave."""
-        if self.privacy == "local" or any(message.private for message in request.messages):
+        if self.privacy == "local" or any(stays(message, self.rules) for message in request.messages):
             return Reason.PRIVATE
         if not state.has_cloud:
             return Reason.NO_CLOUD

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from edgeai.cloud import Cloud
 from edgeai.cloud.tiers import tiers_of
 from edgeai.economics import Price, worst_cost
+from edgeai.egress import Outbound
 from edgeai.errors import BudgetExceeded, EdgeError, LedgerError, PolicyError
+from edgeai.gate import announce
 from edgeai.monitor import CloudTimes, TimeModel
 from edgeai.policy import Policy
 from edgeai.run import Run
@@ -69,6 +71,19 @@ class QueryRecord:
             reservation = self.ledger.reserve(worst_usd, limits)
             self.ledger.sent(reservation)  # so that a crash while the cloud answers does not give it back
         self.sent[tier] = Send(reservation, worst_usd)
+
+    def disclose(self, cloud: Cloud, body: bytes, outbound: Outbound) -> None:
+        """Tell audit hooks, and add a row to the disclosure record if there is a ledger. Raises LedgerError."""
+        announce(cloud, body)
+        if self.ledger is not None:
+            self.ledger.disclosures.add(
+                endpoint=cloud.endpoint,
+                model=cloud.model,
+                body=body,
+                labels=outbound.labels,
+                redactions=outbound.redactions,
+                task=self.request.task,
+            )
 
     def answered(self, run: Run, answer: Answer) -> None:
         """Learn from the answer and write its row."""

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeai.cloud import Cloud, CloudEnd, CloudText
+from edgeai.arriving import collected
+from edgeai.cloud import Cloud
 from edgeai.cloud.tiers import tiers_of
-from edgeai.egress import release
-from edgeai.errors import BudgetExceeded, CloudError, CloudProtocol, EdgeError
+from edgeai.errors import BudgetExceeded, CloudError, EdgeError
+from edgeai.gate import outbound
 from edgeai.monitor import CloudTimes, TimeModel
 from edgeai.outbox import Outbox, Queued
 from edgeai.policy import Policy
 from edgeai.record import QueryRecord
-from edgeai.types import Released, Request, Usage
+from edgeai.types import Request
 
 if TYPE_CHECKING:
     from edgeai.ledger import Ledger
@@ -80,12 +81,15 @@ def _answer(question: Queued, cloud: Cloud, policy: Policy, ledger: "Ledger | No
 
     request = question.request
     assert request is not None  # claimed questions are readable
-    released = release(request, privacy=policy.privacy, disclose=policy.disclose)
+    leaving = outbound(request, policy, cloud)
+    body = cloud.encode(leaving.released)
     record = _record(request, cloud, policy, ledger)
-    record.before_sending(len(cloud.encode(released)))
+    record.before_sending(len(body))
+    record.disclose(cloud, body, leaving)
     sends, usage = 1, None
     try:
-        text, usage, sends = net.submit(_collect(cloud, released)).result()
+        text, end = net.submit(collected(cloud, leaving)).result()
+        usage, sends = end.usage, end.sends
     except CloudError as error:
         sends = error.sends
         raise
@@ -106,16 +110,3 @@ def _record(request: Request, cloud: Cloud, policy: Policy, ledger: "Ledger | No
         device_times=TimeModel(),
         cloud_times=CloudTimes(),
     )
-
-
-async def _collect(cloud: Cloud, released: Released) -> tuple[str, Usage, int]:
-    text: list[str] = []
-    async for piece in cloud.stream(released):
-        match piece:
-            case CloudText():
-                text.append(piece.text)
-            case CloudEnd() if text:
-                return "".join(text), piece.usage, piece.sends
-            case CloudEnd():
-                break
-    raise CloudProtocol("The cloud's answer is empty or broke off")

@@ -1,7 +1,7 @@
 """What all queries of one Edge share, and how each of them is put together."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,11 @@ from edgeai.call import Call
 from edgeai.choose import STRENGTH, Classifier, Priors, with_choices
 from edgeai.cloud import Cloud
 from edgeai.cloud.tiers import tiers_of
-from edgeai.egress import read_label, release
+from edgeai.egress import read_label
 from edgeai.engines import Engine, Generation
 from edgeai.engines.tools import parse_tool_calls
 from edgeai.errors import Cancelled, CloudProtocol, ConfigError, EdgeError, EngineCrashed, EngineError
+from edgeai.gate import check_redaction, outbound
 from edgeai.monitor import CloudTimes, Monitor, TimeModel, Watch
 from edgeai.options import read_policy, read_request, schema_parser
 from edgeai.outcome import Labels
@@ -39,6 +40,25 @@ CHOICE_OPTIONS = {"task", "policy", "max_tokens"}
 PROFILE_WORDS = (8, 32, 96)
 PROFILE_TOKENS = 8
 PROFILE_LIMIT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What would be sent, and where: ``body`` byte for byte, beside which only HTTP headers go.
+
+    ``labels`` are those of the messages in it, ``redactions`` counts the placeholders in it by kind.
+    """
+
+    endpoint: str
+    model: str
+    body: bytes
+    labels: tuple[str, ...]
+    redactions: Mapping[str, int]
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +108,7 @@ class Session:
             raise EngineCrashed("The Edge is closed", remedy="Open it again")
         if policy is not self.policy:
             check_budget(policy, self.cloud, has_ledger=self.ledger is not None)
+            check_redaction(policy)
         whole = whole or (policy.contract is not None and request.hold is None)
         standing = standing or self.standing(request, policy, method, whole=whole)
         guard = standing.guard() if standing else None
@@ -131,7 +152,7 @@ class Session:
             run,
             open_device=open_device or (lambda: self.engine.stream(request)),
             cloud=self.cloud,
-            release=lambda: release(request, privacy=policy.privacy, disclose=policy.disclose),
+            release=lambda cloud: outbound(request, policy, cloud),
             record=record,
         )
         self.calls.add(call)
@@ -178,6 +199,29 @@ class Session:
             choices=request.choices,
             span="digits" if request.schema is None else "json",
             n_vocab=self.engine.info.n_vocab,
+        )
+
+    def preview(
+        self,
+        prompt: Prompt,
+        choices: Sequence[str],
+        examples: Sequence[tuple[str, str]],
+        options: CallOptions,
+    ) -> Preview:
+        """What the cloud would be sent for this query."""
+        if self.cloud is None:
+            raise ConfigError("There is no cloud, so nothing would be sent", remedy="Give the Edge a cloud")
+        request, policy = read_request(prompt, **options), read_policy(self.policy, options)
+        check_redaction(policy)
+        if choices:
+            request = with_choices(request, choices, examples)
+        leaving = outbound(request, policy, self.cloud)
+        return Preview(
+            endpoint=self.cloud.endpoint,
+            model=self.cloud.model,
+            body=self.cloud.encode(leaving.released),
+            labels=leaving.labels,
+            redactions=leaving.redactions,
         )
 
     def _state(self, request: Request, policy: Policy, monitor: Monitor) -> State:
@@ -337,14 +381,16 @@ def fits(parse: Callable[[str], Any]) -> Accept:
     return accept
 
 
-def open_ledger(ledger: bool | str | Path) -> "Ledger | None":  # noqa: FBT001  # `ledger=True` reads well
-    """The record in the data folder, or at a path, or none. Raises LedgerError."""
+def open_ledger(ledger: "bool | str | Path | Ledger") -> "Ledger | None":  # `ledger=True` reads well
+    """The record in the data folder, or at a path, or an open one, or none. Raises LedgerError."""
     if ledger is False:
         return None
     from edgeai.ledger import Ledger
 
+    if isinstance(ledger, Ledger):
+        return ledger
     if not isinstance(ledger, bool | str | Path):
-        raise ConfigError(f"ledger is {ledger!r}, expected True, False or a path")
+        raise ConfigError(f"ledger is {ledger!r}, expected True, False, a path or a Ledger")
     return Ledger.open(None if ledger is True else Path(ledger))
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FakeCloud", "FakeEngine", "forbid_network"]
+__all__ = ["FakeCloud", "FakeEngine", "assert_no_egress", "forbid_network"]
 
 N_EMBD = 16
 
@@ -227,12 +227,40 @@ def forbid_network() -> Iterator[list[str]]:
             _forbidding[:] = [block for block in _forbidding if block is not attempts]
 
 
+# The releases that each open `assert_no_egress` block has seen.
+_watching: list[list[str]] = []
+
+
+@contextlib.contextmanager
+def assert_no_egress() -> Iterator[None]:
+    """Within this block no query may leave the device; at its end an AssertionError names what tried to.
+
+    It refuses the network as `forbid_network` does, and every release to a cloud, also to a `FakeCloud`,
+    before a byte is handed over; an attempt whose error was swallowed fails the block all the same.
+    """
+    releases: list[str] = []
+    with forbid_network() as attempts:
+        with _guard:
+            _watching.append(releases)
+        try:
+            yield
+        finally:
+            with _guard:
+                _watching[:] = [block for block in _watching if block is not releases]
+    if tried := [*releases, *attempts]:
+        raise AssertionError(f"Queries tried to leave the device: {'; '.join(tried)}")
+
+
 @functools.cache
 def _install_hook() -> None:
     sys.addaudithook(_refuse)  # it stays for the life of the process
 
 
 def _refuse(event: str, args: tuple[Any, ...]) -> None:
+    if event == "edgeai.egress" and _watching:
+        for releases in tuple(_watching):
+            releases.append(f"{args[1]} bytes to {args[0]}")
+        raise PrivacyViolation(f"A query would leave the device, to {args[0]}, in a block where none may")
     if not _forbidding or event not in _FORBIDDEN:
         return
     subject, *rest = args

@@ -47,9 +47,11 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of a message's content."""
+    """A piece of a message's content; ``private`` and ``label`` as in `Message`, for this piece alone."""
 
     text: str
+    private: bool = field(default=False, kw_only=True)
+    label: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,8 @@ class Image:
 
     data: bytes = field(repr=False)
     media_type: str = "image/png"
+    private: bool = False
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +75,16 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. A ``private`` message never leaves the device, whatever the policy says."""
+    """One turn of a conversation. A ``private`` message never leaves the device, whatever the policy says.
+
+    ``label`` says what it is about, as "health" (several: "health, money"); it leaves only where
+    `Policy.labels` has a rule that lets it.
+    """
 
     role: Role
     content: str | Sequence[Text | Image] = ""
     private: bool = field(default=False, kw_only=True)
+    label: str | None = field(default=None, kw_only=True)
     tool_calls: tuple[ToolCall, ...] = field(default=(), kw_only=True)
     tool_call_id: str | None = field(default=None, kw_only=True)
 
@@ -92,6 +101,25 @@ class Message:
         if isinstance(self.content, str):
             return ()
         return tuple(part for part in self.content if isinstance(part, Image))
+
+    @property
+    def holds_private(self) -> bool:
+        """Whether the message, or a part of it, is private."""
+        return self.private or any(part.private for part in self._parts)
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels of the message and of its parts."""
+        return frozenset().union(*(read_labels(item.label) for item in (self, *self._parts)))
+
+    @property
+    def _parts(self) -> Sequence[Text | Image]:
+        return () if isinstance(self.content, str) else self.content
+
+
+def read_labels(label: str | None) -> frozenset[str]:
+    """The labels that a text with commas names; none for None."""
+    return frozenset(name.strip() for name in (label or "").split(",") if name.strip())
 
 
 Prompt = str | Sequence[Message]

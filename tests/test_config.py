@@ -77,8 +77,8 @@ def test_a_whole_number_is_a_number(file: Path) -> None:
         ("ledger = 1", {}, ["ledger", "true or false"]),
         ("", {"EDGEAI_N_CTX": "1.5"}, ["EDGEAI_N_CTX", "'1.5'", "a whole number"]),
         ("", {"EDGEAI_LEDGER": "perhaps"}, ["EDGEAI_LEDGER", "true or false"]),
-        ("", {"EDGEAI_PRIVACY": "none"}, ["EDGEAI_PRIVACY", "'local' or 'allow'"]),
-        ("privacy = []", {}, ["privacy", "'local' or 'allow'"]),
+        ("", {"EDGEAI_PRIVACY": "none"}, ["EDGEAI_PRIVACY", "'local' or 'redact' or 'allow'"]),
+        ("privacy = []", {}, ["privacy", "'local' or 'redact' or 'allow'"]),
         ("model = =", {}, ["edgeai.toml", "not valid TOML", "line 1"]),
     ],
 )

@@ -21,7 +21,7 @@ def signals(score: float | None = 0.5, **values: object) -> Signals:
     "values",
     [
         {"privacy": "open"},
-        {"privacy": "redact"},
+        {"privacy": "Redact"},
         {"prefer": "both"},
         {"min_score": 1.5},
         {"min_score": -0.1},

@@ -6,7 +6,8 @@ fitted by five-fold cross-fitting over the queries: a row's score, with every ch
 among a few sets; penalty, probe), comes from a fit that never saw the row. AUROC and coverage are of all
 400 queries, APGR and CPT (percent sent to the cloud) of those with a cloud answer; brackets are 95 % paired
 bootstrap intervals; random is exact. In a classification the answer is one label: "logprob" is the label's
-total, and entropy is over the labels. The best baseline is picked with hindsight, so the comparison favours it.
+total, and entropy is over the labels. The best baseline is picked with hindsight, so the comparison favours
+it.
 
 The recordings of the 0.5 B cloud go with a Q8_0 file of the device's weights; no package carries that file,
 and requantizing Q4_1 restores nothing, so `choose` is compared with the aims on Q4_1.

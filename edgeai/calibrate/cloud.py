@@ -76,7 +76,8 @@ def estimate(cloud: Cloud, task: Task, rows: Iterable[Row], *, answers: bool, ve
         if verdicts:
             longest = "x" * (TYPICAL_BYTES * (task.max_tokens or 512))
             request = read_request(_case(row.prompt, longest, row.reference or longest), max_tokens=8)
-            body = release(with_choices(request, tuple(VERDICTS), ()), privacy="allow", disclose="all")
+            verdict = with_choices(request, tuple(VERDICTS), ())
+            body = release(verdict, privacy="allow", disclose="all").released
             bodies += [(len(cloud.encode(body)), body.max_tokens)] * verdicts
     price, sent = cloud.price, sum(size for size, _ in bodies)
     likely = most = None
@@ -143,7 +144,7 @@ def _released(task: Task, text: str) -> Released:
     request = read_request(task.prompt(text), **options)
     if task.method == "choose":
         request = with_choices(request, task.choices, task.examples)
-    return release(request, privacy="allow", disclose="all")
+    return release(request, privacy="allow", disclose="all").released
 
 
 def _sent(answer: Answer) -> Answer:

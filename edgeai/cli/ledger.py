@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from edgeai.ledger import Entry, Totals
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
+Limit = Annotated[int, typer.Option("--limit", "-n", min=0, help="How many to list.")]
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def ledger(
+    ctx: typer.Context,
     *,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many queries to list.")] = 20,
     since: Annotated[str | None, typer.Option(help="30m, 24h, 7d, 4w, or a date like 2026-01-31.")] = None,
@@ -28,7 +30,9 @@ def ledger(
     reason: Annotated[str | None, typer.Option(help="Why, such as low_confidence.")] = None,
     json: options.Json = False,
 ) -> None:
-    """The latest queries, and totals over all that fit."""
+    """The latest queries, and totals over all that fit; or what left the device."""
+    if ctx.invoked_subcommand is not None:
+        return
     from edgeai.cli.output import write_json
     from edgeai.ledger import Ledger
 
@@ -41,6 +45,51 @@ def ledger(
         return
     _write_rows(rows)
     typer.echo(_sentence(totals))
+
+
+@app.command()
+def disclosures(*, limit: Limit = 20, json: options.Json = False) -> None:
+    """What was handed to the network, newest first: where to, how much, what was redacted."""
+    from edgeai.cli.output import write_json, write_table
+    from edgeai.ledger import Ledger
+
+    with Ledger.open() as record:
+        rows = record.disclosures.rows(limit)
+    if json:
+        write_json(rows)
+    elif rows:
+        write_table(
+            ("NUMBER", "TIME", "ENDPOINT", "BYTES", "LABELS", "REDACTED", "SHA256"),
+            [
+                (
+                    str(row.number),
+                    row.time,
+                    row.endpoint,
+                    str(row.n_bytes),
+                    ", ".join(row.labels) or "none",
+                    ", ".join(f"{n} {kind}" for kind, n in row.redactions.items()) or "none",
+                    row.sha256[:16],
+                )
+                for row in rows
+            ],
+        )
+
+
+@app.command()
+def verify(*, json: options.Json = False) -> None:
+    """Check that no row of the disclosure record was altered or removed; exit code 7 if one was."""
+    from edgeai.cli.output import write_json
+    from edgeai.errors import LedgerError
+    from edgeai.ledger import Ledger
+
+    with Ledger.open() as record:
+        verdict = record.disclosures.verify()
+    if verdict.faults:
+        raise LedgerError("The disclosure record was changed", why="; ".join(verdict.faults))
+    if json:
+        write_json(verdict)
+    else:
+        typer.echo(f"{verdict.rows} disclosures: none was altered or removed.")
 
 
 def _write_rows(rows: "tuple[Entry, ...]") -> None:

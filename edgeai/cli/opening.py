@@ -33,7 +33,7 @@ def open_edge(settings: Settings) -> Edge:
 
 def may_leave(settings: Settings) -> bool:
     """Whether a text that is shown could still be replaced by the cloud's."""
-    return settings.cloud is not None and settings.privacy == "allow"
+    return settings.cloud is not None and settings.privacy != "local"
 
 
 def open_cloud_of(settings: Settings) -> "Cloud | None":

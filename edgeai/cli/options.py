@@ -36,7 +36,11 @@ CloudKeyVariable = Annotated[
     str | None, typer.Option("--cloud-key-variable", help="The environment variable with its API key.")
 ]
 Privacy = Annotated[
-    str | None, typer.Option(help="local: nothing leaves this device. allow: the cloud may be asked.")
+    str | None,
+    typer.Option(
+        help="local: nothing leaves this device. allow: the cloud may be asked. "
+        "redact: it may, with secrets replaced."
+    ),
 ]
 MinScore = Annotated[
     float | None, typer.Option("--min-score", help="Ask the cloud below this score, 0 to 1.")

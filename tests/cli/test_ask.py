@@ -177,7 +177,7 @@ def test_privacy_keeps_everything_here(run: Run, model: Path, cloud: Child) -> N
         (("--model", "nowhere.gguf", "hi"), "", Exit.MODEL, "error: There is no model at nowhere.gguf."),
         (("--temperature", "99", "hi"), "", Exit.USAGE, "error: temperature is 99"),
         (("--min-score", "7", "hi"), "", Exit.USAGE, "error: min_score is 7"),
-        (("--privacy", "none", "hi"), "", Exit.USAGE, "It must be 'local' or 'allow'"),
+        (("--privacy", "none", "hi"), "", Exit.USAGE, "It must be 'local' or 'redact' or 'allow'"),
         (("--engine", "abacus", "hi"), "", Exit.USAGE, "error: engine is 'abacus'"),
         (("--cloud", "nobody:x", "hi"), "", Exit.USAGE, "error: 'nobody:x' names no cloud"),
         ((), "", Exit.USAGE, "error: The prompt is empty"),

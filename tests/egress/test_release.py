@@ -32,15 +32,20 @@ def test_everything_is_passed_on() -> None:
     """What a cloud can take arrives in the Released."""
     tool = Tool(name="look")
     request = Request(messages=TALK, max_tokens=9, sampling=Sampling(temperature=1, seed=2), stop=("x",))
-    released = release(request, privacy="allow", disclose="all")
+    released = release(request, privacy="allow", disclose="all").released
     assert released.messages == TALK
     assert (released.max_tokens, released.sampling, released.stop) == (9, request.sampling, ("x",))
-    assert release(Request(messages=TALK, tools=(tool,)), privacy="allow", disclose="all").tools == (tool,)
+    assert release(Request(messages=TALK, tools=(tool,)), privacy="allow", disclose="all").released.tools == (
+        tool,
+    )
     schema = {"type": "object"}
-    assert release(Request(messages=TALK, schema=schema), privacy="allow", disclose="all").schema == schema
+    assert (
+        release(Request(messages=TALK, schema=schema), privacy="allow", disclose="all").released.schema
+        == schema
+    )
 
 
-@pytest.mark.parametrize("privacy", ["local", "", "ALLOW", "redact", None])
+@pytest.mark.parametrize("privacy", ["local", "", "ALLOW", "Redact", None])
 def test_only_allow_allows(privacy: str) -> None:
     """Any policy but "allow", also a misspelled one, releases nothing."""
     with pytest.raises(PrivacyViolation):
@@ -60,7 +65,9 @@ def test_only_allow_allows(privacy: str) -> None:
 )
 def test_disclose(disclose: str, sent: list[str]) -> None:
     """The question, so many exchanges before it, and the system messages."""
-    assert texts(*release(Request(messages=TALK), privacy="allow", disclose=disclose).messages) == sent
+    assert (
+        texts(*release(Request(messages=TALK), privacy="allow", disclose=disclose).released.messages) == sent
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +96,7 @@ def test_private_never_leaves(talk: tuple[Message, ...], disclose: str) -> None:
     """Either nothing is released, or no byte of a private message is."""
     request = Request(messages=talk)
     try:
-        body = OpenAI("m").encode(release(request, privacy="allow", disclose=disclose)).decode()
+        body = OpenAI("m").encode(release(request, privacy="allow", disclose=disclose).released).decode()
     except PrivacyViolation:
         assert any(message.private for message in talk)
     else:
@@ -101,7 +108,9 @@ def test_question_has_no_earlier_turns(talk: tuple[Message, ...]) -> None:
     """With "question" nothing said before the last user message leaves, except by the system."""
     public = tuple(Message(message.role, message.text) for message in talk)
     body = (
-        OpenAI("m").encode(release(Request(messages=public), privacy="allow", disclose="question")).decode()
+        OpenAI("m")
+        .encode(release(Request(messages=public), privacy="allow", disclose="question").released)
+        .decode()
     )
     users = [at for at, message in enumerate(public) if message.role == "user"]
     earlier = public[: users[-1]] if users else ()
@@ -120,7 +129,9 @@ def test_more_turns_disclose_more(talk: tuple[Message, ...], n: int) -> None:
 def test_private_message_that_is_not_sent() -> None:
     """A private message outside what is disclosed is no obstacle: it stays here."""
     talk = (Message("user", "my pin", private=True), Message("assistant", "ok"), Message("user", "q"))
-    assert texts(*release(Request(messages=talk), privacy="allow", disclose="question").messages) == ["q"]
+    assert texts(
+        *release(Request(messages=talk), privacy="allow", disclose="question").released.messages
+    ) == ["q"]
     with pytest.raises(PrivacyViolation):
         release(Request(messages=talk), privacy="allow", disclose="all")
 
@@ -134,7 +145,7 @@ def test_grammar_is_not_dropped() -> None:
 def test_choices_become_a_prompt() -> None:
     """Labels in one system message, examples as exchanges before the question."""
     request = Request(messages=TALK[:2], choices=("billing", "other"), examples=(("pay", "billing"),))
-    sent = release(request, privacy="allow", disclose="question").messages
+    sent = release(request, privacy="allow", disclose="question").released.messages
     assert [message.role for message in sent] == ["system", "user", "assistant", "user"]
     assert texts(*sent[1:]) == ["pay", "billing", "q1"]
     assert sent[0].text.startswith("S\n\n")
