@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.__main__ import store, where
 
-PARTS = ("routers", "promises", "scores", "contracts")
+PARTS = ("routers", "promises", "scores", "contracts", "watching")
 
 
 def main(parts: tuple[str, ...]) -> None:

@@ -3,8 +3,8 @@
 The device is SmolLM2-135M-Instruct (Q4_1, llama.cpp), asked as the SDK serves it with default settings; the
 cloud is the recorded 0.5 B model, which answered 200–240 of the 400 queries (none of arithmetic). Ours is
 fitted by five-fold cross-fitting over the queries: a row's score, with every choice behind it (features,
-among a few sets; penalty, probe), comes from a fit that never saw the row. AUROC and coverage are of all
-400 queries, APGR and CPT (percent sent to the cloud) of those with a cloud answer; brackets are 95 % paired
+among a few sets; penalty, probe), comes from a fit that never saw the row. AUROC and coverage are of all 400
+queries, APGR and CPT (percent sent to the cloud) of those with a cloud answer; brackets are 95 % paired
 bootstrap intervals; random is exact. In a classification the answer is one label: "logprob" is the label's
 total, and entropy is over the labels. The best baseline is picked with hindsight, so the comparison favours
 it.
