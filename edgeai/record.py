@@ -42,6 +42,7 @@ class QueryRecord:
     request: Request
     policy: Policy
     prices: tuple[Price | None, ...]
+    tries: tuple[int, ...]
     ledger: "Ledger | None"
     device_times: TimeModel
     cloud_times: CloudTimes
@@ -50,7 +51,10 @@ class QueryRecord:
     sent: "dict[int, Send]" = field(default_factory=dict)
 
     def before_sending(self, n_bytes: int, tier: int = 0) -> None:
-        """Reserve the most that this cloud can cost. Raises BudgetExceeded, with the numbers."""
+        """Reserve the most that this cloud can cost, if every try is billed; the rest comes back at the end.
+
+        The budget "query" is for one answer. Raises BudgetExceeded, with the numbers.
+        """
         budget, price = self.policy.budget_usd, self.prices[tier]
         if price is None:
             if budget:
@@ -68,7 +72,7 @@ class QueryRecord:
         limits = {window: usd for window, usd in budget.items() if window != "query"}
         reservation = None
         if limits and self.ledger is not None:
-            reservation = self.ledger.reserve(worst_usd, limits)
+            reservation = self.ledger.reserve(worst_usd * self.tries[tier], limits)
             self.ledger.sent(reservation)  # so that a crash while the cloud answers does not give it back
         self.sent[tier] = Send(reservation, worst_usd)
 

@@ -142,6 +142,7 @@ class Session:
             request=request,
             policy=policy,
             prices=tuple(one.price for one in tiers_of(self.cloud)),
+            tries=tuple(one.tries for one in tiers_of(self.cloud)),
             ledger=self.ledger,
             device_times=self.device_times,
             cloud_times=self.cloud_times,

@@ -61,6 +61,11 @@ class Cloud(Protocol):
         """US dollars per token, or None when it is not known."""
         ...
 
+    @property
+    def tries(self) -> int:
+        """How often `stream` sends the body at most: so often may it be billed."""
+        ...
+
     def encode(self, released: Released) -> bytes:
         """The body that `stream` sends, byte for byte."""
         ...

@@ -103,6 +103,11 @@ class Bedrock:
         """The price given, else Amazon's list price, else None."""
         return self._price or price_of("aws", self._model)
 
+    @property
+    def tries(self) -> int:
+        """How often the body is sent at most."""
+        return self._retry.attempts
+
     def encode(self, released: Released) -> bytes:
         """The request's body. Raises CloudProtocol for an image that Bedrock does not take."""
         return encoded(converse_body(released))

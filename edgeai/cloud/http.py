@@ -63,6 +63,11 @@ class HttpCloud:
             return price_of(self._listed, self._model)
         return self._price
 
+    @property
+    def tries(self) -> int:
+        """How often the body is sent at most."""
+        return self._retry.attempts
+
     def encode(self, released: Released) -> bytes:
         """The request's body. Raises CloudProtocol for what the model does not take."""
         return encoded(self._wire.body(released))

@@ -94,6 +94,11 @@ class OpenAI:
         """The price given, else OpenAI's list price for a model of theirs, else None."""
         return self._http.price
 
+    @property
+    def tries(self) -> int:
+        """How often the body is sent at most."""
+        return self._http.tries
+
     def encode(self, released: Released) -> bytes:
         """The request's body. Raises CloudProtocol for what the model does not take."""
         return self._http.encode(released)

@@ -69,6 +69,11 @@ class Replicate:
         """The price given; no list has Replicate's."""
         return self._price
 
+    @property
+    def tries(self) -> int:
+        """How often the body is sent at most."""
+        return self._retry.attempts
+
     def encode(self, released: Released) -> bytes:
         """The request's body. Raises CloudProtocol for what the format does not have."""
         return encoded(prediction_body(released))

@@ -40,6 +40,11 @@ class Tiers:
         """The first cloud's price."""
         return self.clouds[0].price
 
+    @property
+    def tries(self) -> int:
+        """How often the first cloud is sent the body at most."""
+        return self.clouds[0].tries
+
     def encode(self, released: Released) -> bytes:
         """The first cloud's body."""
         return self.clouds[0].encode(released)
