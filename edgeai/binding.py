@@ -72,11 +72,13 @@ def _head_hash(request: Request) -> str | None:
     return hash_of(present) if present else None
 
 
-def _turns(messages: tuple[Message, ...]) -> list[str]:
-    """The roles of a conversation; nothing for a single question of text."""
-    roles = [message.role for message in messages if message.role != "system"]
-    images = any(message.images for message in messages)
-    return [] if roles == ["user"] and not images else [*roles, *(["image"] if images else [])]
+def _turns(messages: tuple[Message, ...]) -> list[list[str]]:
+    """What was said before the question, and that there are images; nothing for a single question of text."""
+    turns = [message for message in messages if message.role != "system"]
+    said = [[message.role, message.text] for message in turns[:-1]]
+    asked = [[message.role] for message in turns[-1:] if message.role != "user"]
+    images = [["image"]] if any(message.images for message in messages) else []
+    return [*said, *asked, *images]
 
 
 def _sampling(request: Request) -> list[float]:
