@@ -77,7 +77,7 @@ def _turns(messages: tuple[Message, ...]) -> list[list[str]]:
     """What was said before the question, and that there are images; nothing for a single question of text."""
     turns = [message for message in messages if message.role != "system"]
     said = [[message.role, message.text] for message in turns[:-1]]
-    asked = [[message.role] for message in turns[-1:] if message.role != "user"]
+    asked = [[str(message.role)] for message in turns[-1:] if message.role != "user"]
     images = [["image"]] if any(message.images for message in messages) else []
     return [*said, *asked, *images]
 

@@ -16,11 +16,12 @@ from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
+from edgeai.kept import open_ledger, open_waiting
 from edgeai.load import EngineName, open_model
 from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
-from edgeai.session import Preview, Session, open_ledger, open_waiting
+from edgeai.session import Preview, Session
 from edgeai.standing import Contracts, DriftAlarm, read_contract
 from edgeai.types import Answer, CallOptions, Choice, CommonOptions, Extraction, JsonSchema, Message, Prompt
 

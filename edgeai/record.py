@@ -77,7 +77,7 @@ class QueryRecord:
         self.sent[tier] = Send(reservation, worst_usd)
 
     def disclose(self, cloud: Cloud, body: bytes, outbound: Outbound) -> None:
-        """Tell audit hooks, and add a row to the disclosure record if there is a ledger. Raises LedgerError."""
+        """Tell audit hooks, and write a row of the disclosure record, if there is one. Raises LedgerError."""
         announce(cloud, body)
         if self.ledger is not None:
             self.ledger.disclosures.add(

@@ -106,6 +106,7 @@ def _record(request: Request, cloud: Cloud, policy: Policy, ledger: "Ledger | No
         request=request,
         policy=policy,
         prices=(cloud.price,),
+        tries=(cloud.tries,),
         ledger=ledger,
         device_times=TimeModel(),
         cloud_times=CloudTimes(),

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
@@ -185,6 +184,7 @@ class Session:
             request=run.request,
             policy=policy,
             prices=(self.cloud.price,),
+            tries=(self.cloud.tries,),
             ledger=self.ledger,
             device_times=self.device_times,
             cloud_times=self.cloud_times,
@@ -380,28 +380,3 @@ def fits(parse: Callable[[str], Any]) -> Accept:
         return text
 
     return accept
-
-
-def open_ledger(ledger: "bool | str | Path | Ledger") -> "Ledger | None":  # `ledger=True` reads well
-    """The record in the data folder, or at a path, or an open one, or none. Raises LedgerError."""
-    if ledger is False:
-        return None
-    from edgeai.ledger import Ledger
-
-    if isinstance(ledger, Ledger):
-        return ledger
-    if not isinstance(ledger, bool | str | Path):
-        raise ConfigError(f"ledger is {ledger!r}, expected True, False, a path or a Ledger")
-    return Ledger.open(None if ledger is True else Path(ledger))
-
-
-def open_waiting(
-    cloud: Cloud | None, policy: Policy, ledger: "Ledger | None", *, key: str | None
-) -> "Waiting | None":
-    """The questions that wait for the network, if the policy queues any. Raises LedgerError, ConfigError."""
-    if cloud is None or policy.when_offline != "queue":
-        return None
-    from edgeai.outbox import Outbox
-    from edgeai.waiting import Waiting
-
-    return Waiting(Outbox(key=key), cloud, policy, ledger)

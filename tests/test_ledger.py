@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from edgeai.database import PATIENCE_S, Database
 from edgeai.errors import BudgetExceeded, CloudTimeout, ConfigError, LedgerError
-from edgeai.ledger import MIGRATIONS, RESERVATION_S, WINDOW_S, Ledger, Window
+from edgeai.ledger import RESERVATION_S, WINDOW_S, Ledger, Window
+from edgeai.migrations import MIGRATIONS
 from edgeai.types import Answer, Message, Reason, Timing, Usage
 
 NOW = 1_700_000_000.0
