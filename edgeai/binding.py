@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeai.choose import CONTENT_FREE, open_line
 from edgeai.engines import EngineInfo
-from edgeai.types import Message, Request
+from edgeai.types import FIELDS, Message, Request
 
 if TYPE_CHECKING:
     from edgeai.models.store import InstalledModel
     from edgeai.monitor.contract import Binding
 
-__all__ = ["Method", "binding", "hash_of", "weights_hash", "weights_of_info"]
+__all__ = ["Method", "binding", "weights_hash", "weights_of_info"]
 
 Method = Literal["ask", "choose", "extract"]
 
@@ -32,11 +32,11 @@ def binding(info: EngineInfo, weights: str, request: Request, method: Method) ->
         task=request.task,
         engine=info.engine,
         weights=weights,
-        template=hash_of([open_line("{}"), CONTENT_FREE]) if scored else info.template_hash,
+        template=_hash([open_line("{}", FIELDS), CONTENT_FREE]) if scored else info.template_hash,
         head=_head_hash(request),
         temperature=0.0 if scored else float(request.sampling.temperature),
         max_tokens=1 if scored else request.max_tokens,
-        schema=None if request.schema is None else hash_of(_in_order(request.schema)),
+        schema=None if request.schema is None else _hash(_in_order(request.schema)),
     )
 
 
@@ -45,12 +45,12 @@ def weights_hash(model: "InstalledModel") -> str:
     files = {file.path: file.sha256 for file in model.manifest.files}
     if len(files) == 1 and (sha := model.manifest.weights.sha256):
         return sha
-    return hash_of(files)
+    return _hash(files)
 
 
 def weights_of_info(info: EngineInfo) -> str:
     """What stands for the weights of an engine that the app brought itself: the description it gives."""
-    return hash_of([info.engine, info.model, info.parameters, info.quantization, info.n_vocab])
+    return _hash([info.engine, info.model, info.parameters, info.quantization, info.n_vocab])
 
 
 def _head_hash(request: Request) -> str | None:
@@ -64,20 +64,21 @@ def _head_hash(request: Request) -> str | None:
         "turns": _turns(request.messages),
         "choices": request.choices,
         "examples": request.examples,
+        "fields": request.fields if request.choices and request.fields != FIELDS else None,
         "tools": [[tool.name, tool.description, _in_order(tool.parameters)] for tool in request.tools],
         "grammar": request.grammar,
         "stop": request.stop,
         "sampling": _sampling(request),
     }
     present = {name: value for name, value in fixed.items() if value}
-    return hash_of(present) if present else None
+    return _hash(present) if present else None
 
 
 def _turns(messages: tuple[Message, ...]) -> list[list[str]]:
     """What was said before the question, and that there are images; nothing for a single question of text."""
     turns = [message for message in messages if message.role != "system"]
-    said = [[message.role, message.text] for message in turns[:-1]]
-    asked = [[str(message.role)] for message in turns[-1:] if message.role != "user"]
+    said: list[list[str]] = [[message.role, message.text] for message in turns[:-1]]
+    asked: list[list[str]] = [[message.role] for message in turns[-1:] if message.role != "user"]
     images = [["image"]] if any(message.images for message in messages) else []
     return [*said, *asked, *images]
 
@@ -101,7 +102,6 @@ def _plain(value: object) -> object:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def hash_of(value: object) -> str:
-    """The SHA-256 of what JSON can hold, in one form."""
+def _hash(value: object) -> str:
     text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=repr)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

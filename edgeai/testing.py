@@ -118,7 +118,7 @@ class FakeEngine:
 
         To an input without content all are. It has no hidden states.
         """
-        if any(prompt.endswith(open_line(nothing)) for nothing in CONTENT_FREE):
+        if prompt.rpartition("\n")[0].endswith(tuple(f": {nothing}" for nothing in CONTENT_FREE)):
             return (-1.0,) * len(continuations)
         text = "".join(self._pieces).strip()
         best = next((i for i, c in enumerate(continuations) if text and text in c), 0)
