@@ -4,8 +4,9 @@ Tiny chat models answer classification prompts with one label for everything; as
 "Text: … / Category: …" lines the same weights are right far more often, and the labels' likelihoods are a
 confidence. Half of what the model says about inputs without content is taken away (contextual calibration,
 Zhao et al. 2021), because small models prefer a label whatever they are asked. The words of the lines, the
-inputs and the half were chosen among a few on 120 rows of each of three tasks; on others of their rows they
-are right in .71, .66 and .73 where "Label", one such input and all of it are in .68, .45 and .46.
+inputs and the half were chosen among a few on 120 rows of each of three tasks, of which .72, .62 and .74 are
+right with them, and .68, .45 and .46 with "Label", one such input and all of it; on 280 other rows of each it
+is .71, .66 and .73.
 """
 
 import math
