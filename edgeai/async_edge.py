@@ -223,6 +223,10 @@ class AsyncEdge:
         """As `Edge.embed`."""
         return await asyncio.to_thread(self._session.embed, texts)
 
+    async def wait_for_audits(self, timeout_s: float | None = None) -> None:
+        """As `Edge.wait_for_audits`."""
+        await asyncio.to_thread(self._session.audits.wait, timeout_s)
+
     @property
     def info(self) -> EngineInfo:
         """What the loaded model is."""

@@ -62,12 +62,20 @@ class Audits:
             if self._closed or len(self._running) >= MOST_AT_ONCE:
                 return
             self._running[thread] = None
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter ends: the answer matters more
+            _logger.warning("an audit could not begin: %s", error)
+            with self._lock:
+                del self._running[thread]
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Wait until the audits that are under way have ended, each for ``timeout_s`` at most."""
+        """Wait until the audits that are under way have ended, each for ``timeout_s`` at most.
+
+        One that calls this itself, as a listener that closes the Edge does, is not waited for.
+        """
         with self._lock:
-            threads = list(self._running)
+            threads = [thread for thread in self._running if thread is not threading.current_thread()]
         for thread in threads:
             thread.join(timeout_s)
 

@@ -36,7 +36,7 @@ def binding(info: EngineInfo, weights: str, request: Request, method: Method) ->
         head=_head_hash(request),
         temperature=0.0 if scored else float(request.sampling.temperature),
         max_tokens=1 if scored else request.max_tokens,
-        schema=None if request.schema is None else _hash(request.schema),
+        schema=None if request.schema is None else _hash(_in_order(request.schema)),
     )
 
 
@@ -64,7 +64,7 @@ def _head_hash(request: Request) -> str | None:
         "turns": _turns(request.messages),
         "choices": request.choices,
         "examples": request.examples,
-        "tools": [[tool.name, tool.description, _plain(tool.parameters)] for tool in request.tools],
+        "tools": [[tool.name, tool.description, _in_order(tool.parameters)] for tool in request.tools],
         "grammar": request.grammar,
         "stop": request.stop,
         "sampling": _sampling(request),
@@ -86,6 +86,11 @@ def _sampling(request: Request) -> list[float]:
     drawn = request.sampling
     shape = [drawn.top_p, drawn.top_k, drawn.min_p]
     return shape if drawn.temperature and shape != [1.0, 0, 0.0] else []
+
+
+def _in_order(schema: object) -> str:
+    """The schema with its properties as they stand: constrained decoding writes them in that order."""
+    return json.dumps(_plain(schema), ensure_ascii=False, default=repr)
 
 
 def _plain(value: object) -> object:

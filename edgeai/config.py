@@ -51,6 +51,7 @@ class Settings:
     ``cloud_base_url`` its address, if it is not the provider's own; ``cloud_key_variable`` names the
     environment variable that holds its key. ``min_score`` (higher is safer) and ``deadline_s`` (seconds) are
     reasons to leave the device, if ``privacy`` is ``"allow"``. ``ledger`` switches the record of queries.
+    ``contract`` is the file of one, in place of ``min_score``.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -61,6 +62,7 @@ class Settings:
     cloud_key_variable: str | None = None
     privacy: Literal["local", "allow"] = "local"
     min_score: float | None = None
+    contract: str | None = None
     deadline_s: float | None = None
     ledger: bool = True
 

@@ -139,8 +139,18 @@ class Edge:
         return self._session.embed(texts)
 
     def on_drift(self, listener: Callable[[DriftAlarm], None]) -> None:
-        """Call ``listener``, in a thread of edgeai's, when audits show that a contract no longer holds."""
+        """Call ``listener`` when audits show that a contract no longer holds, those of other processes too.
+
+        It is called in a thread of edgeai's, and may close the Edge.
+        """
         self._session.contracts.listeners.append(listener)
+
+    def wait_for_audits(self, timeout_s: float | None = None) -> None:
+        """Wait until the audits that are under way have ended; for programs that end soon.
+
+        `close` cancels them, and what has been sent may be paid all the same. ``timeout_s`` is for each.
+        """
+        self._session.audits.wait(timeout_s)
 
     @property
     def info(self) -> EngineInfo:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ RECENT = 200
 """How many of a contract's latest queries tell the share of those that left for other reasons."""
 STAGES = (Reason.LOW_CONFIDENCE, Reason.ROUTED)
 """The reasons for which a contract itself sends a query away."""
+
+REFRESH_S = 1.0
+"""How old the state of audits may be that was read from the ledger: other processes audit, too."""
 
 _logger = logging.getLogger("edgeai.standing")
 
@@ -118,6 +122,7 @@ class Live:
     id: str
     drift: "Drift | None"
     unwatchable: str | None = None
+    read_s: float = field(default_factory=time.monotonic)
     exits: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -164,6 +169,7 @@ class Contracts:
             return None
         if mismatch := live.contract.matches(now()):
             return Standing(contract=live.contract, id=live.id, why=mismatch, applies=False)
+        self._refresh(live)
         alarm = live.drift.in_words() if live.drift is not None and live.drift.alarmed else None
         hasty = "it was shown before it was judged, as hold= asked" if early else None
         return Standing(
@@ -182,16 +188,33 @@ class Contracts:
                 live.exits.append(_is_exit(answer.source, answer.reason))
 
     def audited(self, contract: str, *, agrees: bool) -> None:
-        """Take one audit into account. Tells the listeners when it is the one that raises the alarm."""
+        """Take one audit into account, and tell the listeners when the alarm is raised."""
         live = self._known[contract]
         with self._auditing:
             before = live.drift
             if before is None:
                 return
             live.drift = after = self._observe(live, before, agrees=agrees)
-        if after.alarmed and not before.alarmed:
-            _logger.warning("the contract %s: %s", contract[:12], after.in_words())
-            self._tell(DriftAlarm(contract=contract, promise=str(live.contract.promise), drift=after))
+        if alarm := _alarm(live, before, after):
+            self._tell(alarm)
+
+    def _refresh(self, live: Live) -> None:
+        """Learn what other processes have found; never waits for an audit, and no answer is lost for it."""
+        before = live.drift
+        if self._memory is None or before is None or before.alarmed:
+            return
+        if time.monotonic() - live.read_s < REFRESH_S or not self._auditing.acquire(blocking=False):
+            return
+        try:
+            live.drift = after = _read(self._memory.drift(live.id), before)
+        except LedgerError as error:
+            _logger.warning("the record of audits could not be read: %s", error)
+            return
+        finally:
+            live.read_s = time.monotonic()
+            self._auditing.release()
+        if (alarm := _alarm(live, before, after)) and self.listeners:  # the query does not wait for them
+            threading.Thread(target=self._tell, args=(alarm,), name="edgeai-drift", daemon=True).start()
 
     def _begin(self, contract: "Contract", name: str) -> Live:
         from edgeai.monitor.drift import watch
@@ -249,6 +272,14 @@ def _load(path: Path, changed_ns: int, size: int) -> "Contract":
     from edgeai.monitor.contract import load
 
     return load(path)
+
+
+def _alarm(live: Live, before: "Drift", after: "Drift") -> DriftAlarm | None:
+    """The alarm, if it is new to this process."""
+    if before.alarmed or not after.alarmed:
+        return None
+    _logger.warning("the contract %s: %s", live.id[:12], after.in_words())
+    return DriftAlarm(contract=live.id, promise=str(live.contract.promise), drift=after)
 
 
 def _unwatched(live: Live, policy: Policy, *, has_cloud: bool) -> str | None:

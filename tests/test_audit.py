@@ -3,6 +3,7 @@
 import threading
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -138,6 +139,59 @@ def test_only_a_share_is_audited_and_it_delays_nothing() -> None:
         assert edge.ask(QUESTION).certified
         assert audits_under_way()
         edge._session.audits.wait(10)
+    assert len(cloud.received) == 1
+
+
+def test_an_alarm_of_another_process_suspends_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger tells, also an Edge that audits nothing itself; its listener hears of it once."""
+    monkeypatch.setattr("edgeai.standing.REFRESH_S", 0.0)
+    path, alarms = tmp_path / "ledger.sqlite3", Queue[DriftAlarm]()
+    cloud = FakeCloud(OTHER)
+    with (
+        opened(cloud=cloud, audit=0, ledger=path, on_drift="keep") as here,
+        opened(cloud=cloud, audit=1.0, ledger=path) as there,
+    ):
+        here.on_drift(alarms.put)
+        assert here.ask(QUESTION).certified
+        ask(there, 5)
+        answers = ask(here, 2)
+        assert alarms.get(timeout=10).drift.disagreements == 5
+    assert [answer.certified for answer in answers] == [False, False]
+    assert "5 of 5 audited answers differ" in answers[0].explanation
+    assert alarms.empty()
+
+
+def test_a_listener_may_close_the_edge() -> None:
+    """Even though it is called by the audit for which closing waits."""
+    edge = opened(cloud=FakeCloud(OTHER), audit=1.0)
+    closed = threading.Event()
+
+    def close(alarm: DriftAlarm) -> None:
+        edge.close()
+        closed.set()
+
+    edge.on_drift(close)
+    ask(edge, 5)
+    assert closed.wait(10)
+
+
+def test_an_audit_that_cannot_begin_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system out of threads answers all the same."""
+
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "edgeai-audit":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    cloud = FakeCloud(OTHER)
+    with opened(cloud=cloud, audit=1.0) as edge:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            assert edge.ask(QUESTION).certified
+        assert cloud.received == []
+        ask(edge)
     assert len(cloud.received) == 1
 
 

@@ -26,3 +26,14 @@ def test_the_question_itself_is_free() -> None:
 def test_what_stands_before_the_question_is_bound(other: Prompt) -> None:
     """Other examples before it, fewer of them, or a system message: another head."""
     assert head(other) != head(ANN)
+
+
+def test_the_order_of_properties_is_bound() -> None:
+    """Constrained decoding writes them in that order, so that another order is another answer."""
+    first, then = {"a": {"type": "integer"}}, {"b": {"type": "integer"}}
+    bound = [
+        binding(FakeEngine().info, "w", read_request("x", schema={"properties": properties}), "extract")
+        for properties in (first | then, then | first, first | then)
+    ]
+    assert bound[0] == bound[2] != bound[1]
+    assert "a schema with the hash" in (bound[0].matches(bound[1]) or "")

@@ -2,9 +2,8 @@
 
 import io
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from edgeai.calibrate.replay import Replayed
-from edgeai.calibrate.report import Report
 from edgeai.errors import MissingExtra
 
 try:
@@ -14,22 +13,26 @@ try:
 except ImportError as error:
     raise MissingExtra("A report with figures needs matplotlib", extra="calibrate", why=str(error)) from error
 
+if TYPE_CHECKING:
+    from edgeai.calibrate.report import Report
+    from edgeai.calibrate.scenarios import Replayed
+
 __all__ = ["escalations", "figures"]
 
 OURS = {"our score": ("C0", "-", 2.0), "oracle": ("0.4", ":", 1.2), "random": ("0.7", "--", 1.0)}
 
 
-def figures(report: Report) -> dict[str, str]:
+def figures(report: "Report") -> dict[str, str]:
     """The report's curves as SVG texts, by title; the same report gives the same bytes."""
     return {
         "Reliability": _svg(lambda axes: _reliability(axes, report)),
         "Risk against coverage": _svg(lambda axes: _risk(axes, report)),
         "Deferral": _svg(lambda axes: _deferral(axes, report)),
-        "Confidence of right and wrong answers": _svg(lambda axes: _histogram(axes, report)),
+        "Scores of right and wrong answers": _svg(lambda axes: _histogram(axes, report)),
     }
 
 
-def escalations(found: Sequence[Replayed]) -> str:
+def escalations(found: "Sequence[Replayed]") -> str:
     """The escalation rate of each scenario with its interval, as SVG."""
 
     def draw(axes: Axes) -> None:
@@ -57,14 +60,14 @@ def _svg(draw: Callable[[Axes], None]) -> str:
     return text[text.index("<svg") :]
 
 
-def _reliability(axes: Axes, report: Report) -> None:
+def _reliability(axes: Axes, report: "Report") -> None:
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="perfect")
     if points := report.curves.reliability:
         axes.plot(*zip(*points, strict=True), marker="o", label="measured, equal parts")
     axes.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
 
 
-def _risk(axes: Axes, report: Report) -> None:
+def _risk(axes: Axes, report: "Report") -> None:
     coverage, risk = zip(*report.curves.risk, strict=True)
     axes.step(coverage, risk, where="post", label="risk among the kept")
     if (proof := report.certificate) is not None:
@@ -73,7 +76,7 @@ def _risk(axes: Axes, report: Report) -> None:
     axes.set(xlabel="coverage: share kept on the device", ylabel="risk", xlim=(0, 1), ylim=(0, None))
 
 
-def _deferral(axes: Axes, report: Report) -> None:
+def _deferral(axes: Axes, report: "Report") -> None:
     for name, points in report.curves.deferral.items():
         color, style, width = OURS.get(name, (None, "-", 0.9))
         rate, quality = zip(*points, strict=True)
@@ -82,7 +85,7 @@ def _deferral(axes: Axes, report: Report) -> None:
     axes.set(xlabel="escalation rate", ylabel=f"quality{cloud}", xlim=(0, 1))
 
 
-def _histogram(axes: Axes, report: Report) -> None:
+def _histogram(axes: Axes, report: "Report") -> None:
     both = (report.curves.right, report.curves.wrong)
     axes.hist(both, bins=20, range=(0, 1), stacked=True, color=("C0", "C3"), label=("right", "wrong"))
     if report.certificate is not None:

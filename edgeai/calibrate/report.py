@@ -1,4 +1,4 @@
-"""What a calibration found, as values: for JSON, and for the page that `edgeai.calibrate.page` makes of it.
+"""What a calibration found, as values: for JSON, and for the page that `edgeai.calibrate.html` makes of it.
 
 No text of a prompt or an answer is in it.
 """
@@ -80,7 +80,7 @@ class Costs:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
     """Points to draw. ``reliability``: (mean confidence, share right) of equal parts; ``risk``: (coverage,
-    risk); ``deferral``: (escalation rate, quality) by score; ``right`` and ``wrong``: confidences.
+    risk); ``deferral``: (escalation rate, quality) by score; ``right`` and ``wrong``: scores.
     """
 
     reliability: Points
@@ -262,8 +262,8 @@ def _curves(
         reliability=tuple((float(p[part].mean()), float(good[part].mean())) for part in parts),
         risk=_points(*metrics.risk_coverage(effective, right)),
         deferral={name: _points(*metrics.deferral(values, weak, strong)) for name, values in scores.items()},
-        right=tuple(p[good].tolist()),
-        wrong=tuple(p[~good].tolist()),
+        right=tuple(effective[sure][good].tolist()),
+        wrong=tuple(effective[sure][~good].tolist()),
     )
 
 

@@ -9,6 +9,9 @@ from edgeai.cli import options
 from edgeai.cli.exits import Exit
 from edgeai.errors import ConfigError, EngineError
 
+AUDIT_S = 30.0
+"""How long a rare audit may go on when the answer is there already; Ctrl-C ends it."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -25,6 +28,7 @@ def ask(
     cloud_key_variable: options.CloudKeyVariable = None,
     privacy: options.Privacy = None,
     min_score: options.MinScore = None,
+    contract: options.Contract = None,
     deadline: options.Deadline = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
@@ -56,6 +60,7 @@ def ask(
             "cloud_key_variable": cloud_key_variable,
             "privacy": privacy,
             "min_score": min_score,
+            "contract": contract,
             "deadline_s": deadline,
             "ledger": ledger,
         }
@@ -68,6 +73,9 @@ def ask(
         else:
             answer = show(stream, may_leave=may_leave(settings))
             write_summary(answer)
+            if settings.contract:
+                typer.echo(answer.explanation, err=True)
+        edge.wait_for_audits(AUDIT_S)
     if answer.finish_reason == "cancelled":
         raise typer.Exit(Exit.STOPPED)
     if schema is not None and answer.finish_reason == "length":

@@ -94,7 +94,8 @@ def calibrate(
         }
     )  # fmt: skip
     _check_folders(out, report)
-    settings = replace(settings, min_score=None, deadline_s=None)  # nothing decides but what is calibrated
+    # nothing decides but what is calibrated
+    settings = replace(settings, min_score=None, contract=None, deadline_s=None)
     with open_edge(settings) as edge, _stoppable() as progress:
         found = run(
             edge, rows, promise, task=asked, scorer=scorer, ask_cloud=ask_cloud, restart=restart,
@@ -174,7 +175,7 @@ def _write(found: "Calibration", out: Path | None, report: Path | None, *, json:
     from edgeai.cli.output import write_json, write_text
 
     if report is not None:
-        from edgeai.calibrate.page import page
+        from edgeai.calibrate.html import page
 
         write_text(report, page(found.report))
     if json:

@@ -37,6 +37,7 @@ def chat(
     cloud_key_variable: options.CloudKeyVariable = None,
     privacy: options.Privacy = None,
     min_score: options.MinScore = None,
+    contract: options.Contract = None,
     deadline: options.Deadline = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
@@ -64,6 +65,7 @@ def chat(
             "cloud_key_variable": cloud_key_variable,
             "privacy": privacy,
             "min_score": min_score,
+            "contract": contract,
             "deadline_s": deadline,
             "ledger": ledger,
         }

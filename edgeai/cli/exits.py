@@ -38,7 +38,7 @@ MEANINGS = {
     Exit.MODEL: "no usable model, or the store failed",
     Exit.ENGINE: "the engine on the device failed or is not installed",
     Exit.CLOUD: "the cloud failed, or device and cloud did",
-    Exit.POLICY: "the policy forbids it",
+    Exit.POLICY: "the policy forbids it, or a promise cannot be certified",
     Exit.LEDGER: "the ledger cannot be used",
     Exit.STOPPED: "stopped by Ctrl-C",
 }

@@ -53,6 +53,7 @@ def _write_rows(rows: "tuple[Entry, ...]") -> None:
             "MODEL",
             "REASON",
             "SCORE",
+            "CERTIFIED",
             "TOKENS",
             "FIRST",
             "TOTAL",
@@ -71,6 +72,7 @@ def _cells(row: "Entry") -> tuple[str, ...]:
         row.model,
         row.error or row.reason or "?",
         _number(row.score, ".2f"),
+        "yes" if row.certified else "no" if row.contract else "-",
         _number(row.completion_tokens, "d"),
         _number(row.ttft_s, ".2f", " s"),
         _number(row.total_s, ".2f", " s"),
@@ -85,10 +87,11 @@ def _number(value: float | None, form: str, unit: str = "") -> str:
 
 
 def _sentence(totals: "Totals") -> str:
+    audits = f", {totals.audits} audits" if totals.audits else ""
     unpriced = f" and {totals.unpriced} of unknown price" if totals.unpriced else ""
     return (
         f"{totals.queries} queries: {totals.device} on the device, {totals.cloud} in the cloud, "
-        f"{totals.errors} failed; ${totals.cost_usd:.6f}{unpriced}; "
+        f"{totals.errors} failed{audits}; ${totals.cost_usd:.6f}{unpriced}; "
         f"{totals.disclosed_bytes} bytes left the device."
     )
 

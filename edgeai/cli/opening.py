@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 def open_edge(settings: Settings) -> Edge:
     """Open what the settings say. Raises what `Edge` raises, and what `edgeai.prepare.prepare` does."""
-    policy = Policy(privacy=settings.privacy, min_score=settings.min_score, deadline_s=settings.deadline_s)
+    policy = Policy(
+        privacy=settings.privacy,
+        min_score=settings.min_score,
+        contract=settings.contract,
+        deadline_s=settings.deadline_s,
+    )
     cloud = _cloud(settings)
     _pull_if_missing(settings.model)
     return Edge(

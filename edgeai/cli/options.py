@@ -39,6 +39,10 @@ Privacy = Annotated[
 MinScore = Annotated[
     float | None, typer.Option("--min-score", help="Ask the cloud below this score, 0 to 1.")
 ]
+Contract = Annotated[
+    str | None,
+    typer.Option(help="A contract's file: what it keeps is certified, what it does not keep may leave."),
+]
 Deadline = Annotated[float | None, typer.Option("--deadline", help="Seconds for the whole answer.")]
 UseLedger = Annotated[bool | None, typer.Option("--ledger/--no-ledger", help="Record the query.")]
 

@@ -58,7 +58,7 @@ def write_summary(answer: Answer) -> None:
 
 def _confidence(answer: Answer) -> str:
     if answer.confidence is not None:
-        return f"confidence {answer.confidence:.0%}"
+        return f"confidence {answer.confidence:.0%}, {'certified' if answer.certified else 'not certified'}"
     if answer.score is not None:
         return f"{answer.score_name} {answer.score:.2f} (uncalibrated)"
     return "confidence unknown"

@@ -10,7 +10,7 @@ from edgeai.cli import options
 from edgeai.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edgeai.calibrate.replay import Interval, Replayed, Scenario
+    from edgeai.calibrate.scenarios import Interval, Replayed, Scenario
     from edgeai.economics import Price
     from edgeai.ledger import Entry
 
@@ -45,7 +45,7 @@ def simulate(
 
     Without options they are replayed as they were. Each value has a 95 % bootstrap interval.
     """
-    from edgeai.calibrate.replay import replay
+    from edgeai.calibrate.scenarios import replay
     from edgeai.cli.output import write_json, write_table
 
     scenarios = _scenarios(min_score or (), contract or (), _price(price), outage)
@@ -66,7 +66,7 @@ HEADS = ("RULES", "TO THE CLOUD", "KEPT", "BY OUTAGE", "UNSURE", "$ PER 1,000", 
 def _scenarios(
     scores: Sequence[float], contracts: Sequence[Path], price: "Price | None", outage: float
 ) -> "list[Scenario]":
-    from edgeai.calibrate.replay import Scenario, scenario_of
+    from edgeai.calibrate.scenarios import Scenario, scenario_of
     from edgeai.monitor import contract
 
     found = [
@@ -123,7 +123,7 @@ def _number(value: "Interval | None", form: str, unit: str = "") -> str:
 
 
 def _write_page(path: Path, found: "Sequence[Replayed]") -> None:
-    from edgeai.calibrate.page import table_page
+    from edgeai.calibrate.html import table_page
     from edgeai.calibrate.plots import escalations
     from edgeai.cli.output import write_text
 

@@ -4,13 +4,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edgeai import Edge
 from edgeai.cli.exits import Exit
 from edgeai.ledger import Ledger
+from edgeai.monitor.contract import save
+from edgeai.observe import observe
 from tests.cli.conftest import EDGEAI, Run, Terminal
+from tests.promises import CERTIFICATE, contract
 from tests.servers import Child, katan
 
 GOLD = "Name the chemical symbol for gold."
@@ -48,6 +53,21 @@ def test_the_answer_goes_to_stdout_and_its_story_to_stderr(run: Run, model: Path
     last = asked.err.splitlines()[-1]
     assert last.startswith("device (unjudged) · smollm2-135m-instruct@llamacpp-q4_1 · ")
     assert [word for word in ("(uncalibrated)", "first token", "tok/s", "$0") if word not in last] == []
+
+
+def test_a_contract_certifies_or_says_why_not(run: Run, model: Path, tmp_path: Path) -> None:
+    """What it was made for is certified; with another limit of tokens the last line names the difference."""
+    path = tmp_path / "gold.contract.json"
+    with Edge(ledger=False) as edge:
+        bound = observe(edge, GOLD, max_tokens=6).binding
+    save(contract(bound, certificate=replace(CERTIFICATE, threshold=0.0)), path)
+    kept = run("ask", GOLD, "--max-tokens", "6", "--contract", str(path)).err.splitlines()
+    assert ", certified · " in kept[-2]
+    assert "Certified: of the answers kept on the device" in kept[-1]
+    other = run("ask", GOLD, "--max-tokens", "5", "--contract", str(path)).err.splitlines()
+    assert "Not certified: it was calibrated for a limit of tokens of 6, and this is 5." in other[-1]
+    both = run("ask", GOLD, "--min-score", "0.5", "--contract", str(path))
+    assert (both.code, "both set" in both.err) == (Exit.USAGE, True)
 
 
 def test_json(run: Run, model: Path) -> None:

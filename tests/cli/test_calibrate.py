@@ -13,7 +13,9 @@ import pytest
 
 from edgeai import Edge, Policy
 from edgeai.cli.exits import Exit
+from edgeai.config import Settings
 from edgeai.monitor import contract
+from edgeai.testing import FakeCloud, FakeEngine
 from tests.cli.conftest import EDGEAI, Run
 
 KINDS = {
@@ -88,25 +90,34 @@ def interrupted(command: list[str], home: Path) -> str:
     return said
 
 
-def test_it_needs_leave_and_a_yes(run: Run, model: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> FakeCloud:
+    """The cloud that the verb finds, beside an engine that needs no model."""
+    cloud = FakeCloud("An apple.")
+
+    def open_edge(settings: Settings) -> Edge:
+        policy = Policy(privacy=settings.privacy)
+        return Edge(engine=FakeEngine("An apple."), cloud=cloud, policy=policy, ledger=False)
+
+    monkeypatch.setattr("edgeai.cli.opening.open_edge", open_edge)
+    return cloud
+
+
+def test_it_needs_leave_and_a_yes(run: Run, cloud: FakeCloud, tmp_path: Path) -> None:
     """Under privacy "local", without --yes, or above --max-usd nothing is sent, and the codes tell which."""
     data = tmp_path / "plain.jsonl"
     data.write_text('{"prompt": "Name a fruit."}\n')
-    nowhere = (
-        "--cloud",
-        "openai:gpt-4o-mini",
-        "--cloud-base-url",
-        "http://127.0.0.1:9/v1",
-        "--max-tokens",
-        "1",
-    )
-    command = ("calibrate", str(data), "--contract", "disagreement<=0.2@0.9", *nowhere)
+    command = ("calibrate", str(data), "--contract", "disagreement<=0.2@0.9")
     assert run(*command).code == Exit.POLICY
     unanswered = run(*command, "--privacy", "allow")
     assert unanswered.code == Exit.USAGE
     assert "1 queries (" in unanswered.err
     assert unanswered.err.endswith("Give --yes.\n")
     assert run(*command, "--privacy", "allow", "--yes", "--max-usd", "0").code == Exit.POLICY
+    assert cloud.received == []
+    agreed = run(*command, "--privacy", "allow", "--yes")
+    assert len(cloud.received) == 1
+    assert "too little to learn from" in agreed.err
 
 
 @pytest.mark.parametrize(
@@ -119,7 +130,7 @@ def test_it_needs_leave_and_a_yes(run: Run, model: Path, tmp_path: Path) -> None
         (("--contract", "error<=0.1@0.9", "--examples", "none.jsonl"), "cannot be read"),
     ],
 )
-def test_wrong_usage(run: Run, model: Path, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+def test_wrong_usage(run: Run, cloud: FakeCloud, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
     """What does not fit is refused before anything is asked."""
     shown = run("calibrate", str(tiny(tmp_path / "kinds.jsonl")), *options)
     assert shown.code == Exit.USAGE

@@ -13,6 +13,7 @@ from tests.cli.conftest import Run
 def _queries() -> None:
     """Two answers and a failure."""
     with Ledger.open() as ledger:
+        ledger.history.record_audit("c", agrees=True, error=None, cost_usd=0.5, disclosed_bytes=10)
         for source, reason in (("device", Reason.CONFIDENT), ("cloud", Reason.LOW_CONFIDENCE)):
             ledger.record(
                 Answer(
@@ -22,6 +23,8 @@ def _queries() -> None:
                     reason=reason,
                     explanation="",
                     score=0.5,
+                    certified=source == "device",
+                    contract="c",
                     usage=Usage(completion_tokens=7),
                     timing=Timing(ttft_s=0.25, total_s=1.5, decode_tps=99.6),
                     cost_usd=0.001 if source == "cloud" else 0.0,
@@ -36,10 +39,21 @@ def test_the_table(run: Run) -> None:
     lines = run("ledger").out.splitlines()
     rows = [line.split("\t") for line in lines[1:-1]]
     assert [row[1] for row in rows] == ["none", "cloud", "device"]
-    assert rows[0][3:] == ["CloudTimeout", *"??????", "0 B"]
-    assert rows[1][3:] == ["low_confidence", "0.50", "7", "0.25 s", "1.50 s", "100", "$0.001000", "100 B"]
+    assert rows[0][3:] == ["CloudTimeout", "?", "-", *"?????", "0 B"]
+    assert rows[1][3:] == [
+        "low_confidence",
+        "0.50",
+        "no",
+        "7",
+        "0.25 s",
+        "1.50 s",
+        "100",
+        "$0.001000",
+        "100 B",
+    ]
     assert lines[-1] == (
-        "3 queries: 1 on the device, 1 in the cloud, 1 failed; $0.001000; 100 bytes left the device."
+        "3 queries: 1 on the device, 1 in the cloud, 1 failed, 1 audits; $0.501000; "
+        "110 bytes left the device."
     )
 
 

@@ -27,12 +27,14 @@ def test_the_help_names_verbs_and_exit_codes(run: Run) -> None:
     assert [code for code, meaning in MEANINGS.items() if f"{code.value} {meaning}" not in text] == []
 
 
-@pytest.mark.parametrize("verb", [(verb,) for verb in VERBS] + [("models", "pull"), ("bench", "model")])
+@pytest.mark.parametrize(
+    "verb", [(verb,) for verb in VERBS] + [("models", "pull"), ("bench", "model"), ("contracts", "show")]
+)
 def test_each_verb_has_help_and_json(run: Run, verb: tuple[str, ...]) -> None:
     """Every verb explains itself, and offers JSON where it writes a result."""
     shown = run(*verb, "--help")
     assert shown.code == 0
-    assert "--json" in shown.out or verb in (("models",), ("bench",))
+    assert "--json" in shown.out or verb in (("models",), ("bench",), ("contracts",))
 
 
 def test_the_version(run: Run) -> None:

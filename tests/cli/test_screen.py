@@ -1,5 +1,6 @@
 import io
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 import pytest
 
@@ -100,5 +101,6 @@ def test_a_calibrated_confidence_is_a_percentage() -> None:
         cost_usd=0.00012,
         finish_reason="length",
     )
-    assert "confidence 93%" in summary(answer)
+    assert "confidence 93%, not certified" in summary(answer)
+    assert "confidence 93%, certified" in summary(replace(answer, certified=True))
     assert summary(answer).endswith("$0.00012 · cut off at --max-tokens")

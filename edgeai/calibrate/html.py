@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from html import escape
+from typing import TYPE_CHECKING
 
-from edgeai.calibrate.report import Report
+if TYPE_CHECKING:
+    from edgeai.calibrate.report import Report
 
 __all__ = ["page", "table_page"]
 
@@ -17,7 +19,7 @@ STYLE = (
 )
 
 
-def page(report: Report) -> str:
+def page(report: "Report") -> str:
     """The page. Raises MissingExtra without matplotlib."""
     from edgeai.calibrate.plots import figures
 
@@ -53,7 +55,7 @@ def _document(title: str, parts: Iterable[str]) -> str:
     )
 
 
-def _counts(report: Report) -> Iterable[Sequence[str]]:
+def _counts(report: "Report") -> Iterable[Sequence[str]]:
     names = {
         "rows": "in the data",
         "duplicates": "repeated and left out",
@@ -66,7 +68,7 @@ def _counts(report: Report) -> Iterable[Sequence[str]]:
     return [(names[name], str(value)) for name, value in asdict(report.counts).items()]
 
 
-def _costs(report: Report) -> str:
+def _costs(report: "Report") -> str:
     costs = report.costs
     if costs is None:
         return "<p>Without a certificate all queries go to the cloud.</p>"
@@ -79,7 +81,7 @@ def _costs(report: Report) -> str:
     return _table(("", "value"), rows)
 
 
-def _scores(report: Report) -> str:
+def _scores(report: "Report") -> str:
     rows = [
         (
             score.name, _number(score.auroc, ".3f"), _number(score.apgr, ".3f"), _number(score.cpt50, ".1f"),
@@ -92,7 +94,7 @@ def _scores(report: Report) -> str:
     return _table(heads, rows)
 
 
-def _fitted(report: Report) -> str:
+def _fitted(report: "Report") -> str:
     probe = f", with a probe ({report.probe}) of the hidden state" if report.probe else ""
     router = "a router before generation, " if report.router else ""
     exits = (
@@ -107,11 +109,11 @@ def _fitted(report: Report) -> str:
     )
 
 
-def _assumed(report: Report) -> str:
+def _assumed(report: "Report") -> str:
     return ", which was not asked and counts as always right" if report.cloud_is_assumed else ""
 
 
-def _binding(report: Report) -> Iterable[Sequence[str]]:
+def _binding(report: "Report") -> Iterable[Sequence[str]]:
     return [(name, "none" if value is None else str(value)) for name, value in asdict(report.binding).items()]
 
 

@@ -1,10 +1,12 @@
 """Replaying a ledger whose answers are known under other rules."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
-from edgeai.calibrate.replay import Scenario, replay
+from edgeai.calibrate.scenarios import Scenario, replay
 from edgeai.economics import Price
 from edgeai.errors import ConfigError
 from edgeai.ledger import Entry
@@ -111,3 +113,14 @@ def test_nothing_to_replay() -> None:
         Scenario(name="", min_score=1.5)
     with pytest.raises(ConfigError, match=r"outage is -0\.1"):
         Scenario(name="", outage=-0.1)
+
+
+def test_a_replay_needs_no_library_of_a_fit() -> None:
+    """Who only simulates needs neither scikit-learn nor scipy nor matplotlib."""
+    code = (
+        "import sys, edgeai.calibrate.html; from edgeai.calibrate import Scenario, page, read_data, replay;"
+        "assert callable(page) and callable(replay);"
+        "print([name for name in ('sklearn', 'scipy', 'matplotlib') if name in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgeai.calibrate.page import page
+from edgeai.calibrate.html import page
 from edgeai.calibrate.report import Counts, Curves, Judged, Report
 from edgeai.errors import MissingExtra
 from edgeai.monitor.metrics import Pairs
