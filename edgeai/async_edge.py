@@ -18,6 +18,7 @@ from edgeai.policy import Policy
 from edgeai.session import Session
 from edgeai.standing import DriftAlarm
 from edgeai.types import (
+    FIELDS,
     Answer,
     CallOptions,
     Choice,
@@ -196,10 +197,11 @@ class AsyncEdge:
         choices: Sequence[str],
         *,
         examples: Sequence[tuple[str, str]] = (),
+        fields: tuple[str, str] = FIELDS,
         **options: Unpack[CommonOptions],
     ) -> Choice:
         """As `Edge.choose`."""
-        call, classifier = self._session.classification(prompt, choices, examples, options)
+        call, classifier = self._session.classification(prompt, choices, examples, options, fields)
         answer = await AsyncStream(call).answer()
         return Choice(label=answer.text, probabilities=classifier.probabilities, answer=answer)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeai.choose import CONTENT_FREE, open_line
 from edgeai.engines import EngineInfo
-from edgeai.types import Message, Request
+from edgeai.types import FIELDS, Message, Request
 
 if TYPE_CHECKING:
     from edgeai.models.store import InstalledModel
@@ -32,7 +32,7 @@ def binding(info: EngineInfo, weights: str, request: Request, method: Method) ->
         task=request.task,
         engine=info.engine,
         weights=weights,
-        template=_hash([open_line("{}"), CONTENT_FREE]) if scored else info.template_hash,
+        template=_hash([open_line("{}", FIELDS), CONTENT_FREE]) if scored else info.template_hash,
         head=_head_hash(request),
         temperature=0.0 if scored else float(request.sampling.temperature),
         max_tokens=1 if scored else request.max_tokens,
@@ -64,6 +64,7 @@ def _head_hash(request: Request) -> str | None:
         "turns": _turns(request.messages),
         "choices": request.choices,
         "examples": request.examples,
+        "fields": request.fields if request.choices and request.fields != FIELDS else None,
         "tools": [[tool.name, tool.description, _in_order(tool.parameters)] for tool in request.tools],
         "grammar": request.grammar,
         "stop": request.stop,
@@ -76,9 +77,10 @@ def _head_hash(request: Request) -> str | None:
 def _turns(messages: tuple[Message, ...]) -> list[list[str]]:
     """What was said before the question, and that there are images; nothing for a single question of text."""
     turns = [message for message in messages if message.role != "system"]
-    said = [[message.role, message.text] for message in turns[:-1]]
+    said: list[list[str]] = [[message.role, message.text] for message in turns[:-1]]
+    asked: list[list[str]] = [[message.role] for message in turns[-1:] if message.role != "user"]
     images = [["image"]] if any(message.images for message in messages) else []
-    return said + images if turns[-1].role == "user" else [*said, [turns[-1].role], *images]
+    return [*said, *asked, *images]
 
 
 def _sampling(request: Request) -> list[float]:

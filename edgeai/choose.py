@@ -20,7 +20,7 @@ from edgeai.engines import Engine, Generation
 from edgeai.engines.generation import Finished
 from edgeai.errors import ConfigError, EngineCrashed, EngineError
 from edgeai.monitor.choices import corrected
-from edgeai.types import LabelScores, Request, Token
+from edgeai.types import FIELDS, LabelScores, Request, Token
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +100,8 @@ class Classifier:
     def _score(self, generation: Generation, states: "list[Vector]") -> tuple[int, LabelScores]:
         head = prompt_head(self._request)
         labels = [f" {label}" for label in self._request.choices]
-        prompt = head + open_line(question(self._request))
+        fields = self._request.fields
+        prompt = head + open_line(question(self._request), fields)
         n_prompt = len(self._engine.tokenize(prompt))
 
         def score(text: str, on_state: "Callable[[Vector], None] | None" = None) -> tuple[float, ...]:
@@ -112,13 +113,18 @@ class Classifier:
             return self._engine.score(text, labels, cancelled=cancelled, on_state=on_state)
 
         content_free = self._priors.get(
-            head, labels, lambda: mean_of([score(head + open_line(text)) for text in CONTENT_FREE])
+            head, labels, lambda: mean_of([score(head + open_line(text, fields)) for text in CONTENT_FREE])
         )
         logprobs = score(prompt, states.append if self._request.hidden else None)
         return n_prompt, LabelScores(logprobs=logprobs, content_free=content_free, strength=self._strength)
 
 
-def with_choices(request: Request, choices: Sequence[str], examples: Sequence[tuple[str, str]]) -> Request:
+def with_choices(
+    request: Request,
+    choices: Sequence[str],
+    examples: Sequence[tuple[str, str]],
+    fields: tuple[str, str] = FIELDS,
+) -> Request:
     """The request as a classification. Raises ConfigError for choices that cannot be told apart."""
     labels = tuple(choices)
     if isinstance(choices, str) or len(labels) < 2:
@@ -134,18 +140,29 @@ def with_choices(request: Request, choices: Sequence[str], examples: Sequence[tu
     for text, label in examples:
         if label not in labels:
             raise ConfigError(f"The example {text[:40]!r} has the label {label!r}, which is not a choice")
-    return replace(request, choices=labels, examples=tuple((text, label) for text, label in examples))
+    first, second = _fields(fields)
+    shown = tuple((text, label) for text, label in examples)
+    return replace(request, choices=labels, examples=shown, fields=(first, second))
+
+
+def _fields(fields: Sequence[str]) -> Sequence[str]:
+    named = len(fields) == 2 and all(isinstance(name, str) and name.strip() for name in fields)
+    if isinstance(fields, str) or not named or any("\n" in name for name in fields):
+        raise ConfigError(
+            f"fields is {fields!r}", remedy='Give two short names, as ("Headline", "Gold price")'
+        )
+    return fields
 
 
 def classification_prompt(request: Request) -> str:
-    """The examples and the question as "Text: … / Category: …" lines, open at the last one."""
-    return prompt_head(request) + open_line(question(request))
+    """The examples and the question as "Text: … / Category: …" lines, open at the last label."""
+    return prompt_head(request) + open_line(question(request), request.fields)
 
 
 def prompt_head(request: Request) -> str:
     """The system text and the examples: what all questions of a kind share, and the engine keeps."""
     system = [message.text for message in request.messages if message.role == "system"]
-    shown = [f"{open_line(text)} {label}" for text, label in request.examples]
+    shown = [f"{open_line(text, request.fields)} {label}" for text, label in request.examples]
     return "".join(f"{part}\n\n" for part in (*system, *shown))
 
 
@@ -154,9 +171,9 @@ def question(request: Request) -> str:
     return "\n".join(message.text for message in request.messages if message.role == "user")
 
 
-def open_line(text: str) -> str:
+def open_line(text: str, fields: tuple[str, str]) -> str:
     """A text whose label is still to come."""
-    return f"Text: {text}\nCategory:"
+    return f"{fields[0]}: {text}\n{fields[1]}:"
 
 
 def mean_of(rows: Sequence[Sequence[float]]) -> tuple[float, ...]:

@@ -21,7 +21,17 @@ from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.session import Session, open_ledger
 from edgeai.standing import Contracts, DriftAlarm, read_contract
-from edgeai.types import Answer, CallOptions, Choice, CommonOptions, Extraction, JsonSchema, Message, Prompt
+from edgeai.types import (
+    FIELDS,
+    Answer,
+    CallOptions,
+    Choice,
+    CommonOptions,
+    Extraction,
+    JsonSchema,
+    Message,
+    Prompt,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,13 +117,16 @@ class Edge:
         choices: Sequence[str],
         *,
         examples: Sequence[tuple[str, str]] = (),
+        fields: tuple[str, str] = FIELDS,
         **options: Unpack[CommonOptions],
     ) -> Choice:
         """The one of ``choices`` that fits best, by the likelihood of each label.
 
-        ``examples`` are (text, label) pairs; a tiny model needs some. The score is the label's probability.
+        ``examples`` are (text, label) pairs; a tiny model needs some. ``fields`` name the text and what the
+        label says of it, such as ("Headline", "Gold price"): what a tiny model is told of its task. The score
+        is the label's probability.
         """
-        call, classifier = self._session.classification(prompt, choices, examples, options)
+        call, classifier = self._session.classification(prompt, choices, examples, options, fields)
         answer = Stream(call).answer()
         return Choice(label=answer.text, probabilities=classifier.probabilities, answer=answer)
 

@@ -14,7 +14,7 @@ from edgeai.errors import ConfigError
 from edgeai.monitor.examples import Observation
 from edgeai.policy import Policy
 from edgeai.session import Session
-from edgeai.types import Answer, CallOptions, CommonOptions, JsonSchema, LabelScores, Prompt
+from edgeai.types import FIELDS, Answer, CallOptions, CommonOptions, JsonSchema, LabelScores, Prompt
 
 if TYPE_CHECKING:
     from edgeai.call import Call
@@ -44,6 +44,7 @@ def observe(
     method: Method = "ask",
     choices: Sequence[str] = (),
     examples: Sequence[tuple[str, str]] = (),
+    fields: tuple[str, str] = FIELDS,
     schema: type[Any] | JsonSchema | None = None,
     **options: Unpack[CommonOptions],
 ) -> Observed:
@@ -53,9 +54,14 @@ def observe(
     ConfigError for arguments that do not belong to the method, and what the method raises on the device.
     """
     _check(method, choices, examples, schema, options)
+    if method != "choose" and fields != FIELDS:
+        raise ConfigError(f"{method} takes no fields", remedy="Use method='choose'")
     session = edge._session if isinstance(edge, Edge) else edge
     watcher = replace(session, policy=Policy(), cloud=None, ledger=None, watching=True)
-    call = _call(watcher, prompt, method, choices, examples, schema, options)
+    if method == "choose":
+        call = watcher.classification(prompt, choices, examples, options, fields)[0]
+    else:
+        call = _call(watcher, prompt, method, schema, options)
     answer = Stream(call).answer()
     run = call.run
     assert run.monitor.seen is not None  # the watcher watches
@@ -71,13 +77,9 @@ def _call(
     watcher: Session,
     prompt: Prompt,
     method: Method,
-    choices: Sequence[str],
-    examples: Sequence[tuple[str, str]],
     schema: type[Any] | JsonSchema | None,
     options: CommonOptions,
 ) -> "Call":
-    if method == "choose":
-        return watcher.classification(prompt, choices, examples, options)[0]
     if schema is not None and method == "extract":
         return watcher.extraction(prompt, schema, options)[0]
     return watcher.question(prompt, cast("CallOptions", {**options, "schema": schema}))

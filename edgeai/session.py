@@ -24,7 +24,7 @@ from edgeai.policy import Policy, State
 from edgeai.record import QueryRecord, check_budget
 from edgeai.run import Accept, Run
 from edgeai.standing import Contracts, Standing
-from edgeai.types import Answer, CallOptions, CommonOptions, JsonSchema, Prompt, Request
+from edgeai.types import FIELDS, Answer, CallOptions, CommonOptions, JsonSchema, Prompt, Request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,12 +202,13 @@ class Session:
         choices: Sequence[str],
         examples: Sequence[tuple[str, str]],
         options: CommonOptions,
+        fields: tuple[str, str] = FIELDS,
     ) -> tuple[Call, Classifier]:
         """A query for one of the choices, and where the device's probabilities will be."""
         if unfit := sorted(set(options) - CHOICE_OPTIONS):
             raise ConfigError(f"choose takes no {unfit[0]}", why="A label is scored, not sampled")
         plain = read_request(prompt, **options)
-        request = with_choices(plain, choices, examples)
+        request = with_choices(plain, choices, examples, fields)
         policy = read_policy(self.policy, options)
         standing = self.standing(request, policy, "choose", whole=True)
         guard = standing.guard() if standing else None

@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgeai.choose import CONTENT_FREE, open_line
+from edgeai.choose import CONTENT_FREE
 from edgeai.cloud import CloudEnd, CloudText, Piece
 from edgeai.economics import Price
 from edgeai.engines import EngineInfo, Generation, OnState
@@ -118,7 +118,7 @@ class FakeEngine:
 
         To an input without content all are. It has no hidden states.
         """
-        if any(prompt.endswith(open_line(nothing)) for nothing in CONTENT_FREE):
+        if prompt.rpartition("\n")[0].endswith(tuple(f": {nothing}" for nothing in CONTENT_FREE)):
             return (-1.0,) * len(continuations)
         text = "".join(self._pieces).strip()
         best = next((i for i, c in enumerate(continuations) if text and text in c), 0)

@@ -94,6 +94,7 @@ class Message:
 
 
 Prompt = str | Sequence[Message]
+FIELDS = ("Text", "Category")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,8 @@ class Request:
     """One query as every part sees it. ``max_tokens`` bounds the answer; ``n_ctx`` is the engine's business.
 
     ``schema`` (JSON schema) and ``grammar`` (llguidance's Lark dialect) constrain the answer; at most one is
-    set. ``choices`` makes it a classification by label likelihood, ``examples`` are its (text, label) pairs.
+    set. ``choices`` makes it a classification by label likelihood, ``examples`` are its (text, label) pairs,
+    ``fields`` the names of text and label in its prompt.
     ``hold`` is the number of first tokens kept back, see `edgeai.run`. ``hidden`` asks the engine for the
     hidden state with each token (`Token.hidden`).
     """
@@ -135,6 +137,7 @@ class Request:
     tools: tuple[Tool, ...] = ()
     choices: tuple[str, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
+    fields: tuple[str, str] = FIELDS
     task: str | None = None
     priority: Literal["interactive", "background"] = "interactive"
     hold: int | None = None

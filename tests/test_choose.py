@@ -1,15 +1,18 @@
 """Classification: the prompt, the probabilities, and errors of the engine."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeai import Edge, EngineError, Message
-from edgeai.choose import classification_prompt, label_token, softmax, with_choices
+from edgeai import ConfigError, Edge, EngineError, Message
+from edgeai.choose import CONTENT_FREE, classification_prompt, label_token, softmax, with_choices
+from edgeai.engines import OnState
+from edgeai.observe import observe
 from edgeai.testing import FakeEngine
-from edgeai.types import Request
+from edgeai.types import FIELDS, Request
 
 
 def test_the_prompt_shows_the_examples_in_the_questions_own_form() -> None:
@@ -20,6 +23,40 @@ def test_the_prompt_shows_the_examples_in_the_questions_own_form() -> None:
         classification_prompt(request)
         == "Sort mail.\n\nText: Hi\nCategory: a\n\nText: Where is it?\nCategory:"
     )
+
+
+def test_fields_name_what_is_asked() -> None:
+    """In examples, question and the inputs without content; they are checked, and part of the binding."""
+    asked = []
+
+    class Listens(FakeEngine):
+        def score(
+            self,
+            prompt: str,
+            continuations: Sequence[str],
+            *,
+            cancelled: Callable[[], bool] = lambda: False,
+            on_state: OnState | None = None,
+        ) -> tuple[float, ...]:
+            asked.append(prompt)
+            return super().score(prompt, continuations, cancelled=cancelled)
+
+    fields = ("Headline", "Gold price")
+    with Edge(engine=Listens("up"), ledger=False) as edge:
+        assert (
+            edge.choose("Gold soars", ["up", "down"], examples=[("x", "down")], fields=fields).label == "up"
+        )
+        head = "Headline: x\nGold price: down\n\nHeadline: "
+        texts = (*CONTENT_FREE, "Gold soars")
+        assert asked == [f"{head}{text}\nGold price:" for text in texts]
+        bound = [
+            observe(edge, "Hi", method="choose", choices=["up", "down"], fields=names).binding
+            for names in (fields, FIELDS)
+        ]
+        assert bound[0].head != bound[1].head
+        for wrong in (("a",), ("a", " "), ("a\n", "b"), "ab"):
+            with pytest.raises(ConfigError, match="fields"):
+                edge.choose("Hi", ["up", "down"], fields=wrong)  # type: ignore[arg-type]  # that is the test
 
 
 @given(st.lists(st.floats(-500, 0), min_size=2, max_size=20))

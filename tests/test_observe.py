@@ -71,6 +71,7 @@ def test_the_binding_holds_all_that_shapes_an_answer(edge: Edge) -> None:
     assert bound.template == edge.info.template_hash
     system = [Message("system", "Be brief."), Message("user", "Hi")]
     turns = [Message("user", "Hi"), Message("assistant", "Ho"), Message("user", "Hi")]
+    other = [Message("user", "Hi"), Message("assistant", "Hey"), Message("user", "Hi")]
     others = [
         observe(edge, "Hi", max_tokens=2),
         observe(edge, "Hi", max_tokens=1, temperature=0.5),
@@ -78,7 +79,8 @@ def test_the_binding_holds_all_that_shapes_an_answer(edge: Edge) -> None:
         observe(edge, "Hi", max_tokens=1, stop="x"),
         observe(edge, system, max_tokens=1),
         observe(edge, turns, max_tokens=1),
-        observe(edge, [Message("user", "Hey"), *turns[1:]], max_tokens=1),
+        observe(edge, other, max_tokens=1),
+        observe(edge, [Message("system", "Say hi.")], max_tokens=1),
     ]
     assert all(bound.matches(other.binding) for other in others)
     assert len({other.binding for other in others}) == len(others)
