@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgeai.choose import CONTENT_FREE, open_line
+from edgeai.choose import CONTENT_FREE
 from edgeai.cloud import CloudEnd, CloudText, Piece
 from edgeai.economics import Price
 from edgeai.engines import EngineInfo, Generation, OnState

@@ -123,7 +123,7 @@ def read_labels(label: str | None) -> frozenset[str]:
 
 
 Prompt = str | Sequence[Message]
-FIELDS = ("Text", "Label")
+FIELDS = ("Text", "Category")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

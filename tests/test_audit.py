@@ -24,7 +24,7 @@ def ask(edge: Edge, times: int = 1) -> list[Answer]:
     answers = []
     for _ in range(times):
         answers.append(edge.ask(QUESTION))
-        edge._session.audits.wait(10)
+        edge.wait_for_audits(10)
     return answers
 
 
@@ -107,7 +107,7 @@ def test_a_private_message_is_not_audited() -> None:
     cloud = FakeCloud(OTHER)
     with opened(cloud=cloud, audit=1.0) as edge:
         assert edge.ask([Message("user", QUESTION, private=True)]).certified
-        edge._session.audits.wait(10)
+        edge.wait_for_audits(10)
     assert cloud.received == []
 
 
@@ -138,7 +138,7 @@ def test_only_a_share_is_audited_and_it_delays_nothing() -> None:
         assert not audits_under_way()
         assert edge.ask(QUESTION).certified
         assert audits_under_way()
-        edge._session.audits.wait(10)
+        edge.wait_for_audits(10)
     assert len(cloud.received) == 1
 
 
@@ -216,7 +216,7 @@ def test_a_choice_is_audited_by_its_label() -> None:
     policy = Policy(privacy="allow", contract=contract(seen.binding, score=score), audit=1.0)
     with Edge(engine=FakeEngine("test."), cloud=FakeCloud("TEST"), policy=policy, ledger=False) as edge:
         assert edge.choose(QUESTION, choices).answer.certified
-        edge._session.audits.wait(10)
+        edge.wait_for_audits(10)
         live = edge._session.contracts.live(policy)
         assert live is not None
         assert live.drift is not None

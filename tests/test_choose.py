@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeai import ConfigError, Edge, EngineError, Message
-from edgeai.choose import classification_prompt, label_token, softmax, with_choices
+from edgeai.choose import CONTENT_FREE, classification_prompt, label_token, softmax, with_choices
 from edgeai.engines import OnState
 from edgeai.observe import observe
 from edgeai.testing import FakeEngine
@@ -26,7 +26,7 @@ def test_the_prompt_shows_the_examples_in_the_questions_own_form() -> None:
 
 
 def test_fields_name_what_is_asked() -> None:
-    """In examples, question and the input without content; they are checked, and part of the binding."""
+    """In examples, question and the inputs without content; they are checked, and part of the binding."""
     asked = []
 
     class Listens(FakeEngine):
@@ -47,7 +47,8 @@ def test_fields_name_what_is_asked() -> None:
             edge.choose("Gold soars", ["up", "down"], examples=[("x", "down")], fields=fields).label == "up"
         )
         head = "Headline: x\nGold price: down\n\nHeadline: "
-        assert asked == [f"{head}N/A\nGold price:", f"{head}Gold soars\nGold price:"]
+        texts = (*CONTENT_FREE, "Gold soars")
+        assert asked == [f"{head}{text}\nGold price:" for text in texts]
         bound = [
             observe(edge, "Hi", method="choose", choices=["up", "down"], fields=names).binding
             for names in (fields, FIELDS)

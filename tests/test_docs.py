@@ -102,7 +102,7 @@ def understand(words: list[str]) -> None:
     """Parse a command line without running it; what does not fit raises a usage error."""
     names, verb = [], typer.main.get_command(cli.app)
     context = verb.make_context("edgeai", [], resilient_parsing=True)
-    while hasattr(verb, "get_command"):
+    while hasattr(verb, "get_command") and words and not words[0].startswith("-"):
         word = words.pop(0)
         verb = verb.get_command(context, word)
         assert verb is not None, f"there is no verb {word}"
@@ -120,7 +120,7 @@ def test_readme_shows_every_verb() -> None:
 def test_readme_commands_run(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those commands that need neither a person nor a file of the reader's really run."""
     for command in commands(README, "edgeai"):
-        if "chat" in command or "my-" in command:
+        if any(part in command for part in ("chat", "my-", "retry")):
             continue
         with pytest.raises(SystemExit) as ended:
             cli.main(shlex.split(command)[1:])

@@ -79,6 +79,7 @@ def test_the_binding_holds_all_that_shapes_an_answer(edge: Edge) -> None:
         observe(edge, system, max_tokens=1),
         observe(edge, turns, max_tokens=1),
         observe(edge, [Message("user", "Hey"), *turns[1:]], max_tokens=1),
+        observe(edge, [Message("system", "Say hi.")], max_tokens=1),
     ]
     assert all(bound.matches(other.binding) for other in others)
     assert len({other.binding for other in others}) == len(others)

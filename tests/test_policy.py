@@ -29,7 +29,7 @@ def signals(score: float | None = 0.5, **values: object) -> Signals:
         {"deadline_s": float("inf")},
         {"budget_usd": {"week": 1.0}},
         {"budget_usd": {"day": -1.0}},
-        {"when_offline": "queue"},
+        {"when_offline": "wait"},
         {"disclose": "turns"},
     ],
 )

@@ -35,7 +35,7 @@ def test_a_shipped_contract_certifies_a_live_answer(path: Path, model_path: Path
         if head["method"] == "choose":
             examples = [(text, label) for text, label in head["examples"]]
             found = edge.choose(question, head["choices"], examples=examples, task=head["task"]).answer
-            other = edge.choose(question, head["choices"], examples=examples[1:], task=head["task"]).answer
+            other = edge.choose(question, head["choices"], examples=examples[:1], task=head["task"]).answer
         else:
             turns = [(Message("user", a), Message("assistant", b)) for a, b in head["examples"]]
             asked = [*(turn for pair in turns for turn in pair), Message("user", question)]

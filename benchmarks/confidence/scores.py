@@ -167,7 +167,7 @@ def _section(judged: Judged) -> str:
 def _line(judged: Judged, name: str, asked: "NDArray[np.bool_]") -> list[str]:
     scores, right = judged.scores[name], judged.right
     oracle = name == "oracle"
-    order = right if oracle else scores
+    order = right + 1e-6 * np.arange(len(right)) / len(right) if oracle else scores  # no ties
     interval = metrics.bootstrap(
         lambda rows: metrics.auroc(order[rows], right[rows]), len(right), resamples=RESAMPLES
     )

@@ -34,7 +34,7 @@ def test_each_verb_has_help_and_json(run: Run, verb: tuple[str, ...]) -> None:
     """Every verb explains itself, and offers JSON where it writes a result."""
     shown = run(*verb, "--help")
     assert shown.code == 0
-    assert "--json" in shown.out or verb in (("models",), ("bench",), ("contracts",))
+    assert "--json" in shown.out or verb in (("models",), ("bench",), ("contracts",), ("queue",))
 
 
 def test_the_version(run: Run) -> None:

@@ -121,8 +121,11 @@ NETWORK = {
 
 
 def test_nobody_else_opens_connections() -> None:
-    """Only `edgeai.net` imports what can connect; only the gate makes a Released; only a call submits one."""
-    connects, makes, submits = set(), set(), set()
+    """Only `edgeai.net` imports what can connect; only the gate makes a Released; who sends asked the gate.
+
+    Queries, audits and what waited in the queue: there is no fourth way out.
+    """
+    connects, makes, submits, opens = set(), set(), set(), set()
     for path in PACKAGE.rglob("*.py"):
         where = path.relative_to(PACKAGE).as_posix()
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -136,6 +139,9 @@ def test_nobody_else_opens_connections() -> None:
                     makes.add(where)
                 if called.endswith("net.submit"):
                     submits.add(where)
+                if called.endswith("disclose"):
+                    opens.add(where)
     assert {where for where in connects if not where.startswith("net/")} <= {"testing.py"}
     assert makes == {"egress/release.py"}
-    assert submits == {"call.py"}
+    assert submits == {"audit.py", "call.py", "resend.py"}
+    assert opens == submits
