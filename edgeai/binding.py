@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeai.models.store import InstalledModel
     from edgeai.monitor.contract import Binding
 
-__all__ = ["Method", "binding", "weights_hash", "weights_of_info"]
+__all__ = ["Method", "binding", "form_hash", "weights_hash", "weights_of_info"]
 
 Method = Literal["ask", "choose", "extract"]
 
@@ -32,12 +32,17 @@ def binding(info: EngineInfo, weights: str, request: Request, method: Method) ->
         task=request.task,
         engine=info.engine,
         weights=weights,
-        template=_hash([open_line("{}", FIELDS), CONTENT_FREE]) if scored else info.template_hash,
+        template=form_hash() if scored else info.template_hash,
         head=_head_hash(request),
         temperature=0.0 if scored else float(request.sampling.temperature),
         max_tokens=1 if scored else request.max_tokens,
         schema=None if request.schema is None else _hash(_in_order(request.schema)),
     )
+
+
+def form_hash() -> str:
+    """What stands for the template of a classification: the form of its lines, and what has no content."""
+    return _hash([open_line("{}", FIELDS), CONTENT_FREE])
 
 
 def weights_hash(model: "InstalledModel") -> str:

@@ -8,6 +8,7 @@ import pytest
 
 import edgeai
 from edgeai import Edge, Policy
+from edgeai.cli import main
 from edgeai.monitor.contract import SUFFIX, load
 from edgeai.types import Message
 
@@ -54,3 +55,13 @@ def test_contracts_are_shipped() -> None:
     for path in SHIPPED:
         assert path.name in page
         assert path.with_name(path.name.replace(SUFFIX, ".task.json")).is_file()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name.removesuffix(SUFFIX))
+def test_contracts_show_says_that_it_fits(
+    path: Path, model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The verb compares what a live answer is compared with."""
+    with pytest.raises(SystemExit):
+        main(["contracts", "show", str(path), "--model", str(model_path)])
+    assert "It is for this model." in capsys.readouterr().out

@@ -50,7 +50,7 @@ def show(
 
 def _misfit(found: "Contract", model: str | None, engine: str | None) -> str | None:
     """Why the contract is for another model, engine or template than what is here; None when it is not."""
-    from edgeai.binding import weights_hash
+    from edgeai.binding import form_hash, weights_hash
     from edgeai.config import Settings
     from edgeai.load import choose_package
 
@@ -59,8 +59,7 @@ def _misfit(found: "Contract", model: str | None, engine: str | None) -> str | N
     bound = found.binding
     package = choose_package(settings.model, name, allow_large=True, weights=bound.weights)
     manifest = package.manifest
-    kept = bound.method == "choose" or bound.template is None  # a classification uses no chat template
-    template = bound.template if kept else manifest.template_sha256
+    template = form_hash() if bound.method == "choose" else manifest.template_sha256
     return bound.matches(
         replace(bound, engine=manifest.engine, weights=weights_hash(package), template=template)
     )
