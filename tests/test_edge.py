@@ -213,9 +213,7 @@ def test_the_async_edge_gives_the_same(edge: Edge, model_path: Path) -> None:
 
     async def asked() -> tuple[str, str, float]:
         async with AsyncEdge(model_path, n_ctx=1024, ledger=False) as other:
-            answer = await other.ask(
-                "What do bees make?", max_tokens=12
-            )
+            answer = await other.ask("What do bees make?", max_tokens=12)
             choice = await other.choose("Good!", ["good", "bad"])
             chat = other.chat()
             await chat.ask("Hello", max_tokens=4)

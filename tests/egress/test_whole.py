@@ -139,7 +139,7 @@ def test_nobody_else_opens_connections() -> None:
                     makes.add(where)
                 if called.endswith("net.submit"):
                     submits.add(where)
-                if called.endswith("disclose"):
+                if called.endswith("record.disclose"):
                     opens.add(where)
     assert {where for where in connects if not where.startswith("net/")} <= {"testing.py"}
     assert makes == {"egress/release.py"}

@@ -402,7 +402,9 @@ def test_hidden_states_come_with_the_tokens_and_change_none(engine: LocalEngine)
     alike(alone, together)
     alike(list(engine.stream(request(LONG[:600], max_tokens=4))), other)
     assert all(token.hidden is None for token in other)
-    for a, b in itertools.takewhile(lambda pair: pair[0].id == pair[1].id, zip(alone, together, strict=False)):
+    for a, b in itertools.takewhile(
+        lambda pair: pair[0].id == pair[1].id, zip(alone, together, strict=False)
+    ):
         assert cosine(a.hidden, b.hidden) > 0.99
 
 
