@@ -18,8 +18,12 @@ __all__ = ["Method", "binding", "form_hash", "weights_hash", "weights_of_info"]
 Method = Literal["ask", "choose", "extract"]
 
 
-def binding(info: EngineInfo, weights: str, request: Request, method: Method) -> "Binding":
+def binding(
+    info: EngineInfo, weights: str, request: Request, method: Method, cloud: str | None = None
+) -> "Binding":
     """The facts as they are now, for `Contract.matches`. ``weights`` is the hash of the model's files.
+
+    ``cloud`` is the cloud's model, if there is one.
 
     A classification uses neither chat template nor sampling: its template is the form of its lines, and the
     rest is the same for all of them.
@@ -37,6 +41,7 @@ def binding(info: EngineInfo, weights: str, request: Request, method: Method) ->
         temperature=0.0 if scored else float(request.sampling.temperature),
         max_tokens=1 if scored else request.max_tokens,
         schema=None if request.schema is None else _hash(_in_order(request.schema)),
+        cloud=cloud,
     )
 
 

@@ -160,9 +160,10 @@ class Session:
 
     def standing(self, request: Request, policy: Policy, method: Method, *, whole: bool) -> Standing | None:
         """What the policy's contract is worth for this request, None without one. Raises ContractInvalid."""
+        cloud = None if self.cloud is None else self.cloud.model
         return self.contracts.standing(
             policy,
-            lambda: binding(self.engine.info, self.weights, request, method),
+            lambda: binding(self.engine.info, self.weights, request, method, cloud),
             early=not whole,
             has_cloud=self.cloud is not None,
         )

@@ -92,7 +92,8 @@ def calibrate(
     sides = _sides(edge, data, promise, task, scorer, fitting.good, watch, ask_cloud=ask_cloud)
     first = watch_row(sides, data.rows[0])
     done, price = _done(sides, data, first, restart=restart, confirm=confirm, progress=progress)
-    binding = replace(first.binding, scorer=judged_by(sides.scorer, sides.good))
+    asked = None if sides.cloud is None else sides.cloud.model
+    binding = replace(first.binding, scorer=judged_by(sides.scorer, sides.good), cloud=asked)
     strength, examples = _examples(done, data, task, sides, promise, fitting)
     found = fit(examples, promise, binding, fitting)
     contract = None

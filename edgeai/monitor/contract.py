@@ -6,7 +6,7 @@ The checksum finds damage and careless edits. It is no signature: who may write 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from edgeai.errors import ContractInvalid
@@ -27,6 +27,7 @@ class Binding:
 
     ``method`` is "ask", "choose" or "extract"; ``head`` hashes the fixed part of the prompt (system message,
     examples, choices); ``scorer`` says how answers were judged, and is not compared at run time (None).
+    ``cloud`` is the model whose answers were compared with, None when no cloud was asked; see `Contract`.
     """
 
     method: str
@@ -39,12 +40,13 @@ class Binding:
     max_tokens: int
     schema: str | None = None
     scorer: str | None = None
+    cloud: str | None = None
 
     def matches(self, now: "Binding") -> str | None:
         """Why the contract does not hold for ``now``, in words; None when it does."""
         for item in fields(self):
             made, found = getattr(self, item.name), getattr(now, item.name)
-            if made != found and not (item.name == "scorer" and found is None):
+            if made != found and not (item.name in ("scorer", "cloud") and found is None):
                 return (
                     f"it was calibrated for {_WORDS[item.name]} {_short(made)}, and this is {_short(found)}"
                 )
@@ -62,6 +64,7 @@ _WORDS = {
     "max_tokens": "a limit of tokens of",
     "schema": "a schema with the hash",
     "scorer": "answers judged by",
+    "cloud": "a cloud with the model",
 }
 
 
@@ -94,7 +97,10 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """A promise with all that is needed to keep it. ``notes`` are facts for people: data, licence, date."""
+    """A promise with all that is needed to keep it. ``notes`` are facts for people: data, licence, date.
+
+    A promise of quality or disagreement speaks of one cloud, and holds for no other.
+    """
 
     promise: Promise
     binding: Binding
@@ -108,7 +114,8 @@ class Contract:
 
     def matches(self, now: Binding) -> str | None:
         """Why the contract does not hold for ``now``, in words; None when it does."""
-        return self.binding.matches(now)
+        of_one_cloud = self.promise.kind in ("quality", "disagreement")
+        return self.binding.matches(now if of_one_cloud else replace(now, cloud=self.binding.cloud))
 
 
 def save(contract: Contract, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Engines on the real model, opened once: one thread, so that a busy machine only makes them slow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict, Unpack
 
@@ -77,3 +77,17 @@ def ask(engine: LlamaCppEngine) -> Ask:
         return "".join(token.text for token in tokens), tokens, generation
 
     return run
+
+
+NEAR_TIE = 0.1  # of probability: the margin below which rounding may decide
+ROUNDING = 0.5  # nats, in batches; another sequence's token would be further away
+
+
+def alike(expected: Sequence[Token], found: Sequence[Token]) -> None:
+    """Both say the same, up to a choice between two nearly equal tokens; from there texts differ."""
+    for a, b in zip(expected, found, strict=False):
+        if a.id != b.id:
+            assert a.margin < NEAR_TIE
+            return
+        assert a.logprob == pytest.approx(b.logprob, abs=ROUNDING)
+    assert len(expected) == len(found)

@@ -181,6 +181,25 @@ def test_the_same_use_matches() -> None:
     assert contract().matches(replace(BINDING, scorer="judge")) is not None
 
 
+@pytest.mark.parametrize(
+    ("promise", "holds"),
+    [
+        ("quality>=0.9@0.9", False),
+        ("disagreement<=0.1@0.9", False),
+        ("error<=0.1@0.9", True),
+        ("overall-error<=0.1@0.9", True),
+    ],
+)
+def test_another_cloud_voids_what_was_promised_about_one(promise: str, *, holds: bool) -> None:
+    """Quality and disagreement are measured against one cloud's answers, errors against references."""
+    made = replace(contract(), promise=Promise.parse(promise), binding=replace(BINDING, cloud="small"))
+    why = made.matches(replace(BINDING, cloud="large"))
+    assert (why is None) is holds
+    assert why is None or "a cloud with the model small, and this is large" in why
+    assert made.matches(replace(BINDING, cloud="small")) is None
+    assert made.matches(replace(BINDING, cloud=None)) is None
+
+
 def test_it_keeps_from_the_threshold_on() -> None:
     """At the threshold kept, below it not, and never without a score."""
     assert contract().keeps(2 / 3)

@@ -6,7 +6,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from edgeai.engines.local import LocalEngine
 from edgeai.engines.prompt import prompt_tokens
 from edgeai.errors import Cancelled, ConfigError, ContextOverflow, EngineCrashed, ModelUnsupported, QueueFull
 from edgeai.types import Image, Message, Request, Sampling, Token
-from tests.engines.conftest import request
+from tests.engines.conftest import alike, request
 from tests.engines.parity.conftest import Paths
 
 PERSON = {
@@ -33,8 +33,6 @@ PERSON = {
 QUESTIONS = [
     f"Name something that is {word}." for word in ["red", "blue", "cold", "hot", "big", "small", "old", "new"]
 ]
-NEAR_TIE = 0.25  # of probability: the margin below which rounding may decide
-ROUNDING = 0.5  # nats, in batches; another sequence's token would be further away
 LONG = "the quick brown fox jumps over the lazy dog " * 300
 
 
@@ -46,16 +44,6 @@ def text(generation: Generation) -> str:
 def read(generation: Generation) -> list[int]:
     """All token ids."""
     return [token.id for token in generation]
-
-
-def alike(expected: Sequence[Token], found: Sequence[Token]) -> None:
-    """Both say the same, up to a choice between two nearly equal tokens; from there texts differ."""
-    for a, b in zip(expected, found, strict=False):
-        if a.id != b.id:
-            assert a.margin < NEAR_TIE
-            return
-        assert a.logprob == pytest.approx(b.logprob, abs=ROUNDING)
-    assert len(expected) == len(found)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
