@@ -37,6 +37,7 @@ class State:
     device_reads_images: bool = False
     device_s: float | None = None
     cloud_s: float = 3.0
+    hedge_s: float | None = None
     routed: bool = False
     suspended: bool = False
 
@@ -65,6 +66,8 @@ class Policy:
     deadline_s: seconds from the call in which the answer should be complete. The cloud is asked in parallel
         at the last moment at which it can still make it; the device wins if it is complete before the
         cloud's first word.
+    hedge: without a deadline, ask the cloud in parallel when the device takes longer than for 95 % of its
+        answers; the first complete one wins. At most one query in twenty.
     budget_usd: US dollars per "query", rolling "hour", "day" and "month". The price must be known.
     when_offline: "keep" the device's answer when the cloud cannot be reached; "queue" keeps it, too, and
         stores the question until the network is back (see `Edge.send_queued`); "error" raises.
@@ -86,6 +89,7 @@ class Policy:
     on_drift: Literal["keep", "escalate"] = "escalate"
     audit: float = 0.03
     deadline_s: float | None = None
+    hedge: bool = False
     budget_usd: Mapping[Window, float] = field(default_factory=dict)
     when_offline: Literal["keep", "queue", "error"] = "keep"
     disclose: str = "all"
@@ -176,21 +180,25 @@ class Policy:
             unsure = signals.score is None and signals.finished is not None
             if unsure or (signals.score is not None and signals.score < self.min_score):
                 return Reason.LOW_CONFIDENCE
-        return Reason.DEADLINE if self._late(signals, state) else None
+        if not self._late(signals, state):
+            return None
+        return Reason.HEDGE if self.deadline_s is None else Reason.DEADLINE
 
     def last_moment_s(self, state: State) -> float | None:
-        """Seconds after the call at which the cloud must be asked to meet the deadline, None without one.
+        """Seconds after the call at which the cloud must be asked to meet the deadline, or to hedge; or None.
 
         The last responsible moment of "The tail at scale" (Dean and Barroso 2013).
         """
         if self.deadline_s is None:
-            return None
+            return state.hedge_s
         return max(0.0, self.deadline_s - state.cloud_s - LAST_MOMENT_MARGIN_S)
 
     def _late(self, signals: Signals, state: State) -> bool:
         moment = self.last_moment_s(state)
-        if moment is None or self.deadline_s is None or signals.finished or signals.elapsed_s < moment:
+        if moment is None or signals.finished or signals.elapsed_s < moment:
             return False
+        if self.deadline_s is None:
+            return True
         return signals.remaining_s is None or signals.elapsed_s + signals.remaining_s > self.deadline_s
 
 
@@ -231,6 +239,7 @@ _EXPLAIN_LEAVE = {
     Reason.CONTEXT_OVERFLOW: "the prompt is longer than the device's context",
     Reason.UNSUPPORTED: "the model on the device cannot read this kind of input",
     Reason.POLICY: "the policy prefers the cloud",
+    Reason.HEDGE: "the device took longer than it nearly always does",
     Reason.ROUTED: "the contract expects the cloud to do better on this query",
     Reason.UNCERTIFIED: "the contract does not hold at present, and the policy does without it",
 }

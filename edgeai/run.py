@@ -144,6 +144,11 @@ class Run:
         return self._actions()
 
     @property
+    def hedged(self) -> bool:
+        """Whether the cloud was asked because the device was slow, though no deadline pressed."""
+        return self._wanted is Reason.HEDGE
+
+    @property
     def listening(self) -> bool:
         """Whether the device's tokens are wanted now; while not, its side is paused."""
         return self._speaker == "device" and (self.cloud.side is not Side.RUNNING or self._racing)
@@ -293,7 +298,7 @@ class Run:
 
     @property
     def _racing(self) -> bool:
-        return self._wanted is Reason.DEADLINE and self.cloud.side is Side.RUNNING
+        return self._wanted in (Reason.DEADLINE, Reason.HEDGE) and self.cloud.side is Side.RUNNING
 
     def _leave(self, reason: Reason) -> bool:
         """Start the cloud, or note why that cannot be."""

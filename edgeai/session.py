@@ -18,6 +18,7 @@ from edgeai.engines import Engine, Generation
 from edgeai.engines.tools import parse_tool_calls
 from edgeai.errors import Cancelled, CloudProtocol, ConfigError, EdgeError, EngineCrashed, EngineError
 from edgeai.gate import check_redaction, outbound
+from edgeai.hedge import EVERY, QUANTILE, Hedges
 from edgeai.monitor import CloudTimes, Monitor, TimeModel, Watch
 from edgeai.options import read_policy, read_request, schema_parser
 from edgeai.outcome import Labels
@@ -77,6 +78,7 @@ class Session:
     priors: Priors = field(default_factory=Priors)
     contracts: Contracts = field(default_factory=Contracts)
     waiting: "Waiting | None" = None
+    hedges: Hedges = field(default_factory=Hedges)
     audits: Audits = field(init=False)
     calls: "WeakSet[Call]" = field(default_factory=WeakSet)
     closed: threading.Event = field(default_factory=threading.Event)
@@ -114,7 +116,7 @@ class Session:
         watch = self._watch(request) if self.watching or guard else None
         request = replace(request, hidden=self.watching or (guard is not None and guard.needs_hidden))
         monitor = Monitor(
-            self.device_times if policy.deadline_s else None,
+            self.device_times if policy.deadline_s or policy.hedge else None,
             max_tokens=request.max_tokens,
             labels=bool(request.choices),
             watch=watch,
@@ -171,6 +173,8 @@ class Session:
     def _ended(self, accept: Accept, run: Run, answer: Answer) -> None:
         """What follows an answer, in the background."""
         self._audit(accept, run, answer)
+        if run.state.hedge_s is not None and not run.hedged:
+            self.hedges.give_back()
         if self.waiting is not None:
             self.waiting.ended(run, answer)
 
@@ -228,15 +232,18 @@ class Session:
 
     def _state(self, request: Request, policy: Policy, monitor: Monitor) -> State:
         state = State(has_cloud=self.cloud is not None, reachable=self._reachable())
-        if policy.deadline_s is None:
+        if policy.deadline_s is None and not policy.hedge:
             return state
         state = replace(state, cloud_s=self.cloud_times.total_s())
         try:
             monitor.n_prompt = 0 if request.choices else self.engine.count_prompt(request)
         except EdgeError:  # it will be met again where the run can decide about it
             return state
-        device_s = self.device_times.total_s(n_in=monitor.n_prompt, max_tokens=request.max_tokens)
-        return replace(state, device_s=device_s)
+        predicted = partial(self.device_times.total_s, n_in=monitor.n_prompt, max_tokens=request.max_tokens)
+        hedges = policy.hedge and policy.deadline_s is None and self.device_times.n_observed >= EVERY
+        if hedges and self.hedges.take():
+            state = replace(state, hedge_s=predicted(quantile=QUANTILE))
+        return replace(state, device_s=predicted())
 
     def _reachable(self) -> bool:
         """Whether one of the clouds may be asked, from what happened last."""

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     # reasons to leave
     LOW_CONFIDENCE = "low_confidence"
     DEADLINE = "deadline"
+    HEDGE = "hedge"
     TOO_LONG = "too_long"
     ENGINE_ERROR = "engine_error"
     CONTEXT_OVERFLOW = "context_overflow"

@@ -16,7 +16,7 @@ LAYERS = [
     {"migrations"},
     {"engines", "cloud", "monitor", "egress", "ledger", "outbox"},
     {"devices", "policy", "converters", "device_profiles"},
-    {"arriving", "choose", "gate", "measure", "options", "outcome", "scorers", "shown", "steps"},
+    {"arriving", "choose", "gate", "hedge", "measure", "options", "outcome", "scorers", "shown", "steps"},
     {"binding"},
     {"load"},
     {"prepare", "standing"},

@@ -307,6 +307,34 @@ def test_the_cloud_wins_the_race() -> None:
     assert answer_of(run.feed(CLOUD_END, 2.6)).reason is Reason.DEADLINE
 
 
+def test_a_hedge_races_and_the_first_complete_answer_wins() -> None:
+    """Past the moment given the cloud is asked in parallel; the device goes on, and may still win."""
+    state = State(has_cloud=True, hedge_s=1.0)
+    for device_wins in (True, False):
+        run = a_run(Policy(privacy="allow", hedge=True), state=state)
+        run.start(0.0)
+        assert run.feed(sure("Slow"), 0.5) == [Delta("Slow", "device")]
+        assert run.wait_s(0.5) == pytest.approx(0.5)
+        assert run.feed(Tick(), 1.1) == [Start("cloud")]
+        assert run.hedged
+        assert run.listening
+        if device_wins:
+            assert answer_of(run.feed(END, 1.2)).source == "device"
+            continue
+        run.feed(CloudText("Fast"), 1.2)
+        answer = answer_of(run.feed(CLOUD_END, 1.3))
+        assert (answer.source, answer.reason) == ("cloud", Reason.HEDGE)
+
+
+def test_without_the_wish_nothing_is_hedged() -> None:
+    """However slow the device is."""
+    run = a_run(Policy(privacy="allow"), state=State(has_cloud=True))
+    run.start(0.0)
+    run.feed(sure("Slow"), 0.5)
+    assert run.wait_s(0.5) is None
+    assert run.feed(Tick(), 100.0) == []
+
+
 # hold
 
 
