@@ -240,9 +240,11 @@ class Session:
         except EdgeError:  # it will be met again where the run can decide about it
             return state
         predicted = partial(self.device_times.total_s, n_in=monitor.n_prompt, max_tokens=request.max_tokens)
-        hedges = policy.hedge and policy.deadline_s is None and self.device_times.n_observed >= EVERY
-        if hedges and self.hedges.take():
-            state = replace(state, hedge_s=predicted(quantile=QUANTILE))
+        if policy.hedge and policy.deadline_s is None and self.hedges.take():
+            known = self.device_times.n_observed >= EVERY
+            state = replace(state, hedge_s=predicted(quantile=QUANTILE) if known else None)
+            if not known:
+                self.hedges.give_back()
         return replace(state, device_s=predicted())
 
     def _reachable(self) -> bool:
