@@ -26,6 +26,7 @@ def measure() -> list[Row]:
         {
             "nothing": process("-c", "pass"),
             "import": process("-c", "import edgeai"),
+            "names": process("-c", "from edgeai import Edge, Policy"),
             "help": process("-c", "from edgeai.cli import main; main()", "--help"),
             "onnx": process("-c", FIRST_TOKEN.format("onnx")),
             "llamacpp": process("-c", FIRST_TOKEN.format("llamacpp")),
@@ -37,6 +38,7 @@ def measure() -> list[Row]:
         below(
             "import edgeai, without the interpreter's own start", median(figures["import"]) - empty, 80, "ms"
         ),
+        plain("from edgeai import Edge, Policy, likewise", median(figures["names"]) - empty, "ms"),
         below("edgeai --help, whole process", median(figures["help"]), 250, "ms"),
         plain("process start to first token, onnx", median(figures["onnx"]), "ms"),
         plain("process start to first token, llamacpp", median(figures["llamacpp"]), "ms"),

@@ -1,6 +1,7 @@
 """Hybrid inference: a small model answers on the device; hard queries go to a cloud if the policy lets them.
 
-Importing this package is light: engines, the network and numpy are loaded where they are used.
+Importing this package is light: each name below is loaded when it is first used, and engines, the network and
+numpy not before they are needed.
 """
 
 import os
@@ -12,92 +13,74 @@ for _switch in _SWITCHES:
 
 from typing import TYPE_CHECKING
 
-from edgeai.cloud import (
-    open_cloud,
-)
-from edgeai.drive import (
-    Stream,
-)
-from edgeai.economics import Price
-from edgeai.edge import (
-    Chat,
-    Edge,
-)
-from edgeai.egress import LabelRule, Redaction
-from edgeai.errors import (
-    BothFailed,
-    BudgetExceeded,
-    Cancelled,
-    CloudAuth,
-    CloudError,
-    CloudProtocol,
-    CloudRateLimited,
-    CloudRefused,
-    CloudTimeout,
-    CloudUnavailable,
-    ConfigError,
-    ContextOverflow,
-    ContractInfeasible,
-    ContractInvalid,
-    ConversionError,
-    DiskFull,
-    DownloadFailed,
-    EdgeError,
-    EngineCrashed,
-    EngineError,
-    EngineLoadFailed,
-    GateFailed,
-    LedgerError,
-    MissingExtra,
-    ModelCorrupt,
-    ModelError,
-    ModelNotFound,
-    ModelTooLarge,
-    ModelUnsupported,
-    OutOfMemory,
-    PolicyError,
-    PrivacyViolation,
-    QueueFull,
-    StoreError,
-    StoreLocked,
-)
-from edgeai.policy import Policy
-from edgeai.types import (
-    Answer,
-    CallOptions,
-    Choice,
-    Delta,
-    Done,
-    Event,
-    Extraction,
-    Image,
-    Message,
-    Reason,
-    Replaced,
-    Signals,
-    Text,
-    Timing,
-    Token,
-    Tool,
-    ToolCall,
-    Usage,
-)
-
 if TYPE_CHECKING:
     from edgeai.async_edge import AsyncChat, AsyncEdge, AsyncStream
+    from edgeai.cloud import open_cloud
     from edgeai.cloud.openai import OpenAI
+    from edgeai.drive import Stream
+    from edgeai.economics import Price
+    from edgeai.edge import Chat, Edge
+    from edgeai.egress import LabelRule, Redaction
+    from edgeai.errors import (
+        BothFailed,
+        BudgetExceeded,
+        Cancelled,
+        CloudAuth,
+        CloudError,
+        CloudProtocol,
+        CloudRateLimited,
+        CloudRefused,
+        CloudTimeout,
+        CloudUnavailable,
+        ConfigError,
+        ContextOverflow,
+        ContractInfeasible,
+        ContractInvalid,
+        ConversionError,
+        DiskFull,
+        DownloadFailed,
+        EdgeError,
+        EngineCrashed,
+        EngineError,
+        EngineLoadFailed,
+        GateFailed,
+        LedgerError,
+        MissingExtra,
+        ModelCorrupt,
+        ModelError,
+        ModelNotFound,
+        ModelTooLarge,
+        ModelUnsupported,
+        OutOfMemory,
+        PolicyError,
+        PrivacyViolation,
+        QueueFull,
+        StoreError,
+        StoreLocked,
+    )
     from edgeai.monitor.contract import Contract
+    from edgeai.policy import Policy
     from edgeai.standing import DriftAlarm
-
-# Loaded on first use: asyncio and the network's libraries are not light.
-_LAZY = {
-    "AsyncChat": "edgeai.async_edge",
-    "AsyncEdge": "edgeai.async_edge",
-    "AsyncStream": "edgeai.async_edge",
-    "Contract": "edgeai.monitor.contract",
-    "DriftAlarm": "edgeai.standing",
-    "OpenAI": "edgeai.cloud.openai",
-}
+    from edgeai.types import (
+        Answer,
+        CallOptions,
+        Choice,
+        Delta,
+        Done,
+        Event,
+        Extraction,
+        Image,
+        Message,
+        Reason,
+        Replaced,
+        Signals,
+        Text,
+        Timing,
+        Token,
+        Tool,
+        ToolCall,
+        Usage,
+    )
 
 __all__ = [
     "Answer",
@@ -169,10 +152,99 @@ __all__ = [
     "open_cloud",
 ]
 
+# Where each name is. A program pays for what it uses; the command line's help, for nothing of it.
+_PLACES = {
+    "edgeai.async_edge": (
+        "AsyncChat",
+        "AsyncEdge",
+        "AsyncStream",
+    ),
+    "edgeai.cloud": ("open_cloud",),
+    "edgeai.cloud.openai": ("OpenAI",),
+    "edgeai.drive": ("Stream",),
+    "edgeai.economics": ("Price",),
+    "edgeai.edge": (
+        "Chat",
+        "Edge",
+    ),
+    "edgeai.egress": (
+        "LabelRule",
+        "Redaction",
+    ),
+    "edgeai.errors": (
+        "BothFailed",
+        "BudgetExceeded",
+        "Cancelled",
+        "CloudAuth",
+        "CloudError",
+        "CloudProtocol",
+        "CloudRateLimited",
+        "CloudRefused",
+        "CloudTimeout",
+        "CloudUnavailable",
+        "ConfigError",
+        "ContextOverflow",
+        "ContractInfeasible",
+        "ContractInvalid",
+        "ConversionError",
+        "DiskFull",
+        "DownloadFailed",
+        "EdgeError",
+        "EngineCrashed",
+        "EngineError",
+        "EngineLoadFailed",
+        "GateFailed",
+        "LedgerError",
+        "MissingExtra",
+        "ModelCorrupt",
+        "ModelError",
+        "ModelNotFound",
+        "ModelTooLarge",
+        "ModelUnsupported",
+        "OutOfMemory",
+        "PolicyError",
+        "PrivacyViolation",
+        "QueueFull",
+        "StoreError",
+        "StoreLocked",
+    ),
+    "edgeai.monitor.contract": ("Contract",),
+    "edgeai.policy": ("Policy",),
+    "edgeai.standing": ("DriftAlarm",),
+    "edgeai.types": (
+        "Answer",
+        "CallOptions",
+        "Choice",
+        "Delta",
+        "Done",
+        "Event",
+        "Extraction",
+        "Image",
+        "Message",
+        "Reason",
+        "Replaced",
+        "Signals",
+        "Text",
+        "Timing",
+        "Token",
+        "Tool",
+        "ToolCall",
+        "Usage",
+    ),
+}
+_LAZY = {name: module for module, names in _PLACES.items() for name in names}
+
 
 def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'edgeai' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_LAZY[name]), name)
+    if name in _LAZY:
+        found = globals()[name] = getattr(import_module(_LAZY[name]), name)
+        return found
+    if name in ("errors", "types"):
+        return import_module(f"edgeai.{name}")
+    raise AttributeError(f"module 'edgeai' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

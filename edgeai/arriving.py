@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from edgeai.cloud import Cloud, CloudEnd, CloudText, Piece
-from edgeai.egress import Outbound, Restorer
 from edgeai.errors import CloudProtocol
 
+if TYPE_CHECKING:
+    from edgeai.egress import Outbound, Restorer
 
-def arrived(piece: Piece, restorer: Restorer) -> Iterator[Piece]:
+
+def arrived(piece: Piece, restorer: "Restorer") -> Iterator[Piece]:
     """What a piece of the cloud's answer comes to: text may wait for the rest of a placeholder."""
     if isinstance(piece, CloudText):
         if text := restorer.feed(piece.text):
@@ -24,7 +27,7 @@ def arrived(piece: Piece, restorer: Restorer) -> Iterator[Piece]:
         yield piece
 
 
-async def collected(cloud: Cloud, outbound: Outbound) -> tuple[str, CloudEnd]:
+async def collected(cloud: Cloud, outbound: "Outbound") -> tuple[str, CloudEnd]:
     """The whole text of the cloud's answer, and its end. Raises CloudError's leaves."""
     text: list[str] = []
     restorer = outbound.restorer()

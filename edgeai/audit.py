@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from edgeai.arriving import collected
 from edgeai.cloud import Cloud, CloudEnd
-from edgeai.egress import Outbound
 from edgeai.errors import CloudError, EdgeError, LedgerError
 from edgeai.gate import outbound
 from edgeai.record import QueryRecord
@@ -23,6 +22,8 @@ from edgeai.types import Answer, Usage
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from edgeai.egress import Outbound
 
 __all__ = ["Audit", "Audits"]
 
@@ -127,7 +128,7 @@ class Audits:
         if agrees is not None:
             self._contracts.audited(contract, agrees=agrees)
 
-    def _ask(self, cloud: Cloud, leaving: Outbound) -> tuple[str, Usage]:
+    def _ask(self, cloud: Cloud, leaving: "Outbound") -> tuple[str, Usage]:
         from concurrent.futures import CancelledError
 
         from edgeai import net

@@ -1,6 +1,5 @@
 """What exactly answers a query: the facts that a contract is bound to, of one request on one engine."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
@@ -113,5 +112,7 @@ def _plain(value: object) -> object:
 
 
 def _hash(value: object) -> str:
+    import hashlib
+
     text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=repr)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

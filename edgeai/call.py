@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 from edgeai.arriving import arrived
 from edgeai.cloud import Cloud, CloudEnd, Piece
 from edgeai.cloud.tiers import tiers_of
-from edgeai.egress import Outbound
 from edgeai.engines.generation import Generation
 from edgeai.errors import CloudError, CloudProtocol, EdgeError
 from edgeai.run import Run
@@ -24,6 +23,8 @@ from edgeai.types import Answer, Delta, Done, Event, Replaced
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from edgeai.egress import Outbound
 
 # A lock cannot be interrupted by Ctrl-C on Windows, so there the driver looks up from time to time.
 _LONGEST_WAIT_S = 0.1 if sys.platform == "win32" else None
@@ -39,7 +40,7 @@ class Record(Protocol):
         """
         ...
 
-    def disclose(self, cloud: Cloud, body: bytes, outbound: Outbound) -> None:
+    def disclose(self, cloud: Cloud, body: bytes, outbound: "Outbound") -> None:
         """Write down what is about to leave; raises LedgerError when it cannot, and nothing leaves."""
         ...
 
@@ -61,7 +62,7 @@ class Call:
         *,
         open_device: Callable[[], Generation],
         cloud: Cloud | None,
-        release: Callable[[Cloud], Outbound],
+        release: "Callable[[Cloud], Outbound]",
         record: Record,
     ) -> None:
         self.run = self._run = run
@@ -183,7 +184,7 @@ class Call:
         self._sending.add_done_callback(self._on_sent)
         return []
 
-    async def _receive(self, cloud: Cloud, outbound: Outbound) -> None:
+    async def _receive(self, cloud: Cloud, outbound: "Outbound") -> None:
         restorer = outbound.restorer()
         try:
             async for piece in cloud.stream(outbound.released):

@@ -1,17 +1,23 @@
 """A policy's word on what leaves: the egress gate as the app has set it."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from edgeai.cloud import Cloud
-from edgeai.egress import Outbound, release, require_redaction
+from edgeai.egress import require_redaction
 from edgeai.policy import Policy
 from edgeai.types import Request
+
+if TYPE_CHECKING:
+    from edgeai.egress import Outbound
 
 __all__ = ["announce", "check_redaction", "outbound"]
 
 
-def outbound(request: Request, policy: Policy, cloud: Cloud) -> Outbound:
-    """What may leave of this request for this cloud; raises what `release` raises."""
+def outbound(request: Request, policy: Policy, cloud: Cloud) -> "Outbound":
+    """What may leave of this request for this cloud; raises what `edgeai.egress.release` raises."""
+    from edgeai.egress.release import release
+
     return release(
         request,
         privacy=policy.privacy,

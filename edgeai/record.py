@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from edgeai.cloud import Cloud
 from edgeai.cloud.tiers import tiers_of
 from edgeai.economics import Price, worst_cost
-from edgeai.egress import Outbound
 from edgeai.errors import BudgetExceeded, EdgeError, LedgerError, PolicyError
 from edgeai.gate import announce
 from edgeai.monitor import CloudTimes, TimeModel
@@ -18,6 +17,7 @@ from edgeai.standing import Contracts
 from edgeai.types import Answer, Request
 
 if TYPE_CHECKING:
+    from edgeai.egress import Outbound
     from edgeai.ledger import Ledger
 
 
@@ -76,7 +76,7 @@ class QueryRecord:
             self.ledger.sent(reservation)  # so that a crash while the cloud answers does not give it back
         self.sent[tier] = Send(reservation, worst_usd)
 
-    def disclose(self, cloud: Cloud, body: bytes, outbound: Outbound) -> None:
+    def disclose(self, cloud: Cloud, body: bytes, outbound: "Outbound") -> None:
         """Tell audit hooks, and write a row of the disclosure record, if there is one. Raises LedgerError."""
         announce(cloud, body)
         if self.ledger is not None:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
-from edgeai.audit import Audit, Audits
 from edgeai.binding import Method, binding
 from edgeai.call import Call
 from edgeai.choose import STRENGTH, Classifier, Priors, with_choices
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgeai.audit import Audits
     from edgeai.ledger import Ledger
     from edgeai.waiting import Waiting
 
@@ -79,11 +79,13 @@ class Session:
     contracts: Contracts = field(default_factory=Contracts)
     waiting: "Waiting | None" = None
     hedges: Hedges = field(default_factory=Hedges)
-    audits: Audits = field(init=False)
+    audits: "Audits" = field(init=False)
     calls: "WeakSet[Call]" = field(default_factory=WeakSet)
     closed: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
+        from edgeai.audit import Audits  # not needed before there is a session
+
         object.__setattr__(self, "audits", Audits(self.contracts))
 
     def question(self, prompt: Prompt, options: CallOptions) -> Call:
@@ -194,6 +196,8 @@ class Session:
             device_times=self.device_times,
             cloud_times=self.cloud_times,
         )
+        from edgeai.audit import Audit
+
         self.audits.start(
             Audit(answer=answer, standing=standing, record=record, cloud=self.cloud, accept=accept)
         )

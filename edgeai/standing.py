@@ -1,6 +1,5 @@
 """Whether a contract holds: for one query (`Standing`), and as things have gone so far (`Contracts`)."""
 
-import hashlib
 import json
 import logging
 import threading
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 from edgeai.errors import ContractInfeasible, LedgerError
 from edgeai.monitor import Guard
 from edgeai.policy import Policy
-from edgeai.scorers import SCORERS
 from edgeai.types import Answer, FinishReason, Reason, Signals, Source
 
 if TYPE_CHECKING:
@@ -295,6 +293,8 @@ def _unwatched(live: Live, policy: Policy, *, has_cloud: bool) -> str | None:
     if not has_cloud:
         return "no cloud is configured to compare with"
     scorer = live.contract.binding.scorer
+    from edgeai.scorers import SCORERS
+
     if scorer is not None and scorer not in SCORERS:
         return f"answers were judged by {scorer}, which cannot be done at run time"
     return live.unwatchable if policy.audit else "the policy audits nothing"
@@ -321,6 +321,8 @@ def _read(stored: str | None, start: "Drift") -> "Drift":
 
 def contract_id(contract: "Contract") -> str:
     """The hash that names a contract: that of its whole content."""
+    import hashlib
+
     from edgeai.monitor.codec import dumps, encode
 
     return hashlib.sha256(dumps(encode(contract)).encode()).hexdigest()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import edgeai
+
 PACKAGE = Path(__file__).parent.parent / "edgeai"
 # Each room may import from the lines above its own, and nothing from its own line.
 LAYERS = [
@@ -130,7 +132,18 @@ def _modules(path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 def test_importing_edgeai_loads_nothing_heavy() -> None:
-    """`import edgeai` is cheap: no library beyond the standard one, and no database."""
-    code = f"import sys, edgeai; print([name for name in {LAZY} if name in sys.modules])"
+    """`import edgeai` is cheap, names included: no library beyond the standard one, and no database."""
+    loads = f"print([name for name in {LAZY} if name in sys.modules])"
+    code = f"import sys; from edgeai import Edge, Policy; {loads}"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_every_public_name_has_its_place() -> None:
+    """What is loaded on first use is all that is promised; any other name is an AttributeError."""
+    assert sorted(edgeai._LAZY) == sorted(edgeai.__all__)
+    for name in edgeai.__all__:
+        assert getattr(edgeai, name) is not None
+        assert name in dir(edgeai)
+    with pytest.raises(AttributeError, match="nosuch"):
+        _ = edgeai.nosuch

@@ -4,7 +4,6 @@ Training and calibration are told apart by the hash of the prompt: the same prom
 every run, so that nobody can try again with another division until a contract passes.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -61,7 +60,7 @@ class Split:
 
 def prompt_key(prompt: str) -> str:
     """The hash that identifies a prompt; runs of white space count as one blank."""
-    return hashlib.sha256(" ".join(prompt.split()).encode()).hexdigest()
+    return _sha256(" ".join(prompt.split()))
 
 
 def split(examples: Iterable[Example], *, calibration: float = 0.5) -> Split:
@@ -87,9 +86,15 @@ def split(examples: Iterable[Example], *, calibration: float = 0.5) -> Split:
 
 def digest(keys: Sequence[str]) -> str:
     """One hash for a set of prompts, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
+    return _sha256("\n".join(sorted(keys)))
 
 
 def _side(key: str) -> str:
     """Other bits than the sorting uses, so that the order within a part stays random."""
-    return hashlib.sha256(f"side {key}".encode()).hexdigest()[:8]
+    return _sha256(f"side {key}")[:8]
+
+
+def _sha256(text: str) -> str:
+    import hashlib  # not needed where nothing is calibrated
+
+    return hashlib.sha256(text.encode()).hexdigest()
