@@ -16,7 +16,7 @@ __all__ = ["announce", "check_redaction", "outbound"]
 
 def outbound(request: Request, policy: Policy, cloud: Cloud) -> "Outbound":
     """What may leave of this request for this cloud; raises what `edgeai.egress.release` raises."""
-    from edgeai.egress.release import release
+    from edgeai.egress.outbound import release
 
     return release(
         request,

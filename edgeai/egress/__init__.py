@@ -9,14 +9,14 @@ from edgeai.egress.labels import LabelRule, Privacy, Rules, read_rules, stays
 from edgeai.egress.redaction import Redaction
 
 if TYPE_CHECKING:
-    from edgeai.egress.release import Outbound, release
+    from edgeai.egress.outbound import Outbound, release
     from edgeai.egress.restore import Restorer
 
 # Loaded when something leaves: most programs begin without.
 _LAZY = {
-    "Outbound": "edgeai.egress.release",
+    "Outbound": "edgeai.egress.outbound",
     "Restorer": "edgeai.egress.restore",
-    "release": "edgeai.egress.release",
+    "release": "edgeai.egress.outbound",
 }
 
 __all__ = [

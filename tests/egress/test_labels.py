@@ -6,7 +6,7 @@ from typing import Literal, TypedDict, Unpack
 import pytest
 
 from edgeai.egress import LabelRule, Redaction, read_rules, release
-from edgeai.egress.release import PLACEHOLDER_NOTE
+from edgeai.egress.outbound import PLACEHOLDER_NOTE
 from edgeai.errors import ConfigError, PrivacyViolation
 from edgeai.types import Image, JsonSchema, Message, Request, Role, Text, Tool, ToolCall
 

@@ -142,6 +142,6 @@ def test_nobody_else_opens_connections() -> None:
                 if called.endswith("record.disclose"):
                     opens.add(where)
     assert {where for where in connects if not where.startswith("net/")} <= {"testing.py"}
-    assert makes == {"egress/release.py"}
+    assert makes == {"egress/outbound.py"}
     assert submits == {"audit.py", "call.py", "resend.py"}
     assert opens == submits
