@@ -13,7 +13,8 @@ def measure() -> list[Row]:
     """Run them; SystemExit when one failed, so that no table hides it."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "soak.xml"
-        command = [sys.executable, "-m", "pytest", "-m", "soak", "--timeout", "0", f"--junitxml={report}"]
+        options = ["-m", "soak", "--timeout", "0", f"--junitxml={report}", "-o", "junit_family=xunit1"]
+        command = [sys.executable, "-m", "pytest", *options]
         if code := subprocess.run(command, check=False).returncode:
             raise SystemExit(code)
         cases = list(ElementTree.parse(report).getroot().iter("testcase"))
