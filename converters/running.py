@@ -13,7 +13,7 @@ from edgeai.engines.template import ChatTemplate
 from edgeai.engines.vocabulary import Vocabulary
 from edgeai.errors import EngineError, ModelUnsupported
 
-__all__ = ["Running", "cores", "running"]
+__all__ = ["Running", "Voice", "cores", "folder_voice", "running"]
 
 _CHUNK = 64  # tokens whose logits are in memory at a time
 
@@ -29,17 +29,21 @@ class _Context(Protocol):
     def free(self) -> None: ...
 
 
-class Running:
-    """A loaded model. Belongs to one thread; raises EngineError."""
+class Voice:
+    """A model's tokenizer and template."""
 
-    def __init__(self, vocabulary: Vocabulary, context: _Context, n_vocab: int, close: Callable[[], None]) -> None:
-        self._vocabulary, self._context, self._close = vocabulary, context, close
-        self.n_vocab = n_vocab
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
 
     @property
     def starts(self) -> list[int]:
         """What every text begins with: the BOS token, if the model wants it."""
         return [self._vocabulary.bos] if self._vocabulary.add_bos else []
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        return self._vocabulary.eog
 
     @property
     def chat_template(self) -> str | None:
@@ -59,6 +63,15 @@ class Running:
             return ChatTemplate(self._vocabulary.chat_template, bos=bos, eos=eos).render(conversation)
         except ModelUnsupported:
             return None
+
+
+class Running:
+    """A loaded model. Belongs to one thread; raises EngineError."""
+
+    def __init__(self, vocabulary: Vocabulary, context: _Context, n_vocab: int, close: Callable[[], None]) -> None:
+        self.voice = Voice(vocabulary)
+        self.n_vocab = n_vocab
+        self._context, self._close = context, close
 
     def rows(self, ids: Sequence[int]) -> Iterator[Floats]:
         """The logits after each of the ids, some rows at a time: (n, vocabulary). Copies."""
@@ -100,6 +113,14 @@ def running(path: Path, *, n_ctx: int, n_threads: int | None = None) -> Iterator
         yield model
     finally:
         model.close()
+
+
+def folder_voice(folder: Path, n_vocab: int) -> Voice:
+    """The tokenizer and the template of a Hugging Face folder, as they lie there."""
+    from edgeai.engines.onnx.folder import read_folder
+    from edgeai.engines.onnx.tokenizer import PackageVocabulary
+
+    return Voice(PackageVocabulary(read_folder(folder), n_vocab))
 
 
 def cores() -> int:

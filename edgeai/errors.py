@@ -238,7 +238,13 @@ class ConversionError(EdgeError):
 
 
 class GateFailed(ConversionError):
-    """The converted model is not the same model any more."""
+    """The converted model is not the same model any more; ``proof`` is what was measured, None if nothing."""
+
+    def __init__(
+        self, what: str, *, why: str | None = None, remedy: str | None = None, proof: object | None = None
+    ) -> None:
+        super().__init__(what, why=why, remedy=remedy)
+        self.proof = proof
 
 
 class LedgerError(EdgeError):
