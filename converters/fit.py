@@ -50,7 +50,9 @@ def estimate(origin: Origin, form: Format, *, proved: bool = True) -> Estimate:
     )
 
 
-def check_fits(origin: Origin, form: Format, folder: Path, *, allow_large: bool, max_memory: int | None) -> Estimate:
+def check_fits(
+    origin: Origin, form: Format, folder: Path, *, allow_large: bool, max_memory: int | None
+) -> Estimate:
     """The estimate, if it is kept here.
 
     Raises ModelTooLarge (too many parameters, or more memory while it runs than ``max_memory``),

@@ -122,9 +122,7 @@ def _tokens(content: Mapping[str, Any], n_vocab: int) -> dict[str, Value]:
         )
     return {
         _PREFIX + "tokens": [names.get(i, f"[PAD{i}]") for i in range(n_vocab)],
-        _PREFIX + "token_type": [
-            kinds.get(i, _NORMAL) if i in names else _UNUSED for i in range(n_vocab)
-        ],
+        _PREFIX + "token_type": [kinds.get(i, _NORMAL) if i in names else _UNUSED for i in range(n_vocab)],
     }
 
 
@@ -171,7 +169,9 @@ def _pairs(merges: Sequence[str | Sequence[str]]) -> Iterator[tuple[str, str]]:
 def _has_prefix(content: Mapping[str, Any]) -> bool:
     """Whether a space is put before a text."""
     steps = [content.get("normalizer") or {}, content.get("pre_tokenizer") or {}]
-    steps += [inner for step in steps for key in ("normalizers", "pretokenizers") for inner in step.get(key, [])]
+    steps += [
+        inner for step in steps for key in ("normalizers", "pretokenizers") for inner in step.get(key, [])
+    ]
     return any(
         step.get("type") == "Prepend"
         or (step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never")

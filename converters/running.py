@@ -41,8 +41,13 @@ class Voice:
         return [self._vocabulary.bos] if self._vocabulary.add_bos else []
 
     @property
+    def end(self) -> int:
+        """The token that ends an answer, below 0 if there is none."""
+        return self._vocabulary.eos
+
+    @property
     def ends(self) -> frozenset[int]:
-        """The tokens that end an answer."""
+        """All tokens that end an answer; llama.cpp knows some by their names alone."""
         return self._vocabulary.eog
 
     @property
@@ -68,7 +73,9 @@ class Voice:
 class Running:
     """A loaded model. Belongs to one thread; raises EngineError."""
 
-    def __init__(self, vocabulary: Vocabulary, context: _Context, n_vocab: int, close: Callable[[], None]) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, context: _Context, n_vocab: int, close: Callable[[], None]
+    ) -> None:
         self.voice = Voice(vocabulary)
         self.n_vocab = n_vocab
         self._context, self._close = context, close

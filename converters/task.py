@@ -32,7 +32,9 @@ def read_task(path: Path) -> Task:
             if line.strip():
                 row = json.loads(line)
                 question = Question(
-                    prompt=str(row["prompt"]), choices=tuple(map(str, row["choices"])), reference=str(row["reference"])
+                    prompt=str(row["prompt"]),
+                    choices=tuple(map(str, row["choices"])),
+                    reference=str(row["reference"]),
                 )
                 if question.reference not in question.choices:
                     raise ValueError(f"line {number}: the reference is not among the choices")
@@ -53,7 +55,10 @@ def score(model: Running, task: Task) -> float:
 
 def _answer(model: Running, question: Question) -> str:
     prompt = model.voice.prompt([{"role": "user", "content": question.prompt}])
-    ids = [*model.voice.starts, *model.voice.ids(question.prompt + "\n" if prompt is None else prompt, special=True)]
+    ids = [
+        *model.voice.starts,
+        *model.voice.ids(question.prompt + "\n" if prompt is None else prompt, special=True),
+    ]
     return max(question.choices, key=lambda choice: _likelihood(model, ids, model.voice.ids(choice)))
 
 

@@ -201,7 +201,9 @@ def _target(folder: Path, form: Format, staging: Path) -> Path:
 
 def import_engine(name: Literal["llamacpp", "onnx"]) -> None:
     """Raise MissingExtra unless the engine's library is installed."""
-    import_module({"llamacpp": "edgeai.engines.llamacpp.binding", "onnx": "edgeai.engines.onnx.session"}[name])
+    import_module(
+        {"llamacpp": "edgeai.engines.llamacpp.binding", "onnx": "edgeai.engines.onnx.session"}[name]
+    )
 
 
 def _provenance(origin: Origin, form: Format) -> dict[str, str]:

@@ -53,6 +53,7 @@ class Settings:
     ``prices`` is a price table of one's own (`edgeai.prices`). ``min_score`` (higher is safer) and
     ``deadline_s`` (seconds) are reasons to leave the device, unless ``privacy`` is "local". ``ledger``
     switches the record of queries. ``contract`` is the file of one, in place of ``min_score``.
+    ``trusted_keys`` are the public keys of those whose bundles may be imported, with spaces between them.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -67,6 +68,7 @@ class Settings:
     contract: str | None = None
     deadline_s: float | None = None
     ledger: bool = True
+    trusted_keys: str | None = None
 
     @classmethod
     def load(

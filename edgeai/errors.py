@@ -7,6 +7,7 @@
     │   ├── ModelNotFound        no such name in the catalog, no such file
     │   ├── ModelCorrupt         wrong hash, truncated, damaged header
     │   ├── ModelTooLarge        more parameters than the device class this SDK is for
+    │   ├── ModelUntrusted       a bundle that nobody trusted has signed
     │   └── ModelUnsupported     an architecture, format or template we cannot run
     ├── StoreError
     │   ├── DownloadFailed       no source gave the file
@@ -92,6 +93,10 @@ class ModelCorrupt(ModelError):
 
 class ModelTooLarge(ModelError):
     """More parameters than this SDK is made for."""
+
+
+class ModelUntrusted(ModelError, PermissionError):
+    """A bundle without a signature, with a wrong one, or signed by a key that is not trusted."""
 
 
 class ModelUnsupported(ModelError):

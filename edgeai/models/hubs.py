@@ -41,7 +41,9 @@ def fetch_repository(name: str) -> tuple[Path, str]:
         folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", "edgeai.models.hub", repo, "*", revision or "main", str(folder)]
     env = os.environ | {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, check=False)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, check=False
+    )
     if done.returncode:
         lines = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.strip()]
         raise DownloadFailed(
