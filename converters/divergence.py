@@ -77,8 +77,7 @@ def _rows(pairs: Iterator[tuple[Floats, Floats]], ids: Sequence[int], n: int) ->
 
 def _log_softmax(logits: Floats) -> Floats:
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def _summary(rows: Floats) -> Divergence:

@@ -22,7 +22,7 @@ _CHUNK_BYTES = 64 << 20  # pieces of matrices as floats, of which some are alive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Bytes, about: of the package, of the disk for making it, of memory for converting, proving and running."""
+    """Bytes, about: of the package, of disk for making it, of memory for converting, proving, running."""
 
     package: int
     disk: int
@@ -63,7 +63,7 @@ def check_fits(
     if max_memory is not None and found.running > max_memory:
         raise ModelTooLarge(
             f"{origin.name} as {form.quant} does not fit the device",
-            why=f"It takes about {found.running / 1e6:,.0f} MB of memory; there are {max_memory / 1e6:,.0f} MB",
+            why=f"It takes about {found.running / 1e6:,.0f} MB of {max_memory / 1e6:,.0f} MB of memory",
             remedy="Take a smaller quantization, or a smaller model",
         )
     free, needed = psutil.virtual_memory().available, max(found.converting, found.proving)

@@ -20,7 +20,7 @@ _BOUNDS: dict[Care, tuple[tuple[float, float, float], ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gates:
-    """Bounds on a package. None takes the default for the format and the size of the model, where there is one.
+    """Bounds on a package. None takes the default for the format and the size of the model, if any.
 
     ``max_kl`` in nats a token (mean), ``min_agreement`` a share, ``max_size`` in bytes of all files,
     ``max_memory`` in bytes while it runs, ``min_speed`` in decoded tokens a second on this machine.
@@ -32,9 +32,14 @@ class Gates:
     max_memory: int | None = None
     min_speed: float | None = None
 
-    def filled(self, form: Format, parameters: int) -> "Gates":
-        """The same with the defaults for this format and so many parameters."""
-        _, kl, agreement = next(row for row in _BOUNDS[form.care] if parameters <= row[0])
+    def filled(self, form: Format, parameters: int, *, quantized: bool = False) -> "Gates":
+        """The same with the defaults for this format and so many parameters.
+
+        From a ``quantized`` source nothing can be exact: engines round the inputs of such weights, each
+        in its own way.
+        """
+        care: Care = "eight" if quantized and form.care == "exact" else form.care
+        _, kl, agreement = next(row for row in _BOUNDS[care] if parameters <= row[0])
         return Gates(
             max_kl=kl if self.max_kl is None else self.max_kl,
             min_agreement=agreement if self.min_agreement is None else self.min_agreement,
@@ -74,8 +79,8 @@ def _measured(gates: Gates, divergence: Divergence | None, size: int, speed: Spe
     kl = None if divergence is None else divergence.kl_mean
     same = None if divergence is None else divergence.agreement
     rows = (
-        ("kl", kl, gates.max_kl, True, "its next tokens are other ones: KL {:.4f} nats a token, at most {:.4f}"),
-        ("agreement", same, gates.min_agreement, False, "it has the same favourite for {:.1%} of tokens, not {:.1%}"),
+        ("kl", kl, gates.max_kl, True, "its next tokens are others: KL {:.4f} nats, at most {:.4f}"),
+        ("agreement", same, gates.min_agreement, False, "it agrees on {:.1%} of favourites, not {:.1%}"),
         ("size", float(size), gates.max_size, True, "it has {:,.0f} bytes, at most {:,.0f} are wanted"),
         (
             "memory", None if speed is None else float(speed.resident_bytes), gates.max_memory, True,

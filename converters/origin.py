@@ -29,7 +29,7 @@ class Origin:
     """A source before it is read. ``n_bytes`` are those of its weights; ``largest`` weights of one tensor.
 
     ``kv_values`` is how many numbers one token adds to the cache of keys and values. ``plain`` is the
-    smallest plain format that holds its weights exactly.
+    smallest plain format that holds its weights exactly; a ``quantized`` source rounds its inputs, too.
     """
 
     form: Form
@@ -40,6 +40,7 @@ class Origin:
     largest: int
     kv_values: int
     plain: Plain
+    quantized: bool
     licence: str | None
     licence_texts: tuple[Path, ...]
     provenance: Mapping[str, str]
@@ -84,6 +85,7 @@ def _gguf(path: Path) -> Origin:
         largest=max(_count(tensor.shape) for tensor in header.tensors),
         kv_values=header.n_layer * header.n_head_kv * (header.head_dim_k + header.head_dim_v),
         plain=_PLAIN.get(next(iter(kinds)), "f32") if len(kinds) == 1 else "f32",
+        quantized=any(kind not in _PLAIN for kind in kinds),
         licence=known.licence if known else licence if isinstance(licence, str) else None,
         licence_texts=(),
         provenance=facts,
@@ -106,6 +108,7 @@ def _folder(path: Path, facts: Mapping[str, str]) -> Origin:
         largest=max((int(tensor.raw.size) for tensor in tensors.values()), default=0),
         kv_values=d.n_layers * d.n_kv_heads * d.head_dim * 2,
         plain=_PLAIN[next(iter(kinds))] if len(kinds) == 1 else "f32",
+        quantized=False,
         licence=d.licence,
         licence_texts=licence_files(path),
         provenance={

@@ -89,7 +89,7 @@ def faults(source: Voice, target: Voice, licences: tuple[str | None, str | None]
         "tokenizer": _tokenizer_fault(source, target),
         "template": _template_fault(source, target),
         "licence": None
-        if licences[0] == licences[1]
+        if (licences[0] or "").lower() == (licences[1] or "").lower()
         else f"its licence is {licences[1] or 'lost'}, the source's {licences[0]}",
     }
 

@@ -173,7 +173,7 @@ def _one(
 
 def _judged(proof: Proof, form: Format, origin: Origin, gates: Gates) -> Proof:
     faults = {gate.name: gate.reason for gate in proof.gates if gate.bound == "same"}
-    filled = gates.filled(form, origin.parameters)
+    filled = gates.filled(form, origin.parameters, quantized=origin.quantized)
     return replace(proof, gates=check(filled, proof.divergence, proof.size, proof.speed, faults))
 
 

@@ -1,4 +1,4 @@
-"""From a model and a wish to a package that is proved to be the same model, or to the reason why there is none."""
+"""From a model and a wish to a package that is proved to be the same model, or to a reason why not."""
 
 import os
 import platform
@@ -97,7 +97,10 @@ def convert_into(
 ) -> Package:
     """Make the package in ``staging / "package"`` and prove it; GateFailed leaves it there."""
     title, folder = slug(name) if name else origin.name, staging / "package"
-    heard = lambda done, total: tell(Stage(step="convert", what=form.quant, done=done, total=total))  # noqa: E731
+
+    def heard(done: int, total: int) -> None:
+        tell(Stage(step="convert", what=form.quant, done=done, total=total))
+
     heard(0, 0)
     manifest = make(origin, form, folder, _provenance(origin, form), heard, title)
     proof = prove_package(origin, folder, manifest, form, staging, gates, test, tell)
@@ -143,7 +146,7 @@ def prove_package(
     tell(Stage(step="measure", what=form.quant))
     speed = measure(target_path, n_ctx=512) if test.speed else None
     source_speed = measure(source_path, n_ctx=512) if test.speed and origin.form == "gguf" else None
-    filled = gates.filled(form, origin.parameters)
+    filled = gates.filled(form, origin.parameters, quantized=origin.quantized)
     return Proof(
         package=manifest.id if manifest else f"{origin.name}-{form.quant}",
         reference=reference,

@@ -1,4 +1,4 @@
-"""`edgeai convert`: from a model and a device to a package that is proved, or to the reason why there is none."""
+"""`edgeai convert`: from a model and a device to a package that is proved, or to a reason why not."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -225,7 +225,10 @@ def _show(proofs: Sequence[object], *, json: bool) -> None:
         write_json([asdict(row) | {"passed": row.passed} for row in rows])
         return
     write_table(
-        ("PACKAGE", "SIZE", "KL", "KL P99", "SAME TOKEN", "PERPLEXITY", "TASK", "DECODE", "PREFILL", "LOAD", "MEMORY", "GATES"),
+        (
+            *("PACKAGE", "SIZE", "KL", "KL P99", "SAME TOKEN", "PERPLEXITY", "TASK"),
+            *("DECODE", "PREFILL", "LOAD", "MEMORY", "GATES"),
+        ),
         [line for row in rows for line in _lines(row)],
     )  # fmt: skip
 

@@ -118,8 +118,8 @@ def _sources(models: Sequence[str | Path], files: Mapping[str, Sequence[Path]]) 
         assert model.folder is not None  # verify opens packages only
         listed = [MANIFEST, *(file.path for file in model.manifest.files)]
         extra = [p.name for p in model.folder.glob("proof.json")]
-        for path in [*listed, *extra]:
-            yield f"models/{model.id}/{path}", model.folder / path
+        for file in [*listed, *extra]:
+            yield f"models/{model.id}/{file}", model.folder / file
     for kind, paths in files.items():
         for path in paths:
             if not path.is_file():
@@ -145,7 +145,8 @@ def _info(name: str, size: int) -> tarfile.TarInfo:
 
 
 def _load_key(path: Path) -> "Ed25519PrivateKey":
-    ed25519 = _ed25519()
+    _ed25519()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
@@ -154,7 +155,7 @@ def _load_key(path: Path) -> "Ed25519PrivateKey":
         raise ConfigError(
             f"{path} is not a private key", why=str(error), remedy="Make one: edgeai bundle --new-key FILE"
         ) from error
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
+    if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError(f"{path} is not an Ed25519 key", remedy="Make one: edgeai bundle --new-key FILE")
     return key
 
@@ -177,7 +178,7 @@ def inside(path: str) -> PurePosixPath | None:
 
 
 def digest(stream: Any, size: int, out: Any = None) -> str | None:  # noqa: ANN401  # binary files
-    """The SHA-256 of the next ``size`` bytes, copied to ``out`` if given; None when the stream ends before."""
+    """The SHA-256 of the next ``size`` bytes, copied to ``out`` if given; None if the stream ends before."""
     found, left = hashlib.sha256(), size
     while left:
         chunk = stream.read(min(disk.CHUNK, left))

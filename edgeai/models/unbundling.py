@@ -61,7 +61,7 @@ def import_bundle(
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
-        tar = tarfile.open(path, "r:")
+        tar = tarfile.open(path, "r:")  # noqa: SIM115  # closed below
     except FileNotFoundError as error:
         raise ModelNotFound(f"There is no file {path}") from error
     except (*_FAULTS, OSError) as error:
