@@ -1,9 +1,12 @@
 """Writes one package or folder of an origin in one format; nothing is proved here."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
+
+import psutil
 
 from edgeai.converters.convert import MAX_CONTEXT, export, open_source
 from edgeai.converters.encode import Plain
@@ -13,15 +16,21 @@ from edgeai.converters.hf_writer import write_folder
 from edgeai.converters.linear import Quant
 from edgeai.converters.origin import Origin
 from edgeai.converters.running import cores
-from edgeai.errors import ModelUnsupported
+from edgeai.converters.texts import calibration_text, text_hash
+from edgeai.errors import MissingExtra, ModelUnsupported
 from edgeai.models.disk import hash_file
 from edgeai.models.gguf import read_header
 from edgeai.models.package import Manifest, PackageFile, write_manifest
 from edgeai.models.shelf import manifest_of
 
-__all__ = ["MODEL", "make"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["MODEL", "make", "write_plain"]
 
 MODEL = "model.gguf"
+_FLOAT_GRAPH_BYTES = 6  # for each parameter, with what ONNX Runtime copies
 _PLAINS = ("f32", "f16", "bf16")
 
 
@@ -39,7 +48,7 @@ def make(
         manifest = replace(manifest, id=f"{title}@onnx-{manifest.quantization}")
     elif form.form == "gguf":
         folder.mkdir(parents=True)
-        manifest = _gguf(origin, form, folder, provenance, title)
+        manifest = _gguf(origin, form, folder, title, progress)
     else:
         folder.mkdir(parents=True)
         write_folder(open_source(origin.path), folder, cast("Plain", form.quant))
@@ -59,28 +68,49 @@ def write_plain(origin: Origin, path: Path, kind: Plain) -> None:
     write_gguf(open_source(origin.path), path, kind)
 
 
-def _gguf(origin: Origin, form: Format, folder: Path, provenance: dict[str, str], title: str) -> Manifest:
+def _gguf(origin: Origin, form: Format, folder: Path, title: str, progress: Progress) -> Manifest:
     target = folder / MODEL
+    weights, said = _importance(origin, form, folder.parent, progress)
     if origin.form == "gguf":
-        _requantize(origin.path, target, form.quant)
+        _requantize(origin.path, target, form.quant, weights)
     elif form.quant in _PLAINS:
         write_plain(origin, target, cast("Plain", form.quant))
     else:
         draft = folder / "draft.gguf"
         write_plain(origin, draft, origin.plain)
-        _requantize(draft, target, form.quant)
+        _requantize(draft, target, form.quant, weights)
         draft.unlink()
     file = PackageFile(path=MODEL, sha256=hash_file(target), size=target.stat().st_size)
     package_id = f"{title}@llamacpp-{form.quant}"
-    return manifest_of(
-        package_id, read_header(target), file, licence=origin.licence, provenance={"kind": "converted"}
-    )
+    facts = {"kind": "converted", "importance": said}
+    return manifest_of(package_id, read_header(target), file, licence=origin.licence, provenance=facts)
 
 
-def _requantize(source: Path, target: Path, kind: str) -> None:
+def _importance(
+    origin: Origin, form: Format, work: Path, progress: Progress
+) -> "tuple[Mapping[str, NDArray[np.float32]] | None, str]":
+    """How large the inputs are, where few bits are left and it can be known; and for the record, whether."""
+    if form.care not in ("five", "four"):
+        return None, "not needed"
+    if origin.parameters * _FLOAT_GRAPH_BYTES > psutil.virtual_memory().available:
+        return None, "none: the float graph does not fit into memory"
+    try:
+        from edgeai.converters.importance import importance
+
+        found = importance(origin.path, work, progress=progress)
+        return found, f"calibration text {text_hash(calibration_text())[:16]}"
+    except (ModelUnsupported, MissingExtra) as error:
+        return None, f"none: {error.what}"
+    finally:
+        shutil.rmtree(work / "inputs", ignore_errors=True)
+
+
+def _requantize(
+    source: Path, target: Path, kind: str, importance: "Mapping[str, NDArray[np.float32]] | None" = None
+) -> None:
     from edgeai.engines.llamacpp.requantize import requantize
 
-    requantize(source, target, kind, n_threads=cores())
+    requantize(source, target, kind, n_threads=cores(), importance=importance)
     if not target.is_file():
         raise ModelUnsupported(f"llama.cpp wrote no {kind} file of {source.name}")
 

@@ -1,6 +1,5 @@
 """The proof that a package is still the same model: what was measured, where, and against what."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -115,11 +114,6 @@ def _template_fault(source: Voice, target: Voice) -> str | None:
         if theirs is not None and source.ids(theirs, special=True) != target.ids(theirs, special=True):
             return "the marks of its template are other tokens"
     return None
-
-
-def text_hash(test: Test) -> str:
-    """Which text it was."""
-    return hashlib.sha256(test.words.encode()).hexdigest()
 
 
 def versions(

@@ -13,7 +13,7 @@ from edgeai.engines.template import ChatTemplate
 from edgeai.engines.vocabulary import Vocabulary
 from edgeai.errors import EngineError, ModelUnsupported
 
-__all__ = ["Running", "Voice", "cores", "folder_voice", "running"]
+__all__ = ["Running", "Voice", "cores", "folder_voice", "package_ids", "running"]
 
 _CHUNK = 64  # tokens whose logits are in memory at a time
 
@@ -128,6 +128,11 @@ def folder_voice(folder: Path, n_vocab: int) -> Voice:
     from edgeai.engines.onnx.tokenizer import PackageVocabulary
 
     return Voice(PackageVocabulary(read_folder(folder), n_vocab))
+
+
+def package_ids(folder: Path, text: str, n_vocab: int) -> list[int]:
+    """The ids of a text, from a package's own tokenizer."""
+    return folder_voice(folder, n_vocab).ids(text)
 
 
 def cores() -> int:

@@ -14,7 +14,8 @@ from edgeai.converters.fit import check_fits
 from edgeai.converters.formats import Form, Format, formats
 from edgeai.converters.gates import Gates, check
 from edgeai.converters.origin import Origin, open_origin
-from edgeai.converters.proof import Proof, Test, read_proof, text_hash, versions
+from edgeai.converters.proof import Proof, Test, read_proof, versions
+from edgeai.converters.texts import text_hash
 from edgeai.converters.toolchain import Stage, Tell, convert_into, machine
 from edgeai.errors import (
     ConfigError,
@@ -181,7 +182,7 @@ def _shelf(origin: Origin, test: Test) -> Path:
     """Where a search of this source, with this test, these versions and this machine, keeps its packages."""
     facts = {
         "source": origin.provenance["source_sha256"],
-        "text": text_hash(test),
+        "text": text_hash(test.words),
         "test": [test.tokens, test.window, test.speed, [asdict(question) for question in test.task or ()]],
         "versions": versions(),
         "machine": machine(),

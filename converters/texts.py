@@ -3,7 +3,7 @@
 import hashlib
 import pydoc_data.topics
 
-__all__ = ["calibration_text", "held_out_text"]
+__all__ = ["calibration_text", "held_out_text", "text_hash"]
 
 
 def held_out_text() -> str:
@@ -12,8 +12,14 @@ def held_out_text() -> str:
 
 
 def calibration_text() -> str:
-    """What quantizers may look at."""
-    return _half(held_out=False)
+    """What quantizers may look at: other topics, without the paragraphs that stand in both."""
+    measured = set(held_out_text().split("\n\n"))
+    return "\n\n".join(part for part in _half(held_out=False).split("\n\n") if part not in measured)
+
+
+def text_hash(text: str) -> str:
+    """Which text it was: the manual differs between versions of Python."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _half(*, held_out: bool) -> str:

@@ -19,8 +19,9 @@ from edgeai.converters.gates import Gates
 from edgeai.converters.licence import licence_of
 from edgeai.converters.make import MODEL, make, write_plain
 from edgeai.converters.origin import Origin, open_origin, slug
-from edgeai.converters.proof import Proof, Test, faults, prove, text_hash, versions, write_proof
+from edgeai.converters.proof import Proof, Test, faults, prove, versions, write_proof
 from edgeai.converters.running import cores, folder_voice, running
+from edgeai.converters.texts import text_hash
 from edgeai.converters.timing import measure
 from edgeai.errors import ConfigError, GateFailed, MissingExtra, ModelUnsupported
 from edgeai.models.disk import writing
@@ -150,7 +151,7 @@ def prove_package(
     return Proof(
         package=manifest.id if manifest else f"{origin.name}-{form.quant}",
         reference=reference,
-        text_sha256=text_hash(test),
+        text_sha256=text_hash(test.words),
         size=size,
         source_size=origin.n_bytes,
         divergence=divergence,

@@ -18,9 +18,12 @@ from edgeai.converters.formats import Form, Format
 from edgeai.converters.gates import Gates
 from edgeai.converters.gguf_writer import write_gguf
 from edgeai.converters.hf_writer import write_folder
+from edgeai.converters.importance import importance
 from edgeai.converters.proof import Proof, Test, read_proof
 from edgeai.converters.running import running
+from edgeai.converters.texts import calibration_text, held_out_text
 from edgeai.converters.toolchain import Stage, convert
+from edgeai.engines.llamacpp.requantize import requantize
 from edgeai.errors import (
     ConfigError,
     DiskFull,
@@ -203,8 +206,8 @@ def test_damage_is_refused_with_its_reason(
     """Whatever the converter might do wrong, the package does not come into being."""
     honest = making._requantize
 
-    def damaged(origin: Path, target: Path, kind: str) -> None:
-        honest(origin, target, kind)
+    def damaged(origin: Path, target: Path, kind: str, importance: None) -> None:
+        honest(origin, target, kind, importance)
         damage(target)
 
     monkeypatch.setattr(making, "_requantize", damaged)
@@ -360,3 +363,32 @@ def test_small_models_may_lose_more() -> None:
     assert large.max_kl is not None
     assert small.max_kl > large.max_kl
     assert Gates(max_kl=7.0).filled(four, 10**8).max_kl == 7.0
+
+
+def test_importance_changes_what_is_kept(source: Path, tmp_path: Path) -> None:
+    """It is there for every quantized matrix, says which inputs are large, and the codes follow it."""
+    found = importance(source, tmp_path, tokens=300)
+    shapes = {t.name: int(t.shape[0]) for t in gguf.GGUFReader(source).tensors if len(t.shape) == 2}
+    for name, n_inputs in shapes.items():
+        if name != "token_embd.weight":
+            assert found[name].shape == (n_inputs,)
+            assert np.isfinite(found[name]).all()
+            assert found[name].std() > 0
+    requantize(source, tmp_path / "a.gguf", "q4_0", n_threads=1)
+    requantize(source, tmp_path / "b.gguf", "q4_0", n_threads=1, importance=found)
+    assert (tmp_path / "a.gguf").read_bytes() != (tmp_path / "b.gguf").read_bytes()
+
+
+def test_the_importance_of_an_input_is_its_mean_square(source: Path, tmp_path: Path) -> None:
+    """Against the last layer's norm, whose output is known: each row has a mean square of one."""
+    found = importance(source, tmp_path, tokens=200)
+    assert found["blk.0.attn_q.weight"].mean() == pytest.approx(1.0, rel=1e-2)
+    np.testing.assert_array_equal(found["blk.0.attn_q.weight"], found["blk.0.attn_v.weight"])
+
+
+def test_texts_for_measuring_and_calibrating_share_no_topic() -> None:
+    """Both are there, and no paragraph is in both."""
+    ours, theirs = (set(text.split("\n\n")) for text in (held_out_text(), calibration_text()))
+    assert len(ours) > 100
+    assert len(theirs) > 100
+    assert not ours & theirs
