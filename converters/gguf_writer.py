@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import gguf
 import numpy as np
 
 from edgeai.converters.blocks import Blocks
@@ -13,7 +12,12 @@ from edgeai.converters.decoder import Decoder, Floats, Source, need
 from edgeai.converters.encode import Plain, checked, encoded
 from edgeai.converters.gguf_source import NAMES
 from edgeai.converters.gguf_vocab import Value, vocabulary_of
-from edgeai.errors import ModelCorrupt, ModelUnsupported
+from edgeai.errors import MissingExtra, ModelCorrupt, ModelUnsupported
+
+try:
+    import gguf
+except ModuleNotFoundError as error:
+    raise MissingExtra("Writing GGUF files needs gguf", extra="convert") from error
 
 __all__ = ["write_gguf"]
 

@@ -31,7 +31,7 @@ from edgeai.paths import cache_dir
 
 __all__ = ["Found", "Row", "best", "frontier", "search"]
 
-_TWINS = {("onnx", "exact"), ("onnx", "f32"), ("gguf", "f32"), ("gguf", "bf16")}
+_TWINS = {("onnx", "f32"), ("gguf", "f32"), ("gguf", "bf16")}
 """Formats that a search leaves out: larger than others of the same care, and no better."""
 
 
@@ -121,7 +121,8 @@ def _candidates(origin: Origin, to: Form | Literal["auto"]) -> list[Format]:
     return [
         form
         for form in formats(to)
-        if (form.form, form.quant) not in _TWINS or own.get(form.form) == form.quant
+        if ((form.form, form.quant) not in _TWINS or own.get(form.form) == form.quant)
+        and (form.quant != "exact" or origin.quantized)  # carries blocks over, where there are some
     ]
 
 
