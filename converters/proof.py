@@ -15,14 +15,14 @@ from edgeai.converters.task import Task, score
 from edgeai.converters.texts import held_out_text
 from edgeai.converters.timing import Speed
 
-__all__ = ["PROOF", "Proof", "Test", "faults", "prove", "read_proof", "versions", "write_proof"]
+__all__ = ["PROOF", "Proof", "Trial", "faults", "prove", "read_proof", "versions", "write_proof"]
 
 PROOF = "proof.json"
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Test:
+class Trial:
     """How a proof is made: on ``tokens`` of ``text`` (None: ours) in windows of ``window`` tokens.
 
     ``task`` are questions with choices, which source and package answer; ``speed``: measure it.
@@ -69,7 +69,7 @@ class Proof:
 
 
 def prove(
-    source: Running, target: Running, voice: Voice, test: Test, progress: Progress
+    source: Running, target: Running, voice: Voice, test: Trial, progress: Progress
 ) -> tuple[Divergence, tuple[float, float] | None]:
     """Compare the logits of the two, and their answers. ``voice`` is the source's own tokenizer."""
     ids = voice.ids(test.words[: 8 * test.tokens])

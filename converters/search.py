@@ -14,7 +14,7 @@ from edgeai.converters.fit import check_fits
 from edgeai.converters.formats import Form, Format, formats
 from edgeai.converters.gates import Gates, check
 from edgeai.converters.origin import Origin, open_origin
-from edgeai.converters.proof import Proof, Test, read_proof, versions
+from edgeai.converters.proof import Proof, Trial, read_proof, versions
 from edgeai.converters.texts import text_hash
 from edgeai.converters.toolchain import Stage, Tell, convert_into, machine
 from edgeai.errors import (
@@ -59,7 +59,7 @@ def search(
     goal: Literal["quality", "speed"] = "quality",
     name: str | None = None,
     gates: Gates = Gates(),  # noqa: B008  # frozen
-    test: Test = Test(),  # noqa: B008  # frozen
+    test: Trial = Trial(),  # noqa: B008  # frozen
     allow_large: bool = False,
     tell: Tell = lambda stage: None,
 ) -> Found:
@@ -127,7 +127,7 @@ def _candidates(origin: Origin, to: Form | Literal["auto"]) -> list[Format]:
 
 
 def _made(
-    origin: Origin, shelf: Path, candidates: Sequence[Format], name: str | None, gates: Gates, test: Test,
+    origin: Origin, shelf: Path, candidates: Sequence[Format], name: str | None, gates: Gates, test: Trial,
     tell: Tell, *, allow_large: bool,
 ) -> list[Row]:  # fmt: skip
     rows: list[Row] = []
@@ -143,7 +143,7 @@ def _made(
 
 
 def _one(
-    origin: Origin, shelf: Path, form: Format, name: str | None, gates: Gates, test: Test, tell: Tell, *,
+    origin: Origin, shelf: Path, form: Format, name: str | None, gates: Gates, test: Trial, tell: Tell, *,
     allow_large: bool,
 ) -> Row:  # fmt: skip
     """What an earlier search made and proved, judged by today's gates; else made now."""
@@ -179,7 +179,7 @@ def _judged(proof: Proof, form: Format, origin: Origin, gates: Gates) -> Proof:
     return replace(proof, gates=check(filled, proof.divergence, proof.size, proof.speed, faults))
 
 
-def _shelf(origin: Origin, test: Test) -> Path:
+def _shelf(origin: Origin, test: Trial) -> Path:
     """Where a search of this source, with this test, these versions and this machine, keeps its packages."""
     facts = {
         "source": origin.provenance["source_sha256"],

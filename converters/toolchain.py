@@ -19,7 +19,7 @@ from edgeai.converters.gates import Gates
 from edgeai.converters.licence import licence_of
 from edgeai.converters.make import MODEL, make, write_plain
 from edgeai.converters.origin import Origin, open_origin, slug
-from edgeai.converters.proof import Proof, Test, faults, prove, versions, write_proof
+from edgeai.converters.proof import Proof, Trial, faults, prove, versions, write_proof
 from edgeai.converters.running import cores, folder_voice, running
 from edgeai.converters.texts import text_hash
 from edgeai.converters.timing import measure
@@ -70,7 +70,7 @@ def convert(
     quant: str | None = None,
     name: str | None = None,
     gates: Gates = Gates(),  # noqa: B008  # frozen
-    test: Test = Test(),  # noqa: B008  # frozen
+    test: Trial = Trial(),  # noqa: B008  # frozen
     allow_large: bool = False,
     tell: Tell = lambda stage: None,
 ) -> Package:
@@ -94,7 +94,7 @@ def convert(
 
 
 def convert_into(
-    origin: Origin, staging: Path, form: Format, name: str | None, gates: Gates, test: Test, tell: Tell
+    origin: Origin, staging: Path, form: Format, name: str | None, gates: Gates, test: Trial, tell: Tell
 ) -> Package:
     """Make the package in ``staging / "package"`` and prove it; GateFailed leaves it there."""
     title, folder = slug(name) if name else origin.name, staging / "package"
@@ -123,7 +123,7 @@ def prove_package(
     form: Format,
     staging: Path,
     gates: Gates,
-    test: Test,
+    test: Trial,
     tell: Tell,
 ) -> Proof:
     """Measure a package that was made of the origin, and compare it with the gates."""

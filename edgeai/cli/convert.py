@@ -13,7 +13,7 @@ from edgeai.errors import ConfigError, GateFailed
 if TYPE_CHECKING:
     from edgeai.converters.formats import Form
     from edgeai.converters.gates import Gates
-    from edgeai.converters.proof import Proof, Test
+    from edgeai.converters.proof import Proof, Trial
     from edgeai.converters.search import Found
     from edgeai.converters.toolchain import Tell
 
@@ -117,7 +117,7 @@ def _form(to: Literal["auto", "gguf", "onnx", "hf"], quant: str | None) -> "Form
 
 
 def _search(
-    source: str, out: Path, to: Literal["auto", "gguf", "onnx", "hf"], gates: "Gates", test: "Test",
+    source: str, out: Path, to: Literal["auto", "gguf", "onnx", "hf"], gates: "Gates", test: "Trial",
     tell: "Tell", goal: Literal["quality", "speed"], name: str | None, plot: Path | None, *,
     allow_large: bool, json: bool,
 ) -> None:  # fmt: skip
@@ -192,15 +192,15 @@ def read_size(text: str) -> int:
     return int(n_bytes)
 
 
-def _test(tokens: int, text: Path | None, task: Path | None) -> "Test":
-    from edgeai.converters.proof import Test
+def _test(tokens: int, text: Path | None, task: Path | None) -> "Trial":
+    from edgeai.converters.proof import Trial
     from edgeai.converters.task import read_task
 
     try:
         words = None if text is None else text.read_text("utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{text} cannot be read", why=str(error)) from error
-    return Test(
+    return Trial(
         tokens=tokens, window=min(512, tokens), text=words, task=None if task is None else read_task(task)
     )
 

@@ -6,7 +6,7 @@ import pytest
 
 from edgeai.converters import search as searching
 from edgeai.converters.gates import Gates
-from edgeai.converters.proof import Test
+from edgeai.converters.proof import Trial
 from edgeai.converters.search import frontier, search
 from edgeai.converters.toolchain import Stage
 from edgeai.errors import GateFailed
@@ -14,7 +14,7 @@ from edgeai.models.package import read_manifest
 from edgeai.paths import cache_dir
 from tests.tiny_gguf import write_tiny_gguf
 
-QUICK = Test(tokens=64, window=64, speed=False)
+QUICK = Trial(tokens=64, window=64, speed=False)
 LOOSE = Gates(max_kl=50.0, min_agreement=0.0)
 
 
