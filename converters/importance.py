@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from edgeai.converters.convert import export, open_source
@@ -50,7 +51,7 @@ def importance(
     decoder = open_source(path).decoder
     taps = _add_taps(graph, decoder)
     ids = package_ids(graph, calibration_text()[: 8 * tokens], decoder.n_vocab)[:tokens]
-    sums = dict.fromkeys(taps.values(), np.float64(0))
+    sums: dict[str, NDArray[np.float64]] = {tap: np.zeros(()) for tap in taps.values()}
     session, done = Session(graph / "taps.onnx", n_threads=cores()), 0
     for start in range(0, len(ids), _WINDOW):
         window = ids[start : start + _WINDOW]

@@ -44,7 +44,7 @@ def convert(
         str | None, typer.Option(help="A number format such as q4_k_m or int8; auto: search for the best.")
     ] = None,
     target: Annotated[
-        str, typer.Option("--for", help="The device: this one, or the name of a profile.")
+        str, typer.Option("--for", help="The device: this one. For another give its --max-memory.")
     ] = "this",
     goal: Annotated[
         Literal["quality", "speed"], typer.Option(help="What a search looks for, among what keeps the gates.")
