@@ -6,6 +6,7 @@ from the float graph of the same model.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -99,7 +100,7 @@ def _run(
 ) -> Iterator[tuple[str, Floats]]:
     """One window from its beginning; all positions' values of the wanted names."""
     n = len(ids)
-    feeds = {
+    feeds: dict[str, NDArray[Any]] = {
         "input_ids": np.array([ids], np.int64),
         "seqlens_k": np.array([n - 1], np.int32),
         "total_sequence_length": np.array(n, np.int32),

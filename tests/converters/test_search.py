@@ -6,6 +6,7 @@ import pytest
 
 from edgeai.converters import search as searching
 from edgeai.converters.gates import Gates
+from edgeai.converters.origin import open_origin
 from edgeai.converters.proof import Trial
 from edgeai.converters.search import frontier, search
 from edgeai.converters.toolchain import Stage
@@ -62,5 +63,5 @@ def test_no_format_that_keeps_the_gates(source: Path, tmp_path: Path) -> None:
     with pytest.raises(GateFailed, match="No format") as caught:
         search(source, tmp_path / "out", to="onnx", gates=Gates(max_size=10), test=QUICK)
     assert isinstance(caught.value.proof, tuple)
-    assert len(caught.value.proof) == len(searching._candidates(searching.open_origin(source), "onnx"))
+    assert len(caught.value.proof) == len(searching._candidates(open_origin(source), "onnx"))
     assert not (tmp_path / "out").exists()
