@@ -176,6 +176,7 @@ def _config(d: Decoder, data: TokenizerData, tensors: list[_Tensor], kind: Plain
         "tie_word_embeddings": NAMES["head"] not in names,
         "bos_token_id": data.bos_id,
         "eos_token_id": data.eos_ids[0] if len(data.eos_ids) == 1 else list(data.eos_ids) or None,
+        "pad_token_id": None,  # else a default of the architecture's first model is taken
         "torch_dtype": _TORCH[kind],
         "use_cache": True,
     }
@@ -185,6 +186,12 @@ def _config(d: Decoder, data: TokenizerData, tensors: list[_Tensor], kind: Plain
 def _short(value: float) -> float:
     """The shortest decimal that is the same number in 32 bits: 1e-05, not 9.999999747378752e-06."""
     return float(np.format_float_scientific(np.float32(value)))
+
+
+def _whole(value: float) -> int | float:
+    """As whole a number as it is: newer versions insist on it."""
+    found = _short(value)
+    return int(found) if found.is_integer() else found
 
 
 def _rope(d: Decoder) -> dict[str, Any]:
@@ -241,7 +248,7 @@ def _gemma(d: Decoder) -> dict[str, Any]:
         "sliding_window": next((window for window in d.windows if window), d.max_positions),
         "layer_types": kinds,
         "rope_local_base_freq": _short(local.base),
-        "query_pre_attn_scalar": _short((d.attention_scale or d.head_dim**-0.5) ** -2),
+        "query_pre_attn_scalar": _whole((d.attention_scale or d.head_dim**-0.5) ** -2),
         "attn_logit_softcapping": d.attention_softcap or None,
         "final_logit_softcapping": d.logit_softcap or None,
     }
