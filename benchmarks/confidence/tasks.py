@@ -20,6 +20,9 @@ __all__ = ["TASKS", "Item", "Task", "f1", "task"]
 TASKS = ("clinc_oos", "banking10", "headlines", "slots2", "arithmetic")
 HIGHEST = 20
 SEED, TRIAL_SEED, N_TRIED = 4, 1, 40
+STEPS_SEED, N_PROBLEMS, N_WORKED = 7, 600, 4
+NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Henry", "Ida", "Jack")
+THINGS = ("apples", "pens", "coins", "books", "stamps", "eggs", "shells", "marbles")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +36,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One task. ``right`` judges an answer by the right ones: 1 or 0. ``source`` names data and licence."""
+    """One task. ``right`` judges an answer by the right ones: 1 or 0. ``source`` names data and licence.
+
+    ``part`` tells apart several sets of items of one task, whose recordings are kept apart.
+    """
 
     name: str
     method: Literal["choose", "ask"]
@@ -43,6 +49,7 @@ class Task:
     labels: tuple[str, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
     max_tokens: int = 24
+    part: str = ""
 
     def prompt(self, item: Item) -> Prompt:
         """What is asked."""
@@ -53,11 +60,13 @@ class Task:
 
 
 def task(name: str) -> Task:
-    """The task of this name: one of `TASKS`, or "gsm8k"."""
+    """The task of this name: one of `TASKS`, "gsm8k" or "two_step"."""
     if name == "arithmetic":
         return _arithmetic()
     if name == "gsm8k":
         return _gsm8k()
+    if name == "two_step":
+        return _two_step()
     return _recorded(name)
 
 
@@ -117,6 +126,39 @@ def _gsm8k() -> Task:
         right=_number,
         max_tokens=160,
     )
+
+
+def _two_step() -> Task:
+    """Word problems of two steps, with worked ones before; a tiny model gets some of them right."""
+    draw = random.Random(STEPS_SEED)
+    made = list(dict.fromkeys(_problem(draw) for _ in range(N_PROBLEMS + N_WORKED)))
+    return Task(
+        name="two_step",
+        method="ask",
+        items=tuple(Item(text=text, gold=(number,)) for text, _, number in made[N_WORKED:]),
+        source="made from a seed: getting and giving away up to 20 things",
+        right=_number,
+        examples=tuple((text, answer) for text, answer, _ in made[:N_WORKED]),
+        max_tokens=96,
+    )
+
+
+def _problem(draw: random.Random) -> tuple[str, str, str]:
+    """Question, worked answer, and number."""
+    who, what = draw.choice(NAMES), draw.choice(THINGS)
+    first, more = draw.randint(2, HIGHEST), draw.randint(2, HIGHEST)
+    has = first + more
+    away = draw.randint(1, min(HIGHEST, has - 1))
+    question = (
+        f"{who} has {first} {what}. {who} gets {more} more {what} and then gives away {away} {what}. "
+        f"How many {what} does {who} have now?"
+    )
+    answer = (
+        f"First, {first} + {more} = {has}. Then, {has} - {away} = {has - away}. {who} had {first} {what}, "
+        f"got {more} more and gave away {away}, so {who} has {has - away} {what} now. "
+        f"The answer is {has - away}."
+    )
+    return question, answer, str(has - away)
 
 
 def _one_of(answer: str, gold: tuple[str, ...]) -> float:
