@@ -19,7 +19,8 @@ __all__ = ["MENU", "Tried", "tightest", "tried"]
 
 MENU = (
     "error<=0.05@0.9", "error<=0.1@0.9", "error<=0.15@0.9", "error<=0.2@0.9", "error<=0.25@0.9",
-    "error<=0.3@0.9", "overall-error<=0.05@0.9", "overall-error<=0.1@0.9",
+    "error<=0.3@0.9", "overall-error<=0.05@0.9", "overall-error<=0.1@0.9", "overall-error<=0.15@0.9",
+    "overall-error<=0.2@0.9",
 )  # fmt: skip
 """Promises about the kept answers first, which say more; then those about all queries."""
 RESAMPLES = 300

@@ -20,9 +20,7 @@ __all__ = ["TASKS", "Item", "Task", "f1", "task"]
 TASKS = ("clinc_oos", "banking10", "headlines", "slots2", "arithmetic")
 HIGHEST = 20
 SEED, TRIAL_SEED, N_TRIED = 4, 1, 40
-STEPS_SEED, N_PROBLEMS, N_WORKED = 7, 600, 4
-NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Henry", "Ida", "Jack")
-THINGS = ("apples", "pens", "coins", "books", "stamps", "eggs", "shells", "marbles")
+STEPS_SEED, N_STEPS, N_WORKED = 7, 900, 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +58,13 @@ class Task:
 
 
 def task(name: str) -> Task:
-    """The task of this name: one of `TASKS`, "gsm8k" or "two_step"."""
+    """The task of this name: one of `TASKS`, "gsm8k" or "steps"."""
     if name == "arithmetic":
         return _arithmetic()
     if name == "gsm8k":
         return _gsm8k()
-    if name == "two_step":
-        return _two_step()
+    if name == "steps":
+        return _steps()
     return _recorded(name)
 
 
@@ -128,37 +126,28 @@ def _gsm8k() -> Task:
     )
 
 
-def _two_step() -> Task:
-    """Word problems of two steps, with worked ones before; a tiny model gets some of them right."""
+def _steps() -> Task:
+    """Sums of three numbers in two steps, after worked ones; a tiny model gets some of them right."""
     draw = random.Random(STEPS_SEED)
-    made = list(dict.fromkeys(_problem(draw) for _ in range(N_PROBLEMS + N_WORKED)))
+    made = dict.fromkeys(tuple(draw.randint(1, HIGHEST) for _ in range(3)) for _ in range(N_STEPS))
+    worked = [(_sum_of(three), _in_steps(*three)) for three in made]
     return Task(
-        name="two_step",
+        name="steps",
         method="ask",
-        items=tuple(Item(text=text, gold=(number,)) for text, _, number in made[N_WORKED:]),
-        source="made from a seed: getting and giving away up to 20 things",
+        items=tuple(Item(text=_sum_of(three), gold=(str(sum(three)),)) for three in made)[N_WORKED:],
+        source="made from a seed: sums of three numbers from 1 to 20",
         right=_number,
-        examples=tuple((text, answer) for text, answer, _ in made[:N_WORKED]),
+        examples=tuple(worked[:N_WORKED]),
         max_tokens=96,
     )
 
 
-def _problem(draw: random.Random) -> tuple[str, str, str]:
-    """Question, worked answer, and number."""
-    who, what = draw.choice(NAMES), draw.choice(THINGS)
-    first, more = draw.randint(2, HIGHEST), draw.randint(2, HIGHEST)
-    has = first + more
-    away = draw.randint(1, min(HIGHEST, has - 1))
-    question = (
-        f"{who} has {first} {what}. {who} gets {more} more {what} and then gives away {away} {what}. "
-        f"How many {what} does {who} have now?"
-    )
-    answer = (
-        f"First, {first} + {more} = {has}. Then, {has} - {away} = {has - away}. {who} had {first} {what}, "
-        f"got {more} more and gave away {away}, so {who} has {has - away} {what} now. "
-        f"The answer is {has - away}."
-    )
-    return question, answer, str(has - away)
+def _sum_of(numbers: tuple[int, ...]) -> str:
+    return f"What is {' + '.join(map(str, numbers))}?"
+
+
+def _in_steps(a: int, b: int, c: int) -> str:
+    return f"Step by step: {a} + {b} = {a + b}, {a + b} + {c} = {a + b + c}. The answer is {a + b + c}."
 
 
 def _one_of(answer: str, gold: tuple[str, ...]) -> float:
