@@ -20,7 +20,8 @@ __all__ = ["TASKS", "Item", "Task", "f1", "task"]
 TASKS = ("clinc_oos", "banking10", "headlines", "slots2", "arithmetic")
 HIGHEST = 20
 SEED, TRIAL_SEED, N_TRIED = 4, 1, 40
-STEPS_SEED, N_STEPS, N_WORKED = 7, 900, 6
+STEPS_SEED, N_STEPS, N_WORKED = 7, 625, 6
+TOLD_SEED, N_TOLD = 8, 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +59,15 @@ class Task:
 
 
 def task(name: str) -> Task:
-    """The task of this name: one of `TASKS`, "gsm8k" or "steps"."""
+    """The task of this name: one of `TASKS`, "gsm8k", "steps" or "told"."""
     if name == "arithmetic":
         return _arithmetic()
     if name == "gsm8k":
         return _gsm8k()
     if name == "steps":
-        return _steps()
+        return _steps("steps", STEPS_SEED, N_STEPS, _in_steps)
+    if name == "told":
+        return _steps("told", TOLD_SEED, N_TOLD, _told)
     return _recorded(name)
 
 
@@ -126,13 +129,15 @@ def _gsm8k() -> Task:
     )
 
 
-def _steps() -> Task:
+def _steps(name: str, seed: int, n: int, work: Callable[[int, int, int], str]) -> Task:
     """Sums of three numbers in two steps, after worked ones; a tiny model gets some of them right."""
-    draw = random.Random(STEPS_SEED)
-    made = dict.fromkeys(tuple(draw.randint(1, HIGHEST) for _ in range(3)) for _ in range(N_STEPS))
-    worked = [(_sum_of(three), _in_steps(*three)) for three in made]
+    draw = random.Random(seed)
+    made = dict.fromkeys(
+        (draw.randint(1, HIGHEST), draw.randint(1, HIGHEST), draw.randint(1, HIGHEST)) for _ in range(n)
+    )
+    worked = [(_sum_of(three), work(*three)) for three in made]
     return Task(
-        name="steps",
+        name=name,
         method="ask",
         items=tuple(Item(text=_sum_of(three), gold=(str(sum(three)),)) for three in made)[N_WORKED:],
         source="made from a seed: sums of three numbers from 1 to 20",
@@ -148,6 +153,13 @@ def _sum_of(numbers: tuple[int, ...]) -> str:
 
 def _in_steps(a: int, b: int, c: int) -> str:
     return f"Step by step: {a} + {b} = {a + b}, {a + b} + {c} = {a + b + c}. The answer is {a + b + c}."
+
+
+def _told(a: int, b: int, c: int) -> str:
+    return (
+        f"We start with {a} + {b} = {a + b}. Then we add {c}: {a + b} + {c} = {a + b + c}. So {a}, {b} and "
+        f"{c} make {a + b + c} together. The answer is {a + b + c}."
+    )
 
 
 def _one_of(answer: str, gold: tuple[str, ...]) -> float:
