@@ -21,7 +21,6 @@ TASKS = ("clinc_oos", "banking10", "headlines", "slots2", "arithmetic")
 HIGHEST = 20
 SEED, TRIAL_SEED, N_TRIED = 4, 1, 40
 STEPS_SEED, N_STEPS, N_WORKED = 7, 625, 6
-TOLD_SEED, N_TOLD = 8, 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +58,13 @@ class Task:
 
 
 def task(name: str) -> Task:
-    """The task of this name: one of `TASKS`, "gsm8k", "steps" or "told"."""
+    """The task of this name: one of `TASKS`, "gsm8k" or "steps"."""
     if name == "arithmetic":
         return _arithmetic()
     if name == "gsm8k":
         return _gsm8k()
     if name == "steps":
-        return _steps("steps", STEPS_SEED, N_STEPS, _in_steps)
-    if name == "told":
-        return _steps("told", TOLD_SEED, N_TOLD, _told)
+        return _steps()
     return _recorded(name)
 
 
@@ -129,15 +126,15 @@ def _gsm8k() -> Task:
     )
 
 
-def _steps(name: str, seed: int, n: int, work: Callable[[int, int, int], str]) -> Task:
+def _steps() -> Task:
     """Sums of three numbers in two steps, after worked ones; a tiny model gets some of them right."""
-    draw = random.Random(seed)
+    draw = random.Random(STEPS_SEED)
     made = dict.fromkeys(
-        (draw.randint(1, HIGHEST), draw.randint(1, HIGHEST), draw.randint(1, HIGHEST)) for _ in range(n)
+        (draw.randint(1, HIGHEST), draw.randint(1, HIGHEST), draw.randint(1, HIGHEST)) for _ in range(N_STEPS)
     )
-    worked = [(_sum_of(three), work(*three)) for three in made]
+    worked = [(_sum_of(three), _in_steps(*three)) for three in made]
     return Task(
-        name=name,
+        name="steps",
         method="ask",
         items=tuple(Item(text=_sum_of(three), gold=(str(sum(three)),)) for three in made)[N_WORKED:],
         source="made from a seed: sums of three numbers from 1 to 20",
@@ -153,13 +150,6 @@ def _sum_of(numbers: tuple[int, ...]) -> str:
 
 def _in_steps(a: int, b: int, c: int) -> str:
     return f"Step by step: {a} + {b} = {a + b}, {a + b} + {c} = {a + b + c}. The answer is {a + b + c}."
-
-
-def _told(a: int, b: int, c: int) -> str:
-    return (
-        f"We start with {a} + {b} = {a + b}. Then we add {c}: {a + b} + {c} = {a + b + c}. So {a}, {b} and "
-        f"{c} make {a + b + c} together. The answer is {a + b + c}."
-    )
 
 
 def _one_of(answer: str, gold: tuple[str, ...]) -> float:
