@@ -4,13 +4,12 @@ The cost is the processor time of features, hidden states, checkpoints and score
 beside the time of the engine's fastest round of decoding it (so that a busy machine does not flatter the
 ratio). The statistics of the raw logits are not in it: the engine takes them for sampling anyway.
 
-Leaving early: each fifth of the recorded answers is judged by a stage 2 that was fitted on the others. On word
-problems of GSM8K the default model reasons for 140 tokens and gets next to nothing right, so nearly all of that
-is in vain. "steps" are sums of three numbers worked out in two steps of 35 tokens in all, after worked examples;
-a third is right. Their first sum is seen at the checkpoint of 16 tokens, and that leaves too little to save: the
-aim of 40 % is not reached where the model is right sometimes, nor on plain sums of 15 tokens. (Word problems
-with worked examples take 60 tokens, of which 13 % came out right: a stage that may lose 2 % of the good ones
-needs 49 of those to learn from, and had 30 at most.)
+Leaving early: each fifth of the recorded answers is judged by a stage 2 that was fitted on the others. On
+word problems of GSM8K the default model reasons for 140 tokens and gets next to nothing right, so nearly
+all of that is in vain. "steps" are sums of three numbers worked out in two steps of 35 tokens in all,
+after worked examples; a third is right. Their first sum is seen at the checkpoint of 16 tokens, and that
+leaves too little to save: the aim of 40 % is not reached where the model is right sometimes, neither
+there nor on plain sums of 15 tokens.
 """
 
 import time
