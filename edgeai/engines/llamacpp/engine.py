@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from edgeai.engines import DevicePlan, EngineInfo, OnState
 from edgeai.engines.jobs import Steps
 from edgeai.engines.llamacpp import binding
-from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
+from edgeai.engines.llamacpp.context import KV_SHARES, MAX_OUTPUTS, Context
 from edgeai.engines.llamacpp.jobs import N_SCRATCH, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.local import N_LIVE, LocalEngine
-from edgeai.engines.pace import Pace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +30,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     model = Model(path)
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
-        pace = Pace(plan.n_threads, follow_load=plan.follow_load)
-        context = Context(model, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH, pace=pace)
+        context = Context(model, plan, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH)
     except BaseException:
         model.free()
         raise
@@ -45,6 +43,7 @@ class LlamaCppEngine(LocalEngine):
     def __init__(self, model: Model, context: Context, *, plan: DevicePlan, name: str) -> None:
         self._model = model
         self._context = context
+        self._kv_share = KV_SHARES[plan.kv_type]
         info = EngineInfo(
             engine="llamacpp",
             model=name,
@@ -63,7 +62,7 @@ class LlamaCppEngine(LocalEngine):
         """Where the memory goes, in bytes: mapped weights, KV cache, output rows."""
         return {
             "weights": self._model.size_bytes,
-            "kv_cache": self.info.n_ctx * self._model.kv_bytes_per_token,
+            "kv_cache": int(self.info.n_ctx * self._model.kv_bytes_per_token * self._kv_share),
             "outputs": MAX_OUTPUTS * (self.info.n_vocab + self.info.n_embd) * 4,
         }
 
