@@ -51,6 +51,7 @@ class Context:
         self.n_ctx: int = min(native.llama_n_ctx(self._handle), n_ctx)
         native.llama_set_abort_callback(self._handle, ABORT_FUNCTION, ctypes.addressof(self._flag))
         self.n_batch = N_BATCH
+        self.n_ubatch: int = native.llama_n_ubatch(self._handle)
         self.n_tokens = 0
         self._views: dict[int, NDArray[np.float32]] = {}
         self._states = False
