@@ -7,7 +7,7 @@ one of them changes it is not used. What is incomplete is not used either: an in
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,14 +25,20 @@ __all__ = ["Choice", "Tuning", "Value", "circumstances", "forget", "kept", "reca
 Value: TypeAlias = int | str
 
 _PACKAGES: Final = {"llamacpp": "llama-cpp-python", "onnx": "onnxruntime"}
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value < 2**16
+
+
 # The fields of a plan that may be tuned, and what they may be.
-_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
-    "n_threads": (int,),
-    "n_ubatch": (int,),
-    "flash_attn": (bool,),
-    "kv_type": (str,),
-    "spin_us": (int,),
-    "prepack": (bool,),
+_FITS: Final[Mapping[str, Callable[[object], bool]]] = {
+    "n_threads": _is_count,
+    "n_ubatch": _is_count,
+    "flash_attn": lambda value: type(value) is bool,
+    "kv_type": lambda value: value in ("f16", "q8_0"),
+    "spin_us": lambda value: value == 0 or _is_count(value),
+    "prepack": lambda value: type(value) is bool,
 }
 _LOSSY: Final = "kv_type"
 
@@ -146,6 +152,6 @@ def _read(path: Path) -> Tuning | None:
 
 
 def _choice(name: str, value: Value, query_s: Mapping[str, float]) -> Choice:
-    if type(value) not in _TYPES[name] or (type(value) is int and value < 0):
+    if not _FITS[name](value):
         raise ValueError(name)
     return Choice(name=name, value=value, query_s=query_s)

@@ -5,7 +5,7 @@ An engine package (`edgeai.engines.llamacpp`) opens one model file and answers m
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edgeai.engines.generation import Generation
 from edgeai.types import Request
@@ -39,7 +39,7 @@ class DevicePlan:
     follow_load: bool = True
     n_ubatch: int | None = None
     flash_attn: bool | None = None
-    kv_type: str = "f16"
+    kv_type: Literal["f16", "q8_0"] = "f16"
     spin_us: int | None = None
     prepack: bool = True
 

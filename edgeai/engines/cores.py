@@ -34,8 +34,8 @@ class Cores:
         self._pause_s = _WINDOW_S
 
     def restart(self) -> None:
-        """Forget what was read: the number of threads changes now."""
-        self._last = None
+        """Measure from now on: the number of threads changes."""
+        self._last = self._read(perf_counter())
 
     def free(self, n_threads: int) -> float | None:
         """Cores that idled or worked for us since the last reading; None when that is too short ago.

@@ -152,7 +152,7 @@ def test_kept_for_these_circumstances(model_path: Path, monkeypatch: pytest.Monk
     assert kept() == ()
 
 
-@pytest.mark.parametrize("value", ["64", True, -1, None, 6.5])
+@pytest.mark.parametrize("value", ["64", True, -1, 0, None, 6.5])
 def test_a_file_with_nonsense_is_not_used(model_path: Path, value: object) -> None:
     """Whatever was written there by hand, the engine gets only what it can have."""
     model = store.find(model_path)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgeai.engines import DevicePlan
 from edgeai.engines.llamacpp.binding import (
     ABORT_FUNCTION,
     complaints,
@@ -15,14 +14,14 @@ from edgeai.engines.llamacpp.binding import (
     native,
     refusal,
 )
-from edgeai.engines.llamacpp.model import Model
+from edgeai.engines.llamacpp.model import KvType, Model
 from edgeai.engines.pace import Pace
 from edgeai.errors import EngineError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["KV_SHARES", "MAX_OUTPUTS", "N_BATCH", "Context"]
+__all__ = ["MAX_OUTPUTS", "N_BATCH", "Context"]
 
 N_BATCH: Final = 256
 """Most tokens of one batch. Twice as many give 1 % more prefill speed, and newcomers wait twice as long."""
@@ -30,23 +29,29 @@ MAX_OUTPUTS: Final = 64
 """Most tokens of one batch whose logits or hidden states are kept: each costs 4 bytes × vocabulary."""
 
 
-KV_TYPES: Final = {"f16": native.GGML_TYPE_F16, "q8_0": native.GGML_TYPE_Q8_0}
-KV_SHARES: Final = {"f16": 1.0, "q8_0": 34 / 64}
-"""What a cache takes of what 16-bit numbers would: q8_0 has 34 bytes for 32 numbers."""
-
-
 class Context:
     """Belongs to one thread, except for `abort` and `proceed`. Raises EngineLoadFailed or OutOfMemory.
 
-    ``n_ctx`` is the number of KV cells, shared by ``n_seq`` sequences.
+    ``n_ctx`` is the number of KV cells, shared by ``n_seq`` sequences. ``pace`` says how many threads.
     """
 
-    def __init__(self, model: Model, plan: DevicePlan, *, n_ctx: int, n_seq: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        n_seq: int,
+        pace: Pace,
+        kv_type: KvType = "f16",
+        n_ubatch: int | None = None,
+        flash_attn: bool | None = None,
+    ) -> None:
         self._n_vocab, self._n_embd = model.n_vocab, model.n_embd
         self._flag = ctypes.create_string_buffer(b"\x00\x00", 2)
-        self._handle: int | None = _open(model, plan, n_ctx, n_seq)
-        self._pace = Pace(plan.n_threads, follow_load=plan.follow_load)
-        self._n_threads = plan.n_threads
+        self._handle: int | None = _open(
+            model, n_ctx, n_seq, pace.n_threads, kv_type, n_ubatch or N_BATCH, flash_attn=flash_attn
+        )
+        self._pace, self._n_threads = pace, pace.n_threads
         self._memory = native.llama_get_memory(self._handle)
         self.n_ctx: int = min(native.llama_n_ctx(self._handle), n_ctx)
         native.llama_set_abort_callback(self._handle, ABORT_FUNCTION, ctypes.addressof(self._flag))
@@ -165,24 +170,35 @@ class Context:
             native.llama_free(handle)
 
 
-def _open(model: Model, plan: DevicePlan, n_ctx: int, n_seq: int) -> int:
+def _open(
+    model: Model,
+    n_ctx: int,
+    n_seq: int,
+    n_threads: int,
+    kv_type: KvType,
+    n_ubatch: int,
+    *,
+    flash_attn: bool | None,
+) -> int:
     params = native.llama_context_default_params()
     params.n_ctx = n_ctx
     params.n_batch = N_BATCH
-    params.n_ubatch = min(plan.n_ubatch or N_BATCH, N_BATCH)
+    params.n_ubatch = min(n_ubatch, N_BATCH)
     params.n_seq_max = n_seq
     params.n_outputs_max = MAX_OUTPUTS
     params.n_outputs_max_per_seq = MAX_OUTPUTS
-    params.n_threads = params.n_threads_batch = plan.n_threads
-    if plan.flash_attn is not None:
-        params.flash_attn_type = int(plan.flash_attn)
-    params.type_k = params.type_v = KV_TYPES[plan.kv_type]
+    params.n_threads = params.n_threads_batch = n_threads
+    if flash_attn is not None:
+        params.flash_attn_type = int(flash_attn)
+    if kv_type == "q8_0":
+        params.type_k = params.type_v = native.GGML_TYPE_Q8_0
+        params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_ENABLED  # quantized values need it
     params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
     params.kv_unified = True
     params.no_perf = True
     with complaints() as heard:
         handle = native.llama_init_from_model(model.handle, params)
     if handle is None:
-        size = n_ctx * model.kv_bytes_per_token * KV_SHARES[plan.kv_type] / 2**20
+        size = n_ctx * model.kv_bytes(kv_type) / 2**20
         raise refusal(f"llama.cpp cannot make a context of {n_ctx} tokens ({size:.0f} MiB)", heard)
     return int(handle)
