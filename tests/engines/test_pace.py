@@ -113,7 +113,7 @@ def test_slow_steps_cost_threads() -> None:
 def test_after_a_pause(
     meanwhile: float | None, now: float | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All cores only where they were free during the pause and are free this moment; unknown changes nothing."""
+    """All cores only where they were free meanwhile and are so this moment; unknown changes nothing."""
     seen = SimpleNamespace(free=lambda n: meanwhile, free_now=lambda: now, restart=lambda: None)
     monkeypatch.setattr("edgeai.engines.pace.Cores", lambda: seen)
     assert Pace(2, follow_load=True).begin() == threads
