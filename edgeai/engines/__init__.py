@@ -24,13 +24,15 @@ OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
 class DevicePlan:
     """What the engine may use: decided by `edgeai.devices`, never by the engine.
 
-    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads.
+    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. With ``follow_load`` those are
+    the most, and an engine that can uses fewer while other programs are busy.
     """
 
     n_ctx: int
     n_threads: int
     provider: str = "cpu"
     verbose: bool = False
+    follow_load: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

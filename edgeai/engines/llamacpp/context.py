@@ -15,6 +15,7 @@ from edgeai.engines.llamacpp.binding import (
     refusal,
 )
 from edgeai.engines.llamacpp.model import Model
+from edgeai.engines.pace import Pace
 from edgeai.errors import EngineError
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ MAX_OUTPUTS: Final = 64
 class Context:
     """Belongs to one thread, except for `abort` and `proceed`. Raises EngineLoadFailed or OutOfMemory.
 
-    ``n_ctx`` is the number of KV cells, shared by ``n_seq`` sequences.
+    ``n_ctx`` is the number of KV cells, shared by ``n_seq`` sequences. ``pace`` says how many threads.
     """
 
-    def __init__(self, model: Model, *, n_ctx: int, n_seq: int, n_threads: int) -> None:
+    def __init__(self, model: Model, *, n_ctx: int, n_seq: int, pace: Pace) -> None:
         self._n_vocab, self._n_embd = model.n_vocab, model.n_embd
         self._flag = ctypes.create_string_buffer(b"\x00\x00", 2)
-        self._handle: int | None = _open(model, n_ctx, n_seq, n_threads)
+        self._handle: int | None = _open(model, n_ctx, n_seq, pace.n_threads)
+        self._pace, self._n_threads = pace, pace.n_threads
         self._memory = native.llama_get_memory(self._handle)
         self.n_ctx: int = min(native.llama_n_ctx(self._handle), n_ctx)
         native.llama_set_abort_callback(self._handle, ABORT_FUNCTION, ctypes.addressof(self._flag))
@@ -86,8 +88,18 @@ class Context:
 
     def decode(self) -> int:
         """Run the batch and empty it: 0 is success, 1 no room in the KV cache, 2 aborted, below 0 failed."""
-        self._batch.n_tokens, self.n_tokens = self.n_tokens, 0
-        return int(native.llama_decode(self._handle, self._batch))
+        n_tokens, self.n_tokens = self.n_tokens, 0
+        self._batch.n_tokens = n_tokens
+        self._use(self._pace.begin())
+        code = int(native.llama_decode(self._handle, self._batch))
+        if code == 0:
+            self._pace.end(n_tokens)
+        return code
+
+    def _use(self, n_threads: int) -> None:
+        if n_threads != self._n_threads:
+            native.llama_set_n_threads(self._handle, n_threads, n_threads)
+            self._n_threads = n_threads
 
     def failure(self, code: int) -> EngineError:
         """What a code of `decode` other than success means."""

@@ -12,6 +12,7 @@ from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
 from edgeai.engines.llamacpp.jobs import N_SCRATCH, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.local import N_LIVE, LocalEngine
+from edgeai.engines.pace import Pace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,8 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     model = Model(path)
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
-        context = Context(model, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH, n_threads=plan.n_threads)
+        pace = Pace(plan.n_threads, follow_load=plan.follow_load)
+        context = Context(model, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH, pace=pace)
     except BaseException:
         model.free()
         raise
