@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,8 @@ from edgeai.engines import Engine
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 
 if TYPE_CHECKING:
+    from edgeai.devices.profiles import Goal, Setting
+    from edgeai.engines import DevicePlan
     from edgeai.measure import Speed
     from edgeai.models.store import InstalledModel
 
@@ -48,18 +50,24 @@ def open_model(
     allow_large: bool,
     weights: str | None = None,
     threads: int | None = None,
+    profile: str = "auto",
+    goal: "Goal" = "speed",
 ) -> Loaded:
     """Load an installed model. No network: a model that is not there is a ModelNotFound with the remedy.
 
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
     on this machine is taken; the first time that is measured, which takes some seconds. But one that has
-    these ``weights`` comes before any other: a contract is bound to it.
+    these ``weights`` comes before any other: a contract is bound to it. ``profile`` and ``goal`` are those
+    of `edgeai.devices.profiles`; with ``allow_large`` memory is not looked at.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
     found = choose_package(model, engine, allow_large=allow_large, weights=weights)
-    return Loaded(engine=open_package(found, n_ctx=n_ctx, threads=threads), weights=weights_hash(found))
+    opened = open_package(
+        found, n_ctx=n_ctx, threads=threads, profile=profile, goal=goal, allow_large=allow_large
+    )
+    return Loaded(engine=opened, weights=weights_hash(found))
 
 
 def choose_package(
@@ -83,9 +91,16 @@ def _bound(model: str | Path, weights: str, *, allow_large: bool) -> "InstalledM
     return found and store.find(found.id, allow_large=allow_large)
 
 
-def open_package(model: "InstalledModel", *, n_ctx: int | None = None, threads: int | None = None) -> Engine:
-    """Load this package on its engine."""
-    from edgeai.devices.plan import plan
+def open_package(
+    model: "InstalledModel",
+    *,
+    n_ctx: int | None = None,
+    threads: int | None = None,
+    profile: str = "auto",
+    goal: "Goal" = "speed",
+    allow_large: bool = False,
+) -> Engine:
+    """Load this package on its engine. Raises OutOfMemory, before it loads, when there is no room for it."""
     from edgeai.models.vet import vet
 
     name = model.manifest.engine
@@ -97,9 +112,45 @@ def open_package(model: "InstalledModel", *, n_ctx: int | None = None, threads: 
     if name == "llamacpp" and not model.trusted:
         vet(model.path)
     package = importlib.import_module(f"edgeai.engines.{name}")
-    device = plan(n_ctx=n_ctx, n_ctx_train=model.manifest.context, threads=threads)
+    device = device_plan(
+        model, n_ctx=n_ctx, threads=threads, profile=profile, goal=goal, allow_large=allow_large
+    )
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened
+
+
+def device_plan(
+    model: "InstalledModel",
+    *,
+    n_ctx: int | None,
+    threads: int | None,
+    profile: str,
+    goal: "Goal",
+    allow_large: bool,
+) -> "DevicePlan":
+    """What the engine may use on this machine, now. Raises ConfigError, OutOfMemory, ModelError's leaves."""
+    from edgeai.devices.fitting import fit
+    from edgeai.devices.plan import plan
+    from edgeai.devices.probe import probe
+    from edgeai.devices.profiles import choose
+
+    machine = probe()
+    chosen = choose(profile, machine)
+    device = plan(n_ctx, model.manifest.context, threads=threads, profile=chosen, machine=machine, goal=goal)
+    if allow_large:
+        return device
+    fixed: tuple[Setting, ...] = ("n_ctx",) if n_ctx is not None else ()
+    return fit(model, device, machine.memory, chosen.memory, fixed=fixed, others=relatives(model))
+
+
+def relatives(model: "InstalledModel") -> "Iterator[InstalledModel]":
+    """The other installed packages of the model whose engine is installed, too, the smallest first."""
+    from edgeai.models import store
+
+    family = [found for found in store.installed() if found.manifest.name == model.manifest.name]
+    for found in sorted(family, key=lambda found: found.manifest.size):
+        if found.id != model.id and found.manifest.engine in available_engines():
+            yield found
 
 
 def family_speeds(name: str, *, again: bool = False) -> "tuple[Speed, ...]":

@@ -25,6 +25,7 @@ VERBS = (
     "calibrate",
     "simulate",
     "contracts",
+    "devices",
     "doctor",
 )
 

@@ -5,7 +5,7 @@ An engine package (`edgeai.engines.llamacpp`) opens one model file and answers m
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edgeai.engines.generation import Generation
 from edgeai.types import Request
@@ -25,7 +25,8 @@ class DevicePlan:
     """What the engine may use: decided by `edgeai.devices`, never by the engine.
 
     ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. With ``follow_load`` those are
-    the most, and an engine that can uses fewer while other programs are busy.
+    the most, and an engine that can uses fewer while other programs are busy. ``kv_type`` is the format of
+    keys and values; engines whose graph fixes it are not given another than "f16".
     """
 
     n_ctx: int
@@ -33,6 +34,7 @@ class DevicePlan:
     provider: str = "cpu"
     verbose: bool = False
     follow_load: bool = True
+    kv_type: Literal["f16", "q8_0"] = "f16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,7 @@ def npu(vendor: int, device: int, driver: str) -> dict[str, str | None]:
 def zone(kind: str, degrees: float, passive: float | None = None) -> dict[str, str | None]:
     """A thermal zone, with the temperature from which the system slows down."""
     base = "sys/class/thermal/thermal_zone0"
-    trip = {
+    trip: dict[str, str | None] = {
         f"{base}/trip_point_0_type": "passive",
         f"{base}/trip_point_0_temp": f"{(passive or 0) * 1000:.0f}",
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgeai.engines import DevicePlan, EngineInfo, OnState
 from edgeai.engines.jobs import Steps
 from edgeai.engines.llamacpp import binding
-from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
+from edgeai.engines.llamacpp.context import KV_SIZE, MAX_OUTPUTS, Context
 from edgeai.engines.llamacpp.jobs import N_SCRATCH, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.local import N_LIVE, LocalEngine
@@ -32,7 +32,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
         pace = Pace(plan.n_threads, follow_load=plan.follow_load)
-        context = Context(model, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH, pace=pace)
+        context = Context(model, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH, pace=pace, kv_type=plan.kv_type)
     except BaseException:
         model.free()
         raise
@@ -45,6 +45,7 @@ class LlamaCppEngine(LocalEngine):
     def __init__(self, model: Model, context: Context, *, plan: DevicePlan, name: str) -> None:
         self._model = model
         self._context = context
+        self._kv_bytes_per_token = model.kv_bytes_per_token * KV_SIZE[plan.kv_type]
         info = EngineInfo(
             engine="llamacpp",
             model=name,
@@ -63,7 +64,7 @@ class LlamaCppEngine(LocalEngine):
         """Where the memory goes, in bytes: mapped weights, KV cache, output rows."""
         return {
             "weights": self._model.size_bytes,
-            "kv_cache": self.info.n_ctx * self._model.kv_bytes_per_token,
+            "kv_cache": round(self.info.n_ctx * self._kv_bytes_per_token),
             "outputs": MAX_OUTPUTS * (self.info.n_vocab + self.info.n_embd) * 4,
         }
 
