@@ -17,7 +17,7 @@ from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
 from edgeai.kept import open_ledger, open_waiting
-from edgeai.load import EngineName, open_model
+from edgeai.load import EngineName, open_meter, open_model
 from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
@@ -120,6 +120,7 @@ class Edge:
             weights=weights or weights_of_info(engine.info),
             contracts=Contracts(book.history if book else None),
             waiting=waiting,
+            meter=open_meter(profile),
         )
         try:
             self._session.contracts.live(policy)

@@ -13,6 +13,7 @@ from edgeai.engines import Engine
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 
 if TYPE_CHECKING:
+    from edgeai.devices.energy import Meter
     from edgeai.devices.profiles import Goal, Setting
     from edgeai.engines import DevicePlan
     from edgeai.measure import Speed
@@ -141,6 +142,18 @@ def device_plan(
         return device
     fixed: tuple[Setting, ...] = ("n_ctx",) if n_ctx is not None else ()
     return fit(model, device, machine.memory, chosen.memory, fixed=fixed, others=relatives(model))
+
+
+def open_meter(profile: str) -> "Meter | None":
+    """What counts this machine's joules, or the profile's estimate; None where there is neither."""
+    from edgeai.devices.energy import find_meter
+    from edgeai.devices.probe import probe
+    from edgeai.devices.profiles import choose
+
+    if (meter := find_meter()) is not None:
+        return meter
+    watts = choose(profile, probe()).power.active_w
+    return find_meter(active_w=None if watts is None else watts.value)
 
 
 def relatives(model: "InstalledModel") -> "Iterator[InstalledModel]":

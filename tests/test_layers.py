@@ -39,6 +39,7 @@ ALONE = {
     "llama_cpp": "engines/llamacpp/binding.py",
     "onnxruntime": "engines/onnx/session.py",
     "phonenumbers": "egress/phones.py",
+    "pynvml": "devices/energy.py",
     "sqlite3": "database.py",
     "matplotlib": "calibrate/plots.py",
     "stdnum": "egress/numbers.py",
