@@ -64,6 +64,9 @@ def quantized(source: Path, target: Path) -> Path:
     """The GGUF file with weights of 8 bits."""
     import llama_cpp
 
+    from edgeai.engines.llamacpp import binding
+
+    binding.start()  # quietly
     params = llama_cpp.llama_model_quantize_default_params()
     params.allow_requantize = True
     params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
