@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from edgeai.models.store import InstalledModel
 
 EngineName = Literal["auto", "llamacpp", "onnx"]
+IsolationName = Literal["auto", "thread", "process"]
 # An engine's name, the library it needs, and the pip extra that brings it.
 LIBRARIES = {"llamacpp": ("llama_cpp", "llama"), "onnx": ("onnxruntime", "onnx")}
+_LOAD_S = 120.0
+_SLOWEST_DISK = 10e6  # bytes per second
 _log = logging.getLogger("edgeai.load")
 
 
@@ -47,18 +50,21 @@ def open_model(
     n_ctx: int | None,
     allow_large: bool,
     weights: str | None = None,
+    isolation: IsolationName = "auto",
+    isolation_memory_bytes: int | None = None,
 ) -> Loaded:
     """Load an installed model. No network: a model that is not there is a ModelNotFound with the remedy.
 
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
     on this machine is taken; the first time that is measured, which takes some seconds. But one that has
-    these ``weights`` comes before any other: a contract is bound to it.
+    these ``weights`` comes before any other: a contract is bound to it. ``isolation`` as of `open_package`.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
     found = choose_package(model, engine, allow_large=allow_large, weights=weights)
-    return Loaded(engine=open_package(found, n_ctx=n_ctx), weights=weights_hash(found))
+    opened = open_package(found, n_ctx=n_ctx, isolation=isolation, memory_bytes=isolation_memory_bytes)
+    return Loaded(engine=opened, weights=weights_hash(found))
 
 
 def choose_package(
@@ -82,21 +88,55 @@ def _bound(model: str | Path, weights: str, *, allow_large: bool) -> "InstalledM
     return found and store.find(found.id, allow_large=allow_large)
 
 
-def open_package(model: "InstalledModel", *, n_ctx: int | None = None) -> Engine:
-    """Load this package on its engine."""
+def needs_process(
+    model: "InstalledModel", isolation: IsolationName = "auto", memory_bytes: int | None = None
+) -> bool:
+    """Whether the engine gets a process of its own: where that is asked for, and with "auto" where nobody
+    vouches for the files, or memory is bounded. Raises ConfigError for what cannot be.
+    """
+    from edgeai.models.vouched import is_vouched
+
+    if isolation not in get_args(IsolationName):
+        known = ", ".join(get_args(IsolationName))
+        raise ConfigError(f"isolation is {isolation!r}", remedy=f"Use one of {known}")
+    if isolation == "thread" and memory_bytes is not None:
+        raise ConfigError(
+            "isolation_memory_bytes needs a process of the engine's own", remedy='Use isolation="process"'
+        )
+    if isolation == "auto":
+        return memory_bytes is not None or not is_vouched(model)
+    return isolation == "process"
+
+
+def open_package(
+    model: "InstalledModel",
+    *,
+    n_ctx: int | None = None,
+    isolation: IsolationName = "auto",
+    memory_bytes: int | None = None,
+) -> Engine:
+    """Load this package on its engine, in this process or one of its own (`needs_process`)."""
     from edgeai.devices.plan import plan
     from edgeai.models.vet import vet
 
+    isolated = needs_process(model, isolation, memory_bytes)
     name = model.manifest.engine
     if name not in LIBRARIES:
         raise ModelUnsupported(f"{model.id} is for the engine {name!r}, which does not exist")
     if name not in available_engines():
         library, extra = LIBRARIES[name]
         raise MissingExtra(f"{model.id} needs {library}, which is not installed", extra=extra)
+    device = plan(n_ctx=n_ctx, n_ctx_train=model.manifest.context)
+    if isolated:
+        from edgeai.engines.worker import open_engine as open_process
+
+        limit_s = _LOAD_S + model.manifest.size / _SLOWEST_DISK
+        return open_process(
+            name, model.path, device, name=model.id, memory_bytes=memory_bytes, limit_s=limit_s
+        )
     if name == "llamacpp" and not model.trusted:
         vet(model.path)
     package = importlib.import_module(f"edgeai.engines.{name}")
-    device = plan(n_ctx=n_ctx, n_ctx_train=model.manifest.context)
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened
 
