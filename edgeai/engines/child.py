@@ -1,4 +1,4 @@
-"""Run as ``python -m edgeai.engines.child PARENT``: an engine for the app that started this process.
+"""The engine's side of process isolation: ``python -m edgeai.engines.child PARENT``, started by the app.
 
 Requests come in on what was stdin, answers go out on what was stdout (`edgeai.engines.wire`). The process
 ends when the pipe does, so it never outlives its app; whatever it writes is stderr, which the app keeps to
@@ -155,7 +155,7 @@ class _Server:
         try:
             result = self._result(what, number, arguments)
         except EdgeError as error:
-            result = error
+            result = _typed(error)
         except MemoryError as error:
             result = _no_room(error)
         except Exception as error:  # a bug in one call must not end the others
@@ -224,7 +224,14 @@ class _Server:
         items: list[Any] = [] if generation is None else generation.take()
         if items and not isinstance(items[-1], Token):
             del self._streams[number], self._calls[number]
+            items[-1] = _typed(items[-1])
         return items
+
+
+def _typed(end: Any) -> Any:  # noqa: ANN401  # an error, or the end of an answer
+    """The error itself, unless it is one that memory's end has caused."""
+    cause = getattr(end, "__cause__", None)
+    return _no_room(cause) if isinstance(cause, MemoryError) else end
 
 
 def _no_room(error: MemoryError) -> EngineError:

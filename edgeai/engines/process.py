@@ -117,7 +117,7 @@ class EngineProcess:
         with _pipe(self._process.stderr) as pipe:
             while said := os.read(pipe.fileno(), _TAIL):
                 self._said = (self._said + said)[-_TAIL:]
-                if self._verbose:
+                if self._verbose and sys.stderr is not None:
                     sys.stderr.write(said.decode("utf-8", "replace"))
 
 

@@ -174,12 +174,15 @@ def test_a_template_without_an_end_ends(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.skipif(not worker.can_limit_memory(), reason="this system cannot bound memory")
 def test_memory_is_bounded(tiny: Path, model_path: Path) -> None:
     """What does not fit is OutOfMemory when the model is opened; a bound that suffices changes nothing."""
-    before = children()
+    running = children()
     with pytest.raises(OutOfMemory):
         open_engine("llamacpp", model_path, plan(8192), name="m", memory_bytes=100 << 20)
-    assert children() == before
-    engine = open_engine("llamacpp", tiny, plan(128), name="tiny", memory_bytes=2 << 30)
-    assert answer(engine)
+    assert children() == running
+    engine = open_engine("llamacpp", tiny, plan(128), name="tiny", memory_bytes=300 << 20)
+    before = answer(engine)
+    with pytest.raises(OutOfMemory, match="no more memory"):
+        engine.embed(["a"] * 700_000)  # whose vectors would be 358 MB
+    assert answer(engine) == before
     engine.close()
     with pytest.raises(ConfigError, match="not enough"):
         open_engine("llamacpp", tiny, plan(128), name="tiny", memory_bytes=1000)

@@ -24,7 +24,7 @@ from edgeai.errors import (
 from edgeai.types import Image, Message, Request
 from tests.engines.conftest import plan, request
 from tests.engines.onnx.conftest import write_tiny_package
-from tests.engines.process.conftest import children, wait_until
+from tests.engines.process.conftest import children, kill, wait_until
 
 CITY = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}
 LONG = "the quick brown fox jumps over the lazy dog " * 80
@@ -71,6 +71,9 @@ def test_onnx_is_the_same_in_a_process(tmp_path: Path) -> None:
     try:
         same(inside, outside)
         assert outside.info == inside.info
+        kill(outside)
+        wait_until(lambda: outside.pid)
+        same(inside, outside)
     finally:
         inside.close()
         outside.close()
