@@ -29,6 +29,8 @@ from edgeai import (
     Replaced,
     Stream,
 )
+from edgeai.cli.opening import open_edge
+from edgeai.config import Settings
 from edgeai.engines.llamacpp.engine import LlamaCppEngine
 from edgeai.engines.worker import ProcessEngine
 from edgeai.load import needs_process
@@ -87,6 +89,16 @@ def test_what_is_made_of_a_trusted_model_is_vouched_for(onnx_package: Path, tmp_
     text = text.replace(sha256, hashlib.sha256(b"{}").hexdigest()).replace(f'"size": {size}', '"size": 2')
     (other / "edgeai.json").write_text(text)
     assert not is_vouched(store.find(other))
+
+
+def test_the_settings_reach_the_engine(tiny_file: Path) -> None:
+    """As `edgeai ask --isolation process` and the variables hand them over."""
+    found = Settings.load({"isolation": "process"}, environ={"EDGEAI_ISOLATION_MEMORY_BYTES": "1000000000"})
+    assert (found.isolation, found.isolation_memory_bytes) == ("process", 1_000_000_000)
+    with pytest.raises(ConfigError, match="isolation"):
+        Settings.load({"isolation": "jail"}, environ={})
+    with open_edge(Settings(model=str(tiny_file), n_ctx=128, isolation="process", ledger=False)) as edge:
+        assert process_of(edge).pid
 
 
 @pytest.mark.parametrize(

@@ -123,3 +123,13 @@ def test_contracts_and_their_drift(run: Run, model: Path) -> None:
     found = findings(run, Exit.PROBLEM)["contract"]
     assert "the promise no longer holds: 5 of 5" in found["found"]
     assert found["remedy"] == "Calibrate again"
+
+
+def test_where_the_engine_runs(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the app for a model of the catalog, unless the settings say otherwise; what cannot be is told."""
+    assert "the app's process" in findings(run, Exit.OK)["isolation"]["found"]
+    monkeypatch.setenv("EDGEAI_ISOLATION", "process")
+    assert "of its own" in findings(run, Exit.OK)["isolation"]["found"]
+    monkeypatch.setenv("EDGEAI_ISOLATION", "thread")
+    monkeypatch.setenv("EDGEAI_ISOLATION_MEMORY_BYTES", "1000000000")
+    assert findings(run, Exit.PROBLEM)["isolation"]["remedy"] == 'Use isolation="process"'

@@ -41,12 +41,12 @@ def test_killed_again_and_again(
             word = chance.choice(WORDS)
             ends[one(engine, word, chance, alone)] += 1
 
-    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(6)]
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
     chance = random.Random(SEED)
     for _ in range(KILLS):
-        time.sleep(chance.uniform(0.05, 1.5))
+        time.sleep(chance.uniform(0.05, 3))
         kill(engine)
     over.set()
     for thread in threads:
@@ -56,7 +56,7 @@ def test_killed_again_and_again(
     assert (process.num_fds(), len(children())) == (files, len(running))
     assert not engine._keeper._pending
     engine.close()
-    assert ends["whole"] > KILLS
+    assert ends["whole"] > KILLS // 4
     for end, count in ends.items():
         record_property(end, count)
 
