@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from edgeai.binding import weights_hash
-from edgeai.engines import Engine
+from edgeai.engines import DevicePlan, Engine
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def open_model(
     n_ctx: int | None,
     allow_large: bool,
     weights: str | None = None,
+    threads: int | None = None,
     isolation: IsolationName = "auto",
     isolation_memory_bytes: int | None = None,
 ) -> Loaded:
@@ -63,7 +64,14 @@ def open_model(
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
     found = choose_package(model, engine, allow_large=allow_large, weights=weights)
-    opened = open_package(found, n_ctx=n_ctx, isolation=isolation, memory_bytes=isolation_memory_bytes)
+    opened = open_package(
+        found,
+        n_ctx=n_ctx,
+        threads=threads,
+        exact=weights is not None,
+        isolation=isolation,
+        memory_bytes=isolation_memory_bytes,
+    )
     return Loaded(engine=opened, weights=weights_hash(found))
 
 
@@ -112,11 +120,37 @@ def open_package(
     model: "InstalledModel",
     *,
     n_ctx: int | None = None,
+    threads: int | None = None,
+    exact: bool = False,
     isolation: IsolationName = "auto",
     memory_bytes: int | None = None,
 ) -> Engine:
-    """Load this package on its engine, in this process or one of its own (`needs_process`)."""
+    """Load this package on its engine, with what `edgeai tune` found.
+
+    ``exact``: without settings that would change what a contract is bound to. ``isolation``: in this process
+    or in one of its own (`needs_process`).
+    """
     from edgeai.devices.plan import plan
+    from edgeai.devices.tuning import recall
+
+    device = plan(
+        n_ctx=n_ctx,
+        n_ctx_train=model.manifest.context,
+        threads=threads,
+        tuning=recall(model),
+        exact=exact,
+    )
+    return open_planned(model, device, isolation=isolation, memory_bytes=memory_bytes)
+
+
+def open_planned(
+    model: "InstalledModel",
+    device: DevicePlan,
+    *,
+    isolation: IsolationName = "auto",
+    memory_bytes: int | None = None,
+) -> Engine:
+    """Load this package on its engine, as planned, in this process or in one of its own."""
     from edgeai.models.vet import vet
 
     isolated = needs_process(model, isolation, memory_bytes)
@@ -126,7 +160,6 @@ def open_package(
     if name not in available_engines():
         library, extra = LIBRARIES[name]
         raise MissingExtra(f"{model.id} needs {library}, which is not installed", extra=extra)
-    device = plan(n_ctx=n_ctx, n_ctx_train=model.manifest.context)
     if isolated:
         from edgeai.engines.worker import open_engine as open_process
 
