@@ -24,9 +24,11 @@ VERBS = (
     "ledger",
     "queue",
     "bench",
+    "tune",
     "calibrate",
     "simulate",
     "contracts",
+    "devices",
     "doctor",
 )
 
