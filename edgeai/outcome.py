@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
+from edgeai.cloud import Cloud
+from edgeai.cloud.tiers import tiers_of
 from edgeai.economics import Price
+from edgeai.engines import EngineInfo
 from edgeai.engines.generation import Finished
 from edgeai.errors import ContextOverflow, EdgeError, ModelUnsupported
 from edgeai.monitor import Monitor
@@ -40,6 +43,24 @@ class Labels:
         if not sent.n_bytes:
             return 0.0
         return None if on_device or self.price is None else self.price.cost(usage)
+
+
+def labels_of(info: EngineInfo, cloud: Cloud | None, adapter: str | None) -> Labels:
+    """The names for a query on this engine, with this cloud; the model's tells the adapter, too."""
+    device_model = info.model if adapter is None else f"{info.model}+{adapter}"
+    if cloud is None:
+        return Labels(device_model=device_model, engine=info.engine)
+    first, *above = (
+        Labels(
+            device_model=device_model,
+            engine=info.engine,
+            cloud_model=one.model,
+            endpoint=one.endpoint,
+            price=one.price,
+        )
+        for one in tiers_of(cloud)
+    )
+    return replace(first, above=tuple(above))
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from edgeai.gate import check_redaction, outbound
 from edgeai.hedge import EVERY, QUANTILE, Hedges
 from edgeai.monitor import CloudTimes, Monitor, TimeModel, Watch
 from edgeai.options import read_policy, read_request, schema_parser
-from edgeai.outcome import Labels
+from edgeai.outcome import labels_of
 from edgeai.policy import Policy, State
 from edgeai.record import QueryRecord, check_budget
 from edgeai.run import Accept, Run
@@ -129,7 +129,7 @@ class Session:
             routed=guard is not None and watch is not None and guard.routes(watch.before()),
             suspended=standing is not None and _is_suspended(standing, policy),
         )
-        labels = self._labels()
+        labels = labels_of(self.engine.info, self.cloud, request.adapter)
         run = Run(
             request,
             policy,
@@ -258,22 +258,6 @@ class Session:
         from edgeai.net.breaker import is_reachable  # not needed where nothing leaves
 
         return any(is_reachable(cloud.endpoint) for cloud in tiers_of(self.cloud))
-
-    def _labels(self) -> Labels:
-        info = self.engine.info
-        if self.cloud is None:
-            return Labels(device_model=info.model, engine=info.engine)
-        first, *above = (
-            Labels(
-                device_model=info.model,
-                engine=info.engine,
-                cloud_model=cloud.model,
-                endpoint=cloud.endpoint,
-                price=cloud.price,
-            )
-            for cloud in tiers_of(self.cloud)
-        )
-        return replace(first, above=tuple(above))
 
     def classification(
         self,

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -16,6 +17,7 @@ from edgeai.engines.generation import Generation
 from edgeai.engines.jobs import Job
 from edgeai.engines.query import Query
 from edgeai.engines.slots import Cache, Slots
+from edgeai.engines.turns import Turns
 from edgeai.errors import EngineCrashed, EngineError, QueueFull
 
 if TYPE_CHECKING:
@@ -102,7 +104,8 @@ class _Step:
 class Scheduler:
     """Starts its thread, named after the engine; ``close`` ends it, which frees the context.
 
-    ``at_end`` is called when the context is gone.
+    ``at_end`` is called when the context is gone. ``carry`` makes the context carry another adapter, of which
+    it can have one at a time: see `Turns`.
     """
 
     def __init__(
@@ -113,7 +116,9 @@ class Scheduler:
         *,
         name: str,
         max_waiting: int = MAX_WAITING,
+        carry: Callable[[str | None], None] = lambda adapter: None,
     ) -> None:
+        self._turns = Turns(carry)
         self._context = context
         self._at_end = at_end
         self._slots = slots
@@ -207,12 +212,15 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Start waiting work in its order, what a person waits for before what runs in the background."""
+        self._turns.look()
         for work in sorted(self._waiting, key=lambda work: work.background):
             if isinstance(work, Query) and not work.wanted:
                 continue  # it had to leave, and its reader still pauses
-            slot = self._slots.acquire(work.prompt, work.need)
+            if not self._turns.begin(work.adapter, is_free=partial(self._make_way, work)):
+                continue
+            slot = self._slots.acquire(work.prompt, work.need, work.adapter)
             while slot is None and self._evict():
-                slot = self._slots.acquire(work.prompt, work.need)
+                slot = self._slots.acquire(work.prompt, work.need, work.adapter)
             if slot is None:
                 return
             work.begin(slot)
@@ -221,6 +229,16 @@ class Scheduler:
                 self._live.append(work)
             else:
                 self._jobs.append(work)
+
+    def _make_way(self, work: Query | Job) -> bool:
+        """Whether nothing runs any more, after what is paused has left, and the background for a person."""
+        while self._live and self._evict():
+            pass
+        if not work.background:
+            for query in [query for query in self._live if query.background]:
+                self._step_out(query)
+                self._waiting.append(query)
+        return not self._live and not self._jobs
 
     def _patience(self) -> float | None:
         """Seconds to wait for news: not for ever while a paused reader may keep others out."""
@@ -236,10 +254,15 @@ class Scheduler:
         ]
         if not paused:
             return False
-        query = self._live.pop(min(paused)[1])
-        self._slots.release(query.leave())
+        query = self._live[min(paused)[1]]
+        self._step_out(query)
         self._waiting.appendleft(query)
         return True
+
+    def _step_out(self, query: Query) -> None:
+        """Take the query's slot; it keeps what it has come to, and begins again later."""
+        self._live.remove(query)
+        self._slots.release(query.leave())
 
     def _tell(self) -> None:
         """Wake the readers of new tokens: just before a decode, when this thread lets others run anyway.

@@ -7,9 +7,12 @@ slot keeps its tokens, so that a later prompt with the same head needs no prefil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["Cache", "Slot", "Slots"]
+__all__ = ["Cache", "Find", "Shelf", "Slot", "Slots"]
+
+_WORTH_RESTORING: Final = 32
+"""Tokens more than any sequence knows that a kept prefix must bring: fewer are as soon computed again."""
 
 
 class Cache(Protocol):
@@ -24,43 +27,77 @@ class Cache(Protocol):
         ...
 
 
+class Find(Protocol):
+    """A prefix on the shelf; the first ``known`` of its ``tokens`` are those that were looked for."""
+
+    known: int
+    tokens: tuple[int, ...]
+
+    def restore(self, seq: int) -> bool:
+        """Bring all of it into the empty sequence; False when it is damaged."""
+        ...
+
+
+class Shelf(Protocol):
+    """Prefixes that were kept outside of the cache."""
+
+    def find(self, tokens: Sequence[int], adapter: str | None, *, most: int) -> Find | None:
+        """The prefix that knows most of ``tokens``, of those that take at most ``most`` cells."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One sequence. ``tokens[:n_past]`` are in the cache, the rest waits to be decoded."""
+    """One sequence. ``tokens[:n_past]`` are in the cache, the rest waits to be decoded.
+
+    ``adapter`` is the one under which they were computed.
+    """
 
     seq: int
     tokens: list[int] = field(default_factory=list)
     n_past: int = 0
     reserved: int = 0
     used: int = 0
+    adapter: str | None = None
 
 
 class Slots:
-    """The sequences 0 … n-1 of a cache with ``n_cells`` cells; ``rewinds``: parts can be forgotten."""
+    """The sequences 0 … n-1 of a cache with ``n_cells`` cells; ``rewinds``: parts can be forgotten.
 
-    def __init__(self, cache: Cache, n: int, n_cells: int, *, rewinds: bool = True) -> None:
+    What no sequence knows is looked for on the ``shelf``.
+    """
+
+    def __init__(
+        self, cache: Cache, n: int, n_cells: int, *, rewinds: bool = True, shelf: Shelf | None = None
+    ) -> None:
         self._cache = cache
+        self._shelf = shelf
         self._slots = [Slot(seq) for seq in range(n)]
         self._n_cells = n_cells
         self._rewinds = rewinds
         self._extra = 0
         self._clock = count(1)
 
-    def acquire(self, tokens: Sequence[int], need: int) -> Slot | None:
+    def acquire(self, tokens: Sequence[int], need: int, adapter: str | None = None) -> Slot | None:
         """A slot that holds the longest known head of ``tokens`` (never all of it), with room for ``need``.
 
+        Only what was computed under the same ``adapter`` is known.
         None when the sequences or cells are taken: try again after a `release`.
         """
         idle = [slot for slot in self._slots if not slot.reserved]
         if not idle or self._busy() + need > self._n_cells:
             return None
-        source, known = self._best(tokens)
-        target = _target(idle, source, known)
-        self._make_room(need, [slot for slot in idle if slot is not target], last=source)
-        if source.n_past < known:  # it had to go
-            source, known = target, 0
-        self._fill(target, source, known)
+        source, known = self._best(tokens, adapter)
+        if (find := self._find(tokens, known, adapter)) is not None:
+            target = self._restored(idle, find, need)
+        else:
+            target = _target(idle, source, known)
+            self._make_room(need, [slot for slot in idle if slot is not target], last=source)
+            if source.n_past < known:  # it had to go
+                source, known = target, 0
+            self._fill(target, source, known)
         target.tokens, target.reserved, target.used = list(tokens), need, next(self._clock)
+        target.adapter = adapter
         return target
 
     def release(self, slot: Slot) -> None:
@@ -93,11 +130,39 @@ class Slots:
     def _busy(self) -> int:
         return self._extra + sum(slot.reserved for slot in self._slots)
 
-    def _best(self, tokens: Sequence[int]) -> tuple[Slot, int]:
+    def _best(self, tokens: Sequence[int], adapter: str | None) -> tuple[Slot, int]:
         """The slot with the longest common head, the latest used of equals, and the head's length."""
-        heads = ((_common(slot.tokens[: slot.n_past], tokens[:-1]), slot.used, slot) for slot in self._slots)
+        heads = (
+            (
+                _common(slot.tokens[: slot.n_past], tokens[:-1]) if slot.adapter == adapter else 0,
+                slot.used,
+                slot,
+            )
+            for slot in self._slots
+        )
         known, _, best = max(heads, key=lambda head: head[:2])
         return (best, known) if self._rewinds else (best, 0)
+
+    def _find(self, tokens: Sequence[int], known: int, adapter: str | None) -> Find | None:
+        """What the shelf knows beyond the ``known`` tokens, if that is worth it."""
+        if self._shelf is None or len(tokens) <= known + _WORTH_RESTORING:
+            return None
+        find = self._shelf.find(tokens[:-1], adapter, most=self._n_cells - self._busy())
+        if find is None or find.known < known + _WORTH_RESTORING:
+            return None
+        return find if self._rewinds or find.known == len(find.tokens) else None
+
+    def _restored(self, idle: Sequence[Slot], find: Find, need: int) -> Slot:
+        """The slot unused for the longest time, with the find in it; or with nothing, if that is damaged."""
+        target = min(idle, key=lambda slot: slot.used)
+        size = len(find.tokens)
+        self._make_room(max(need, size), [slot for slot in idle if slot is not target])
+        self._drop(target)
+        if find.restore(target.seq):
+            target.n_past = size
+            if find.known < size:
+                self.rewind(target, find.known)
+        return target
 
     def _make_room(self, need: int, idle: Sequence[Slot], last: Slot | None = None) -> None:
         """Drop idle slots, the longest unused first (``last`` last), until ``need`` cells are surely free."""

@@ -12,6 +12,8 @@ from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
 from edgeai.engines.llamacpp.jobs import N_SCRATCH, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.local import N_LIVE, LocalEngine
+from edgeai.engines.warm import WarmShelf
+from edgeai.models.disk import remembered_sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,22 +29,26 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     """
     if plan.verbose:
         binding.speak()
-    model = Model(path)
+    hashes = {name: remembered_sha256(file) for name, file in plan.adapters.items()}
+    model = Model(path, plan.adapters)
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
         context = Context(model, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH, n_threads=plan.n_threads)
     except BaseException:
         model.free()
         raise
-    return LlamaCppEngine(model, context, plan=plan, name=name)
+    return LlamaCppEngine(model, context, plan=plan, name=name, adapters=hashes)
 
 
 class LlamaCppEngine(LocalEngine):
     """An `edgeai.engines.Engine`. Made by `open_engine`."""
 
-    def __init__(self, model: Model, context: Context, *, plan: DevicePlan, name: str) -> None:
+    _context: Context
+
+    def __init__(
+        self, model: Model, context: Context, *, plan: DevicePlan, name: str, adapters: Mapping[str, str]
+    ) -> None:
         self._model = model
-        self._context = context
         info = EngineInfo(
             engine="llamacpp",
             model=name,
@@ -54,8 +60,19 @@ class LlamaCppEngine(LocalEngine):
             quantization=model.quantization,
             template_hash=model.template_hash,
             provider=plan.provider,
+            inactive_parameters=model.n_inactive,
+            adapters=adapters,
         )
-        super().__init__(model, context, info, rewinds=model.rewinds, at_end=model.free)
+        shelf = WarmShelf(context, partial(_key, info, plan.weights, model.layout(info.n_ctx)))
+        super().__init__(
+            model,
+            context,
+            info,
+            rewinds=model.rewinds,
+            at_end=model.free,
+            shelf=shelf if plan.weights else None,
+            carry=context.carry,
+        )
 
     def memory(self) -> Mapping[str, int]:
         """Where the memory goes, in bytes: mapped weights, KV cache, output rows."""
@@ -80,3 +97,13 @@ class LlamaCppEngine(LocalEngine):
         from edgeai.engines.constrain import tokenizer_from_llamacpp
 
         return self._model.with_vocab(tokenizer_from_llamacpp)
+
+
+def _key(info: EngineInfo, weights: str, layout: str, adapter: str | None) -> Mapping[str, str]:
+    return {
+        "engine": f"{info.engine} {binding.VERSION}",
+        "weights": weights,
+        "template": info.template_hash,
+        "adapter": "" if adapter is None else info.adapters[adapter],
+        "layout": layout,
+    }

@@ -4,8 +4,9 @@ import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from edgeai.engines.llamacpp.binding import complaints, native, refusal, start
@@ -23,13 +24,15 @@ class Model:
     Raises ModelNotFound, ModelUnsupported, EngineLoadFailed or OutOfMemory.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, adapters: Mapping[str, Path] = MappingProxyType({})) -> None:
         start()
         if not path.is_file():
             raise ModelNotFound(f"There is no model file at {path}", remedy="Pull or import the model first")
         self._lock = threading.Lock()
         self._pieces: dict[int, bytes] = {}
         self.handle: int | None = _load(path)
+        self.adapters = {name: self._adapter(name, file) for name, file in adapters.items()}
+        """LoRA adapters by name; llama.cpp frees them with the model."""
         self.vocab: int | None = native.llama_model_get_vocab(self.handle)
         self.n_vocab: int = native.llama_vocab_n_tokens(self.vocab)
         self.n_embd: int = native.llama_model_n_embd_out(self.handle)
@@ -49,6 +52,8 @@ class Model:
         self.chat_template = self._chat_template()
         self.quantization = self._quantization()
         """The file's quantization, such as ``Q4_1`` or ``Q4_K_M``."""
+        self.n_inactive = self._n_inactive()
+        """Parameters of experts that a token does not go through."""
         self.kv_bytes_per_token = self._kv_bytes_per_token()
         """Bytes of KV cache (16-bit) that one token takes in all layers."""
 
@@ -58,6 +63,14 @@ class Model:
             handle, self.handle, self.vocab = self.handle, None, None
         if handle is not None:
             native.llama_model_free(handle)
+
+    def _adapter(self, name: str, path: Path) -> int:
+        with complaints() as heard:
+            handle = native.llama_adapter_lora_init(self.handle, os.fsencode(path))
+        if handle is None:
+            native.llama_model_free(self.handle)
+            raise refusal(f"llama.cpp cannot load the adapter {name} from {path.name}", heard)
+        return int(handle)
 
     def tokenize(self, text: str, *, special: bool = False, whole: bool = False) -> list[int]:
         """Token ids of ``text``; ``special`` reads control tokens, ``whole`` adds what starts a document.
@@ -132,6 +145,20 @@ class Model:
             * 2
             * (key + value)
         )
+
+    def _n_inactive(self) -> int:
+        """Each expert of a layer has three matrices (gate, up, down) of its own width."""
+        n_experts, n_used = (int(self._arch_meta(f"expert_{kind}count") or 0) for kind in ("", "used_"))
+        width = self._arch_meta("expert_feed_forward_length") or self._arch_meta("feed_forward_length")
+        if n_experts <= n_used or width is None or not width.isdigit():
+            return 0
+        sizes = native.llama_model_n_layer(self.handle) * native.llama_model_n_embd(self.handle)
+        return 3 * int(sizes) * int(width) * (n_experts - n_used)
+
+    def layout(self, n_ctx: int) -> str:
+        """What a token's keys and values depend on beside the model: their type, and rarely the context."""
+        scaled = self._arch_meta("rope.scaling.type") == "longrope"  # one set of factors beyond a length
+        return f"f16 n_ctx {n_ctx}" if scaled else "f16"
 
     @property
     def template_hash(self) -> str:
