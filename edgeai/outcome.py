@@ -8,8 +8,9 @@ from edgeai.cloud.tiers import tiers_of
 from edgeai.economics import Price
 from edgeai.engines import EngineInfo
 from edgeai.engines.generation import Finished
-from edgeai.errors import ContextOverflow, EdgeError, ModelUnsupported
+from edgeai.errors import ContextOverflow, EdgeError, EngineError, ModelUnsupported
 from edgeai.monitor import Monitor
+from edgeai.policy import Policy
 from edgeai.types import Reason, Timing, Usage
 
 
@@ -107,6 +108,13 @@ def leaves_for(error: EdgeError) -> Reason:
     if isinstance(error, ContextOverflow):
         return Reason.CONTEXT_OVERFLOW
     return Reason.UNSUPPORTED if isinstance(error, ModelUnsupported) else Reason.ENGINE_ERROR
+
+
+def is_reason(error: EdgeError, policy: Policy) -> bool:
+    """Whether the device's error is one to leave for: a mistake of the caller's is none."""
+    if isinstance(error, ContextOverflow):
+        return policy.when_full == "escalate"
+    return isinstance(error, EngineError | ModelUnsupported)
 
 
 def device_usage(monitor: Monitor, finished: Finished | None) -> Usage:

@@ -278,6 +278,7 @@ class Answer:
     answer is right; None without a contract that was calibrated for exactly this, and for the cloud's
     answers. ``certified`` is true only for an answer that such a contract keeps; ``contract`` is then, and
     whenever one applied, the hash that names it. ``disclosed_bytes`` left the device for this answer.
+    ``dropped_turns`` is the number of exchanges that the device was not told, see `Policy.when_full`.
     ``price_as_of`` says which price list ``cost_usd`` was reckoned by: its name and version, or its date.
     """
 
@@ -301,6 +302,7 @@ class Answer:
     finish_reason: FinishReason | None = None
     disclosed_bytes: int = 0
     tool_calls: tuple[ToolCall, ...] = ()
+    dropped_turns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,13 +64,13 @@ class Model:
         if handle is not None:
             native.llama_model_free(handle)
 
-    def _adapter(self, name: str, path: Path) -> int:
+    def _adapter(self, name: str, path: Path) -> object:
         with complaints() as heard:
             handle = native.llama_adapter_lora_init(self.handle, os.fsencode(path))
-        if handle is None:
+        if not handle:
             native.llama_model_free(self.handle)
             raise refusal(f"llama.cpp cannot load the adapter {name} from {path.name}", heard)
-        return int(handle)
+        return handle
 
     def tokenize(self, text: str, *, special: bool = False, whole: bool = False) -> list[int]:
         """Token ids of ``text``; ``special`` reads control tokens, ``whole`` adds what starts a document.
@@ -147,13 +147,22 @@ class Model:
         )
 
     def _n_inactive(self) -> int:
-        """Each expert of a layer has three matrices (gate, up, down) of its own width."""
-        n_experts, n_used = (int(self._arch_meta(f"expert_{kind}count") or 0) for kind in ("", "used_"))
-        width = self._arch_meta("expert_feed_forward_length") or self._arch_meta("feed_forward_length")
-        if n_experts <= n_used or width is None or not width.isdigit():
+        """Each expert of a layer has three matrices (gate, up, down) of the experts' width."""
+        n_experts, n_used, width, own = (
+            int(self._arch_meta(key) or 0)
+            for key in (
+                "expert_count",
+                "expert_used_count",
+                "feed_forward_length",
+                "expert_feed_forward_length",
+            )
+        )
+        if n_experts <= n_used:
             return 0
+        if str(self.meta("general.architecture")).startswith("qwen"):
+            width = own or width // n_used
         sizes = native.llama_model_n_layer(self.handle) * native.llama_model_n_embd(self.handle)
-        return 3 * int(sizes) * int(width) * (n_experts - n_used)
+        return 3 * int(sizes) * width * (n_experts - n_used)
 
     def layout(self, n_ctx: int) -> str:
         """What a token's keys and values depend on beside the model: their type, and rarely the context."""
