@@ -6,7 +6,7 @@ An engine package (`edgeai.engines.llamacpp`) opens one model file and answers m
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edgeai.engines.generation import Generation
 from edgeai.types import Request, Warmed
@@ -25,7 +25,8 @@ OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
 class DevicePlan:
     """What the engine may use: decided by `edgeai.devices`, never by the engine.
 
-    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. ``weights`` is the hash of the
+    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. ``kv_type``
+    is how keys and values are kept: 8 bits take about half the memory. ``weights`` is the hash of the
     model's files: by it `Engine.warm` knows what it has kept; without it, it keeps nothing. ``adapters`` are
     the files of LoRA adapters that requests may name.
     """
@@ -34,6 +35,7 @@ class DevicePlan:
     n_threads: int
     provider: str = "cpu"
     verbose: bool = False
+    kv_type: Literal["f16", "q8_0"] = "f16"
     weights: str = ""
     adapters: Mapping[str, Path] = field(default_factory=dict)
 

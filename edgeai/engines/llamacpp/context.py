@@ -14,7 +14,7 @@ from edgeai.engines.llamacpp.binding import (
     native,
     refusal,
 )
-from edgeai.engines.llamacpp.model import Model
+from edgeai.engines.llamacpp.model import KvType, Model
 from edgeai.errors import EngineError
 
 if TYPE_CHECKING:
@@ -34,11 +34,13 @@ class Context:
     ``n_ctx`` is the number of KV cells, shared by ``n_seq`` sequences.
     """
 
-    def __init__(self, model: Model, *, n_ctx: int, n_seq: int, n_threads: int) -> None:
+    def __init__(
+        self, model: Model, *, n_ctx: int, n_seq: int, n_threads: int, kv_type: KvType = "f16"
+    ) -> None:
         self._n_vocab, self._n_embd = model.n_vocab, model.n_embd
         self._adapters = model.adapters
         self._flag = ctypes.create_string_buffer(b"\x00\x00", 2)
-        self._handle: int | None = _open(model, n_ctx, n_seq, n_threads)
+        self._handle: int | None = _open(model, n_ctx, n_seq, n_threads, kv_type)
         self._memory = native.llama_get_memory(self._handle)
         self.n_ctx: int = min(native.llama_n_ctx(self._handle), n_ctx)
         native.llama_set_abort_callback(self._handle, ABORT_FUNCTION, ctypes.addressof(self._flag))
@@ -177,7 +179,7 @@ def _bytes_of(data: bytearray) -> "ctypes.Array[ctypes.c_uint8]":
     return (ctypes.c_uint8 * len(data)).from_buffer(data)
 
 
-def _open(model: Model, n_ctx: int, n_seq: int, n_threads: int) -> int:
+def _open(model: Model, n_ctx: int, n_seq: int, n_threads: int, kv_type: KvType) -> int:
     params = native.llama_context_default_params()
     params.n_ctx = n_ctx
     params.n_batch = params.n_ubatch = N_BATCH
@@ -187,10 +189,13 @@ def _open(model: Model, n_ctx: int, n_seq: int, n_threads: int) -> int:
     params.n_threads = params.n_threads_batch = n_threads
     params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
     params.kv_unified = True
+    if kv_type == "q8_0":
+        params.type_k = params.type_v = native.GGML_TYPE_Q8_0
+        params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_ENABLED  # quantized values need it
     params.no_perf = True
     with complaints() as heard:
         handle = native.llama_init_from_model(model.handle, params)
     if handle is None:
-        size = n_ctx * model.kv_bytes_per_token / 2**20
+        size = n_ctx * model.kv_bytes(kv_type) / 2**20
         raise refusal(f"llama.cpp cannot make a context of {n_ctx} tokens ({size:.0f} MiB)", heard)
     return int(handle)

@@ -33,7 +33,9 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     model = Model(path, plan.adapters)
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
-        context = Context(model, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH, n_threads=plan.n_threads)
+        context = Context(
+            model, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH, n_threads=plan.n_threads, kv_type=plan.kv_type
+        )
     except BaseException:
         model.free()
         raise
@@ -48,7 +50,7 @@ class LlamaCppEngine(LocalEngine):
     def __init__(
         self, model: Model, context: Context, *, plan: DevicePlan, name: str, adapters: Mapping[str, str]
     ) -> None:
-        self._model = model
+        self._model, self._kv_type = model, plan.kv_type
         info = EngineInfo(
             engine="llamacpp",
             model=name,
@@ -63,7 +65,7 @@ class LlamaCppEngine(LocalEngine):
             inactive_parameters=model.n_inactive,
             adapters=adapters,
         )
-        shelf = WarmShelf(context, partial(_key, info, plan.weights, model.layout(info.n_ctx)))
+        shelf = WarmShelf(context, partial(_key, info, plan.weights, model.layout(info.n_ctx, plan.kv_type)))
         super().__init__(
             model,
             context,
@@ -78,7 +80,7 @@ class LlamaCppEngine(LocalEngine):
         """Where the memory goes, in bytes: mapped weights, KV cache, output rows."""
         return {
             "weights": self._model.size_bytes,
-            "kv_cache": self.info.n_ctx * self._model.kv_bytes_per_token,
+            "kv_cache": self.info.n_ctx * self._model.kv_bytes(self._kv_type),
             "outputs": MAX_OUTPUTS * (self.info.n_vocab + self.info.n_embd) * 4,
         }
 

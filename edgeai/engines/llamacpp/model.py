@@ -7,13 +7,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from edgeai.engines.llamacpp.binding import complaints, native, refusal, start
 from edgeai.engines.text import utf8
 from edgeai.errors import EngineCrashed, ModelNotFound, ModelUnsupported
 
-__all__ = ["Model"]
+__all__ = ["KvType", "Model"]
+
+KvType: TypeAlias = Literal["f16", "q8_0"]
 
 _PIECE_BYTES: Final = 64  # enough for nearly all tokens
 
@@ -164,10 +166,14 @@ class Model:
         sizes = native.llama_model_n_layer(self.handle) * native.llama_model_n_embd(self.handle)
         return 3 * int(sizes) * width * (n_experts - n_used)
 
-    def layout(self, n_ctx: int) -> str:
+    def kv_bytes(self, kv_type: KvType) -> int:
+        """Bytes of KV cache that one token takes in all layers; 8 bits have a scale for every 32 values."""
+        return self.kv_bytes_per_token * 34 // 64 if kv_type == "q8_0" else self.kv_bytes_per_token
+
+    def layout(self, n_ctx: int, kv_type: KvType) -> str:
         """What a token's keys and values depend on beside the model: their type, and rarely the context."""
         scaled = self._arch_meta("rope.scaling.type") == "longrope"  # one set of factors beyond a length
-        return f"f16 n_ctx {n_ctx}" if scaled else "f16"
+        return f"{kv_type} n_ctx {n_ctx}" if scaled else kv_type
 
     @property
     def template_hash(self) -> str:

@@ -42,6 +42,8 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     """
     if plan.adapters:
         raise ModelUnsupported("ONNX Runtime takes no LoRA adapters", remedy="Use engine='llamacpp'")
+    if plan.kv_type != "f16":
+        raise ModelUnsupported(f"ONNX Runtime keeps no {plan.kv_type} cache", why="The graph says its type")
     path = graph_file(path)
     graph = read_graph(path)
     check(graph, path)
