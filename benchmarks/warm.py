@@ -34,9 +34,9 @@ def measure() -> list[Row]:
     rows = []
     for engine in ("llamacpp", "onnx"):
         prefixes.clear()
-        cold = interleaved({"cold": asking(engine)}, rounds=ROUNDS)["cold"]
+        cold = interleaved({"cold": asking(engine)}, rounds=ROUNDS, warm_up=0)["cold"]
         subprocess.run([sys.executable, "-c", ASK.format(engine=engine, warm=True)], check=True)
-        warm = interleaved({"warm": asking(engine)}, rounds=ROUNDS)["warm"]
+        warm = interleaved({"warm": asking(engine)}, rounds=ROUNDS, warm_up=0)["warm"]
         middle = sorted(cold)[ROUNDS // 2], sorted(warm)[ROUNDS // 2]
         rows += [
             plain(f"{engine}, cold", middle[0], "ms"),

@@ -232,13 +232,19 @@ class Scheduler:
 
     def _make_way(self, work: Query | Job) -> bool:
         """Whether nothing runs any more, after what is paused has left, and the background for a person."""
-        while self._live and self._evict():
-            pass
-        if not work.background:
-            for query in [query for query in self._live if query.background]:
-                self._step_out(query)
-                self._waiting.append(query)
-        return not self._live and not self._jobs
+        staying = [query for query in self._live if not self._may_leave(query, work)]
+        if staying or self._jobs:
+            return False
+        for query in list(self._live):
+            self._step_out(query)
+            self._waiting.appendleft(query)
+        return True
+
+    def _may_leave(self, query: Query, work: Query | Job) -> bool:
+        if query.background and not work.background:
+            return True
+        since = query.paused_since
+        return since is not None and since <= perf_counter() - _PATIENCE_S and not query.wanted
 
     def _patience(self) -> float | None:
         """Seconds to wait for news: not for ever while a paused reader may keep others out."""
