@@ -24,13 +24,17 @@ OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
 class DevicePlan:
     """What the engine may use: decided by `edgeai.devices`, never by the engine.
 
-    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads.
+    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. ``parallel`` is the number of
+    queries that are answered at once, None what the engine does best. With ``speculate`` tokens may be
+    guessed ahead where that pays.
     """
 
     n_ctx: int
     n_threads: int
     provider: str = "cpu"
     verbose: bool = False
+    parallel: int | None = None
+    speculate: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,9 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from edgeai.engines import OnState
+from edgeai.engines.context import ABORTED
 from edgeai.engines.jobs import log_total
 from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
-from edgeai.engines.scheduler import ABORTED
 from edgeai.engines.slots import Slot
 from edgeai.errors import Cancelled
 
