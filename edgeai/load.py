@@ -47,6 +47,8 @@ def open_model(
     n_ctx: int | None,
     allow_large: bool,
     weights: str | None = None,
+    parallel: int | None = None,
+    speculate: bool = True,
 ) -> Loaded:
     """Load an installed model. No network: a model that is not there is a ModelNotFound with the remedy.
 
@@ -58,7 +60,8 @@ def open_model(
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
     found = choose_package(model, engine, allow_large=allow_large, weights=weights)
-    return Loaded(engine=open_package(found, n_ctx=n_ctx), weights=weights_hash(found))
+    opened = open_package(found, n_ctx=n_ctx, parallel=parallel, speculate=speculate)
+    return Loaded(engine=opened, weights=weights_hash(found))
 
 
 def choose_package(
@@ -82,7 +85,13 @@ def _bound(model: str | Path, weights: str, *, allow_large: bool) -> "InstalledM
     return found and store.find(found.id, allow_large=allow_large)
 
 
-def open_package(model: "InstalledModel", *, n_ctx: int | None = None) -> Engine:
+def open_package(
+    model: "InstalledModel",
+    *,
+    n_ctx: int | None = None,
+    parallel: int | None = None,
+    speculate: bool = True,
+) -> Engine:
     """Load this package on its engine."""
     from edgeai.devices.plan import plan
     from edgeai.models.vet import vet
@@ -96,7 +105,7 @@ def open_package(model: "InstalledModel", *, n_ctx: int | None = None) -> Engine
     if name == "llamacpp" and not model.trusted:
         vet(model.path)
     package = importlib.import_module(f"edgeai.engines.{name}")
-    device = plan(n_ctx=n_ctx, n_ctx_train=model.manifest.context)
+    device = plan(n_ctx, model.manifest.context, parallel=parallel, speculate=speculate)
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened
 
