@@ -58,6 +58,10 @@ class Edge:
         network (``edgeai models pull NAME`` installs a model of the catalog).
     engine: "auto", the name of an engine, or an `Engine` of your own.
     n_ctx: tokens per conversation; None takes the model's own, up to 4096.
+    parallel: queries that are answered at once, 1 to 64; more wait. None: what the engine does best (8 on
+        llama.cpp). They share the memory of one full context, or of 256 tokens each if that is more.
+    speculate: let the engine guess tokens ahead where answers repeat what came before and where it pays
+        (llama.cpp). It changes no answer.
     cloud: an address such as "openai:gpt-…", a `Cloud`, or a sequence of them from cheap to strong, of which
         the next is asked when one fails or refuses. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
@@ -77,6 +81,8 @@ class Edge:
         *,
         engine: EngineName | Engine = "auto",
         n_ctx: int | None = None,
+        parallel: int | None = None,
+        speculate: bool = True,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
@@ -94,6 +100,8 @@ class Edge:
                 model,
                 engine,
                 n_ctx=n_ctx,
+                parallel=parallel,
+                speculate=speculate,
                 allow_large=allow_large,
                 weights=bound,
                 adapters=read_adapters(adapters),

@@ -49,6 +49,8 @@ def open_model(
     allow_large: bool,
     weights: str | None = None,
     adapters: Mapping[str, Path] = MappingProxyType({}),
+    parallel: int | None = None,
+    speculate: bool = True,
 ) -> Loaded:
     """Load an installed model. No network: a model that is not there is a ModelNotFound with the remedy.
 
@@ -63,7 +65,7 @@ def open_model(
     if adapters and engine == "auto":
         engine = "llamacpp"
     found = choose_package(model, engine, allow_large=allow_large, weights=weights)
-    opened = open_package(found, n_ctx=n_ctx, adapters=adapters)
+    opened = open_package(found, n_ctx=n_ctx, parallel=parallel, speculate=speculate, adapters=adapters)
     return Loaded(engine=opened, weights=weights_hash(found))
 
 
@@ -93,6 +95,8 @@ def open_package(
     *,
     n_ctx: int | None = None,
     adapters: Mapping[str, Path] = MappingProxyType({}),
+    parallel: int | None = None,
+    speculate: bool = True,
 ) -> Engine:
     """Load this package on its engine."""
     from edgeai.devices.plan import plan
@@ -110,7 +114,7 @@ def open_package(
     package = importlib.import_module(f"edgeai.engines.{name}")
     if adapters:
         check_adapters(model, adapters)
-    device = plan(n_ctx=n_ctx, n_ctx_train=model.manifest.context)
+    device = plan(n_ctx, model.manifest.context, parallel=parallel, speculate=speculate)
     device = replace(device, weights=weights_hash(model), adapters=adapters)
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened

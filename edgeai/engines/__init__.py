@@ -25,10 +25,11 @@ OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
 class DevicePlan:
     """What the engine may use: decided by `edgeai.devices`, never by the engine.
 
-    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. ``kv_type``
-    is how keys and values are kept: 8 bits take about half the memory. ``weights`` is the hash of the
-    model's files: by it `Engine.warm` knows what it has kept; without it, it keeps nothing. ``adapters`` are
-    the files of LoRA adapters that requests may name.
+    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. ``parallel`` is the number of
+    queries that are answered at once, None what the engine does best. With ``speculate`` tokens may be
+    guessed ahead where that pays. ``kv_type`` is how keys and values are kept: 8 bits take about half the
+    memory. ``weights`` is the hash of the model's files: by it `Engine.warm` knows what it has kept; without
+    it, it keeps nothing. ``adapters`` are the files of LoRA adapters that requests may name.
     """
 
     n_ctx: int
@@ -38,6 +39,8 @@ class DevicePlan:
     kv_type: Literal["f16", "q8_0"] = "f16"
     weights: str = ""
     adapters: Mapping[str, Path] = field(default_factory=dict)
+    parallel: int | None = None
+    speculate: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

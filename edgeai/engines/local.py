@@ -5,6 +5,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, wait
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ from edgeai.engines.prompt import chat_template, prompt_tokens
 from edgeai.engines.query import Query
 from edgeai.engines.sampling import Sampler, Scratch
 from edgeai.engines.scheduler import Scheduler
-from edgeai.engines.slots import Slots
+from edgeai.engines.slots import Slots, common
 from edgeai.engines.text import TextAssembler
 from edgeai.engines.vocabulary import Vocabulary
 from edgeai.engines.warm import Keeping, WarmShelf, head_of, warm_steps
@@ -29,14 +30,26 @@ if TYPE_CHECKING:
 
     from edgeai.engines.constrain import Constraint
 
-__all__ = ["N_LIVE", "LocalEngine"]
-
-N_LIVE: Final = 4
-"""Queries that are answered at once; more wait."""
-
+__all__ = ["LocalEngine", "Places"]
 
 _LOOK_S: Final = 0.05
 """How often somebody who waits for a score looks whether it is still wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """How many are served at once, in how much room.
+
+    ``parallel`` queries at once, in ``sequences`` of a cache of ``cells`` in all; more sequences than queries
+    keep more prefixes. ``rewinds``, ``shares``: see `Slots`. ``speculates``: tokens may be guessed ahead.
+    """
+
+    parallel: int
+    sequences: int
+    cells: int
+    rewinds: bool = True
+    shares: bool = True
+    speculates: bool = False
 
 
 class LocalEngine(ABC):
@@ -51,7 +64,7 @@ class LocalEngine(ABC):
         context: Keeping,
         info: EngineInfo,
         *,
-        rewinds: bool = True,
+        places: Places,
         at_end: Callable[[], None] = lambda: None,
         shelf: WarmShelf | None = None,
         carry: Callable[[str | None], None] = lambda adapter: None,
@@ -63,9 +76,24 @@ class LocalEngine(ABC):
         self._scratch = Scratch(info.n_vocab)
         self._constraint_lock = threading.Lock()
         self._constraint_tokenizer: object = None
-        slots = Slots(context, N_LIVE, info.n_ctx, rewinds=rewinds, shelf=shelf)
+        slots = Slots(
+            context,
+            places.sequences,
+            places.cells,
+            rewinds=places.rewinds,
+            shares=places.shares,
+            shelf=shelf,
+        )
         end = partial(_end, at_end, self._constraint_lock)
-        self._scheduler = Scheduler(context, slots, end, name=info.engine, carry=carry)
+        self._scheduler = Scheduler(
+            context,
+            slots,
+            end,
+            name=info.engine,
+            parallel=places.parallel,
+            speculates=places.speculates,
+            carry=carry,
+        )
         # Also at interpreter exit. The thread knows nothing of the engine, so that it does not keep it alive.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
 
@@ -163,7 +191,7 @@ class LocalEngine(ABC):
             if not tokens:
                 raise ConfigError("There is nothing to embed", why="a text is empty")
             self._check_fits(len(tokens))
-            self._run(tokens, len(tokens), self._embed_steps(vector))
+            self._run(tokens, len(tokens), self._embed_steps(vector), fresh=True)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: NDArray[np.float32] = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
         return unit
@@ -214,7 +242,7 @@ class LocalEngine(ABC):
         vocabulary = self._vocabulary
         alone = vocabulary.tokenize(prompt, whole=True)
         full = [vocabulary.tokenize(prompt + text, whole=True) for text in continuations]
-        shared = min(_common(alone, tokens) for tokens in full)
+        shared = min(common(alone, tokens) for tokens in full)
         if shared == 0:
             start = vocabulary.bos if vocabulary.bos >= 0 else vocabulary.eos
             return [start], full
@@ -226,9 +254,11 @@ class LocalEngine(ABC):
         need: int,
         steps: Steps,
         cancelled: Callable[[], bool] = lambda: False,
+        *,
         adapter: str | None = None,
+        fresh: bool = False,
     ) -> None:
-        job = Job(prompt=tokens, need=need, steps=steps, adapter=adapter)
+        job = Job(prompt=tokens, need=need, steps=steps, adapter=adapter, fresh=fresh)
         self._scheduler.submit(job)
         try:
             while not _ended(job):
@@ -271,8 +301,3 @@ def _ended(job: Job) -> bool:
 def _end(at_end: Callable[[], None], in_use: threading.Lock) -> None:
     with in_use:
         at_end()
-
-
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    size = min(len(left), len(right))
-    return next((i for i in range(size) if left[i] != right[i]), size)

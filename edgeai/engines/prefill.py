@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from typing import Final
 
-from edgeai.engines.scheduler import ABORTED, Context
+from edgeai.engines.context import ABORTED, Context
 from edgeai.engines.slots import Slot
 from edgeai.errors import Cancelled
 

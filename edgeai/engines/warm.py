@@ -4,9 +4,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from edgeai.engines.context import Context
 from edgeai.engines.prefill import prefill
-from edgeai.engines.scheduler import Context
-from edgeai.engines.slots import Slot
+from edgeai.engines.slots import Slot, common
 from edgeai.models import prefixes
 from edgeai.types import Message, Request
 
@@ -59,7 +59,7 @@ class WarmShelf:
         """The prefix that knows most of ``tokens``, of those that take at most ``most`` cells."""
         names = prefixes.names(self.key(adapter)) if prefixes.folder().is_dir() else []
         found = [find for name in names if (find := self._look(name)) is not None]
-        known = [replace(find, known=_common(find.tokens, tokens)) for find in found]
+        known = [replace(find, known=common(find.tokens, tokens)) for find in found]
         fitting = (find for find in known if find.known and len(find.tokens) <= most)
         return max(fitting, key=lambda find: (find.known, -len(find.tokens)), default=None)
 
@@ -97,7 +97,7 @@ def head_of(prompt: Callable[[Request], Sequence[int]], request: Request) -> lis
     After a user's message more text of it may follow, after any other the user's next one.
     """
     one, other = (prompt(replace(request, messages=_going_on(request.messages, probe))) for probe in _PROBES)
-    return list(one[: _common(one, other)])
+    return list(one[: common(one, other)])
 
 
 def _going_on(messages: tuple[Message, ...], probe: str) -> tuple[Message, ...]:
@@ -105,8 +105,3 @@ def _going_on(messages: tuple[Message, ...], probe: str) -> tuple[Message, ...]:
     if last.role == "user" and isinstance(last.content, str):
         return (*before, replace(last, content=last.content + probe))
     return (*messages, Message("user", probe))
-
-
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    size = min(len(left), len(right))
-    return next((i for i in range(size) if left[i] != right[i]), size)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgeai.engines.context import MAX_OUTPUTS
 from edgeai.engines.llamacpp.binding import (
     ABORT_FUNCTION,
     complaints,
@@ -24,8 +25,6 @@ __all__ = ["MAX_OUTPUTS", "N_BATCH", "Context"]
 
 N_BATCH: Final = 256
 """Most tokens of one batch. Twice as many give 1 % more prefill speed, and newcomers wait twice as long."""
-MAX_OUTPUTS: Final = 64
-"""Most tokens of one batch whose logits or hidden states are kept: each costs 4 bytes × vocabulary."""
 
 
 class Context:

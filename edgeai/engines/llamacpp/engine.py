@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edgeai.engines import DevicePlan, EngineInfo, OnState
 from edgeai.engines.jobs import Steps
@@ -11,7 +11,7 @@ from edgeai.engines.llamacpp import binding
 from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
 from edgeai.engines.llamacpp.jobs import N_SCRATCH, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
-from edgeai.engines.local import N_LIVE, LocalEngine
+from edgeai.engines.local import LocalEngine, Places
 from edgeai.engines.warm import WarmShelf
 from edgeai.models.disk import remembered_sha256
 
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["LlamaCppEngine", "open_engine"]
+
+_PARALLEL: Final = 8
+"""Queries at once if nothing else is said."""
+
+_SPARE: Final = 8
+"""Sequences that only keep prefixes; they take no memory of their own."""
+
+_FEWEST_CELLS: Final = 256
+"""Cells that there are for each query at once, at least, though not more than its context has."""
 
 
 def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
@@ -33,13 +42,31 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     model = Model(path, plan.adapters)
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
+        places = _places(model, n_ctx, plan)
+        n_seq = places.sequences + N_SCRATCH
         context = Context(
-            model, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH, n_threads=plan.n_threads, kv_type=plan.kv_type
+            model, n_ctx=places.cells, n_seq=n_seq, n_threads=plan.n_threads, kv_type=plan.kv_type
         )
     except BaseException:
         model.free()
         raise
-    return LlamaCppEngine(model, context, plan=plan, name=name, adapters=hashes)
+    return LlamaCppEngine(model, context, places, n_ctx=n_ctx, plan=plan, name=name, adapters=hashes)
+
+
+def _places(model: Model, n_ctx: int, plan: DevicePlan) -> Places:
+    """One query may fill its whole context; many at once have that much together, or 256 cells each.
+
+    Memory for a full context each would mostly lie idle. When the cells do run out, the prefixes that nobody
+    uses go, and then who came last waits.
+    """
+    parallel = plan.parallel or _PARALLEL
+    return Places(
+        parallel=parallel,
+        sequences=parallel + _SPARE,
+        cells=max(n_ctx, parallel * min(n_ctx, _FEWEST_CELLS)),
+        rewinds=model.rewinds,
+        speculates=plan.speculate and model.rewinds,
+    )
 
 
 class LlamaCppEngine(LocalEngine):
@@ -48,14 +75,23 @@ class LlamaCppEngine(LocalEngine):
     _context: Context
 
     def __init__(
-        self, model: Model, context: Context, *, plan: DevicePlan, name: str, adapters: Mapping[str, str]
+        self,
+        model: Model,
+        context: Context,
+        places: Places,
+        *,
+        n_ctx: int,
+        plan: DevicePlan,
+        name: str,
+        adapters: Mapping[str, str],
     ) -> None:
         self._model, self._kv_type = model, plan.kv_type
+        self._places = places
         info = EngineInfo(
             engine="llamacpp",
             model=name,
             parameters=model.n_params,
-            n_ctx=context.n_ctx,
+            n_ctx=n_ctx,
             n_ctx_train=model.n_ctx_train,
             n_vocab=model.n_vocab,
             n_embd=model.n_embd,
@@ -70,7 +106,7 @@ class LlamaCppEngine(LocalEngine):
             model,
             context,
             info,
-            rewinds=model.rewinds,
+            places=places,
             at_end=model.free,
             shelf=shelf if plan.weights else None,
             carry=context.carry,
@@ -80,14 +116,14 @@ class LlamaCppEngine(LocalEngine):
         """Where the memory goes, in bytes: mapped weights, KV cache, output rows."""
         return {
             "weights": self._model.size_bytes,
-            "kv_cache": self.info.n_ctx * self._model.kv_bytes(self._kv_type),
+            "kv_cache": self._places.cells * self._model.kv_bytes(self._kv_type),
             "outputs": MAX_OUTPUTS * (self.info.n_vocab + self.info.n_embd) * 4,
         }
 
     def _score_steps(
         self, tails: Sequence[Sequence[int]], totals: list[float], on_state: OnState | None
     ) -> Steps:
-        return partial(score_steps, self._context, N_LIVE, tails, totals, on_state)
+        return partial(score_steps, self._context, self._places.sequences, tails, totals, on_state)
 
     def _score_cells(self, tails: Sequence[Sequence[int]]) -> int:
         return scratch_cells(tails)

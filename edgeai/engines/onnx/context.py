@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgeai.engines.context import ABORTED, MAX_OUTPUTS
 from edgeai.engines.onnx.cache import make_cache
 from edgeai.engines.onnx.feeds import Feeds
 from edgeai.engines.onnx.session import Binding, Port, Session, Stop, give_back, value
 from edgeai.engines.onnx.signature import Signature
-from edgeai.engines.scheduler import ABORTED
 from edgeai.errors import EngineError
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ __all__ = ["MAX_OUTPUTS", "N_BATCH", "Context"]
 N_BATCH: Final = 256
 """Tokens of a batch. More are no faster, and attention takes memory for each times the context."""
 
-MAX_OUTPUTS: Final = 64
-"""Most tokens of one batch whose logits or hidden states are kept: each costs 4 bytes × vocabulary."""
 
 _FAILED: Final = -1
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from edgeai.engines import DevicePlan, EngineInfo, OnState
 from edgeai.engines.jobs import Steps
-from edgeai.engines.local import N_LIVE, LocalEngine
+from edgeai.engines.local import LocalEngine, Places
 from edgeai.engines.onnx.context import MAX_OUTPUTS, Context
 from edgeai.engines.onnx.facts import (
     DEFAULT_CONTEXT,
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxEngine", "open_engine"]
 
+_PARALLEL: Final = 4
+"""Queries at once if nothing else is said: neighbours run together, and who is between comes along."""
+
 
 def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     """Load the ONNX file at ``path`` with the files beside it, and make it ready.
@@ -52,10 +55,12 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     signature = read_signature(session, graph, folder)
     vocabulary = PackageVocabulary(folder, signature.n_vocab)
     info = _info(path, graph, folder, signature, vocabulary, plan, name)
-    context = Context(session, signature, n_ctx=info.n_ctx, n_seq=N_LIVE)
+    parallel = plan.parallel or _PARALLEL
+    context = Context(session, signature, n_ctx=info.n_ctx, n_seq=parallel)
     _try_out(context, path)
     give_back()
-    return OnnxEngine(vocabulary, context, info, signature, weights_size(graph), plan.weights)
+    places = Places(parallel=parallel, sequences=parallel, cells=info.n_ctx, shares=False)
+    return OnnxEngine(vocabulary, context, info, signature, weights_size(graph), places, plan.weights)
 
 
 class OnnxEngine(LocalEngine):
@@ -70,13 +75,14 @@ class OnnxEngine(LocalEngine):
         info: EngineInfo,
         signature: Signature,
         n_bytes: int,
+        places: Places,
         weights: str,
     ) -> None:
         self._signature = signature
         self._n_bytes = n_bytes
         self._model = vocabulary
         shelf = WarmShelf(context, lambda adapter: _key(info, weights)) if weights else None
-        super().__init__(vocabulary, context, info, at_end=vocabulary.close, shelf=shelf)
+        super().__init__(vocabulary, context, info, places=places, at_end=vocabulary.close, shelf=shelf)
 
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """The mean of each text's last hidden states as a unit vector: shape (len(texts), n_embd).
