@@ -102,9 +102,8 @@ class Slots:
     ) -> Slot | None:
         """A slot that holds the longest known head of ``tokens`` (never all of it), with room for ``need``.
 
-        The head is that of any slot of the ``adapter``, busy or idle, or from the shelf; with ``fresh`` nothing
-        is taken over. None when the
-        sequences or cells are taken: try again after a `release`.
+        The head is that of any slot of the ``adapter``, busy or idle, or from the shelf; with ``fresh``
+        nothing is taken over. None when the sequences or cells are taken: try again after a `release`.
         """
         idle = [slot for slot in self._slots if not slot.busy]
         source, known = self._best(() if fresh else tokens, adapter)
