@@ -111,7 +111,7 @@ def open_package(
     if adapters:
         check_adapters(model, adapters)
     device = plan(n_ctx=n_ctx, n_ctx_train=model.manifest.context)
-    device = replace(device, weights=weights_hash(model), adapters=adapters)
+    device = replace(device, weights=weights_hash(model), adapters=dict(adapters))
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened
 
