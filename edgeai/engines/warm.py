@@ -59,7 +59,8 @@ class WarmShelf:
         """The prefix that knows most of ``tokens``, of those that take at most ``most`` cells."""
         names = prefixes.names(self.key(adapter)) if prefixes.folder().is_dir() else []
         found = [find for name in names if (find := self._look(name)) is not None]
-        known = [replace(find, known=common(find.tokens, tokens)) for find in found]
+        wanted = tuple(tokens)
+        known = [replace(find, known=common(find.tokens, wanted)) for find in found]
         fitting = (find for find in known if find.known and len(find.tokens) <= most)
         return max(fitting, key=lambda find: (find.known, -len(find.tokens)), default=None)
 
