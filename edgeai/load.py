@@ -115,9 +115,13 @@ def open_package(
     if adapters:
         check_adapters(model, adapters)
     device = plan(n_ctx, model.manifest.context, parallel=parallel, speculate=speculate)
-    device = replace(device, weights=weights_hash(model), adapters=dict(adapters))
+    device = replace(device, weights=weights_hash(model), adapters=_paths(adapters))
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened
+
+
+def _paths(adapters: Mapping[str, Path]) -> dict[str, str]:
+    return {name: str(path.absolute()) for name, path in adapters.items()}
 
 
 def family_speeds(name: str, *, again: bool = False) -> "tuple[Speed, ...]":

@@ -5,7 +5,6 @@ An engine package (`edgeai.engines.llamacpp`) opens one model file and answers m
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edgeai.engines.generation import Generation
@@ -38,7 +37,7 @@ class DevicePlan:
     verbose: bool = False
     kv_type: Literal["f16", "q8_0"] = "f16"
     weights: str = ""
-    adapters: Mapping[str, Path] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
     parallel: int | None = None
     speculate: bool = True
 

@@ -32,7 +32,11 @@ def files(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 @pytest.fixture(scope="module")
 def adapted(model_path: Path, files: dict[str, Path]) -> Iterator[LlamaCppEngine]:
     """An engine with both."""
-    engine = open_engine(model_path, replace(plan(1024), adapters=files), name="smollm2")
+    engine = open_engine(
+        model_path,
+        replace(plan(1024), adapters={name: str(path) for name, path in files.items()}),
+        name="smollm2",
+    )
     yield engine
     engine.close()
 
