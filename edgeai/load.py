@@ -134,9 +134,7 @@ def open_package(model: "InstalledModel", wanted: Wanted = Wanted()) -> Engine:
         weights=weights_hash(model),
         adapters={name: str(path.absolute()) for name, path in wanted.adapters.items()},
     )
-    return open_planned(
-        model, device, isolation=wanted.isolation, memory_bytes=wanted.isolation_memory_bytes
-    )
+    return open_planned(model, device, isolation=wanted.isolation, memory_bytes=wanted.isolation_memory_bytes)
 
 
 def open_planned(
