@@ -55,6 +55,8 @@ class Edge:
         network (``edgeai models pull NAME`` installs a model of the catalog).
     engine: "auto", the name of an engine, or an `Engine` of your own.
     n_ctx: tokens per conversation; None takes the model's own, up to 4096.
+    threads: how many compute, at all times; None takes one a core, and on llama.cpp fewer while other
+        programs use the cores.
     cloud: an address such as "openai:gpt-…", a `Cloud`, or a sequence of them from cheap to strong, of which
         the next is asked when one fails or refuses. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
@@ -73,6 +75,7 @@ class Edge:
         *,
         engine: EngineName | Engine = "auto",
         n_ctx: int | None = None,
+        threads: int | None = None,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
@@ -85,7 +88,9 @@ class Edge:
         weights = None
         if isinstance(engine, str):
             bound = None if policy.contract is None else read_contract(policy.contract).binding.weights
-            loaded = open_model(model, engine, n_ctx=n_ctx, allow_large=allow_large, weights=bound)
+            loaded = open_model(
+                model, engine, n_ctx=n_ctx, allow_large=allow_large, weights=bound, threads=threads
+            )
             engine, weights = loaded.engine, loaded.weights
         try:
             book = open_ledger(ledger)

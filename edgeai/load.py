@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from edgeai.binding import weights_hash
-from edgeai.engines import Engine
+from edgeai.engines import DevicePlan, Engine
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def open_model(
     n_ctx: int | None,
     allow_large: bool,
     weights: str | None = None,
+    threads: int | None = None,
 ) -> Loaded:
     """Load an installed model. No network: a model that is not there is a ModelNotFound with the remedy.
 
@@ -58,7 +59,8 @@ def open_model(
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
     found = choose_package(model, engine, allow_large=allow_large, weights=weights)
-    return Loaded(engine=open_package(found, n_ctx=n_ctx), weights=weights_hash(found))
+    opened = open_package(found, n_ctx=n_ctx, threads=threads, exact=weights is not None)
+    return Loaded(engine=opened, weights=weights_hash(found))
 
 
 def choose_package(
@@ -82,9 +84,32 @@ def _bound(model: str | Path, weights: str, *, allow_large: bool) -> "InstalledM
     return found and store.find(found.id, allow_large=allow_large)
 
 
-def open_package(model: "InstalledModel", *, n_ctx: int | None = None) -> Engine:
-    """Load this package on its engine."""
+def open_package(
+    model: "InstalledModel",
+    *,
+    n_ctx: int | None = None,
+    threads: int | None = None,
+    exact: bool = False,
+) -> Engine:
+    """Load this package on its engine, with what `edgeai tune` found.
+
+    ``exact``: without settings that would change what a contract is bound to.
+    """
     from edgeai.devices.plan import plan
+    from edgeai.devices.tuning import recall
+
+    device = plan(
+        n_ctx=n_ctx,
+        n_ctx_train=model.manifest.context,
+        threads=threads,
+        tuning=recall(model),
+        exact=exact,
+    )
+    return open_planned(model, device)
+
+
+def open_planned(model: "InstalledModel", device: DevicePlan) -> Engine:
+    """Load this package on its engine, as planned."""
     from edgeai.models.vet import vet
 
     name = model.manifest.engine
@@ -96,7 +121,6 @@ def open_package(model: "InstalledModel", *, n_ctx: int | None = None) -> Engine
     if name == "llamacpp" and not model.trusted:
         vet(model.path)
     package = importlib.import_module(f"edgeai.engines.{name}")
-    device = plan(n_ctx=n_ctx, n_ctx_train=model.manifest.context)
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened
 
