@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgeai.devices.profiles import Goal
     from edgeai.ledger import Ledger
 
 M = TypeVar("M")
@@ -131,6 +132,8 @@ class AsyncEdge:
         engine: EngineName | Engine = "auto",
         n_ctx: int | None = None,
         threads: int | None = None,
+        profile: str = "auto",
+        goal: "Goal" = "speed",
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
@@ -141,6 +144,8 @@ class AsyncEdge:
             engine=engine,
             n_ctx=n_ctx,
             threads=threads,
+            profile=profile,
+            goal=goal,
             cloud=cloud,
             policy=policy,
             ledger=ledger,

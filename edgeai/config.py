@@ -47,17 +47,20 @@ TYPE_NAMES: dict[object, str] = {
 class Settings:
     """What a user may set once for all programs on this machine.
 
-    ``n_ctx`` is in tokens per query (None: the engine's plan decides). ``cloud`` is
-    ``"provider:model"``, or several of them, from cheap to strong; ``cloud_base_url`` its address, if it is
-    not the provider's own; ``cloud_key_variable`` names the environment variable that holds its key;
-    ``prices`` is a price table of one's own (`edgeai.prices`). ``min_score`` (higher is safer) and
-    ``deadline_s`` (seconds) are reasons to leave the device, unless ``privacy`` is "local". ``ledger``
-    switches the record of queries. ``contract`` is the file of one, in place of ``min_score``.
+    ``n_ctx`` is in tokens per query (None: the engine's plan decides). ``profile`` names a device profile,
+    ``goal`` is what matters more. ``cloud`` is ``"provider:model"``, or several of them, from cheap to
+    strong; ``cloud_base_url`` its address, if it is not the provider's own; ``cloud_key_variable`` names the
+    environment variable that holds its key; ``prices`` is a price table of one's own (`edgeai.prices`).
+    ``min_score`` (higher is safer) and ``deadline_s`` (seconds) are reasons to leave the device, unless
+    ``privacy`` is "local". ``ledger`` switches the record of queries. ``contract`` is the file of one, in
+    place of ``min_score``.
     """
 
     model: str = "smollm2-135m-instruct"
     engine: str = "auto"
     n_ctx: int | None = None
+    profile: str = "auto"
+    goal: Literal["speed", "battery"] = "speed"
     cloud: str | None = None
     cloud_base_url: str | None = None
     cloud_key_variable: str | None = None

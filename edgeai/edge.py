@@ -17,7 +17,7 @@ from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
 from edgeai.kept import open_ledger, open_waiting
-from edgeai.load import EngineName, open_model
+from edgeai.load import EngineName, open_meter, open_model
 from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgeai.devices.profiles import Goal
     from edgeai.ledger import Ledger
     from edgeai.resend import QueuedAnswer
     from edgeai.waiting import Waiting
@@ -57,13 +58,17 @@ class Edge:
     n_ctx: tokens per conversation; None takes the model's own, up to 4096.
     threads: how many compute, at all times; None takes one a core, and on llama.cpp fewer while other
         programs use the cores.
+    profile: the name of a device profile (`edgeai devices` lists them), which says how much memory a model
+        may take, how many threads compute and how long a context is usual; "auto" takes this machine's.
+    goal: "speed", or "battery" for what the profile does on battery.
     cloud: an address such as "openai:gpt-…", a `Cloud`, or a sequence of them from cheap to strong, of which
         the next is asked when one fails or refuses. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
     ledger: True records each query (no content) in the data folder; a path records there, an open `Ledger`
         in it (the Edge then closes it); False nowhere.
     queue_key: encrypts the questions that wait under ``when_offline="queue"`` (`edgeai queue key` makes one).
-    allow_large: load a model of more than 3 billion parameters all the same.
+    allow_large: load a model of more than 3 billion parameters, or one that memory is too small for, all
+        the same.
 
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError, MissingExtra, PolicyError and
     LedgerError. Safe from any thread. Close it, or use it in a ``with`` block.
@@ -76,6 +81,8 @@ class Edge:
         engine: EngineName | Engine = "auto",
         n_ctx: int | None = None,
         threads: int | None = None,
+        profile: str = "auto",
+        goal: "Goal" = "speed",
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
@@ -89,7 +96,14 @@ class Edge:
         if isinstance(engine, str):
             bound = None if policy.contract is None else read_contract(policy.contract).binding.weights
             loaded = open_model(
-                model, engine, n_ctx=n_ctx, allow_large=allow_large, weights=bound, threads=threads
+                model,
+                engine,
+                n_ctx=n_ctx,
+                allow_large=allow_large,
+                weights=bound,
+                threads=threads,
+                profile=profile,
+                goal=goal,
             )
             engine, weights = loaded.engine, loaded.weights
         try:
@@ -106,6 +120,7 @@ class Edge:
             weights=weights or weights_of_info(engine.info),
             contracts=Contracts(book.history if book else None),
             waiting=waiting,
+            meter=open_meter(profile),
         )
         try:
             self._session.contracts.live(policy)
