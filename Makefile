@@ -14,7 +14,7 @@ GENAI   := .venv-genai
 EMPTY     := build/empty
 EMPTY_BIN := cd build && empty/$(notdir $(BIN))
 
-.PHONY: demo test check pytest wheel bench bench-confidence bench-genai bench-load test-converters soak format clean help
+.PHONY: demo test check pytest wheel bench bench-confidence bench-conversion bench-genai bench-load test-converters soak format clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -58,6 +58,9 @@ test-converters: $(VENV)/.test $(GENAI)/.made $(OPTIMUM)/.made ## graphs against
 	EDGEAI_GENAI_PYTHON=$(abspath $(GENAI))/$(notdir $(BIN))/python \
 	EDGEAI_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/$(notdir $(BIN))/python \
 	$(BIN)/pytest tests/engines/onnx/test_exporters.py --timeout 600
+
+bench-conversion: $(VENV)/.test ## convert the default model to every format, and measure what each costs
+	$(BIN)/python -m benchmarks.conversion
 
 bench-confidence: $(VENV)/.test ## judge scores and contracts on the data that EDGEAI_DATA names
 	$(BIN)/python -m benchmarks.confidence

@@ -1,7 +1,9 @@
 """From a source model to a package that fits the device. Imported as `edgeai.converters`.
 
-``convert.convert`` installs a package in the store, ``convert.export`` writes one to a folder. The contract
-between the graph and the engine that runs it is in `edgeai.converters.graph`. A package's files:
+``toolchain.convert`` makes a package and proves it, ``search.search`` looks for the best one. Below them
+``convert.convert`` installs an ONNX package in the store, ``convert.export`` writes one to a folder. The
+contract between the graph and the engine that runs it is in `edgeai.converters.graph`.
+An ONNX package's files:
 
 - ``model.onnx`` and ``model.onnx.data``: the graph and the weights
 - ``tokenizer.json``, and ``chat_template.jinja`` if the model has one

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeai.converters.blocks import Blocks
+from edgeai.errors import ModelCorrupt
 
 Floats = NDArray[np.float32]
 
@@ -126,3 +127,31 @@ class Source(Protocol):
     def tokenizer(self) -> TokenizerData:
         """The tokenizer and the chat template; raises ModelUnsupported for a kind we cannot write."""
         ...
+
+
+def need(source: Source, role: str, layer: int | None = None) -> Matrix:
+    """The matrix of the role; raises ModelCorrupt if there is none or its shape is wrong."""
+    matrix = source.matrix(role, layer)
+    where = role if layer is None else f"{role} in layer {layer}"
+    if matrix is None:
+        raise ModelCorrupt(f"The model has no matrix for {where}")
+    expected = _shape(source.decoder, role)
+    if matrix.shape != expected:
+        raise ModelCorrupt(
+            f"The matrix for {where} has the wrong shape", why=f"{matrix.shape}, not {expected}"
+        )
+    return matrix
+
+
+def _shape(d: Decoder, role: str) -> tuple[int, int]:
+    """Output and input features of a role."""
+    n_q, n_kv = d.n_heads * d.head_dim, d.n_kv_heads * d.head_dim
+    return {
+        "q": (n_q, d.n_embd),
+        "k": (n_kv, d.n_embd),
+        "v": (n_kv, d.n_embd),
+        "o": (d.n_embd, n_q),
+        "gate": (d.n_ff, d.n_embd),
+        "up": (d.n_ff, d.n_embd),
+        "down": (d.n_embd, d.n_ff),
+    }.get(role, (d.n_vocab, d.n_embd))

@@ -19,7 +19,7 @@ _REMEDY = "Run the GGUF file with the llamacpp engine"
 _ROPE_NAMES = {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"}
 _PACKED_NAMES = ("blk.{}.attn_qkv.weight", "blk.{}.attn_qkv.bias")
 _GEMMA_PATTERN = 6  # every sixth layer of Gemma 3 attends to everything
-_NAMES = {
+NAMES = {
     "embed": "token_embd.weight",
     "head": "output.weight",
     "final_norm": "output_norm.weight",
@@ -76,7 +76,7 @@ class GgufSource:
 
     def matrix(self, role: str, layer: int | None = None) -> Matrix | None:
         """The matrix of that role, with rows in the order of the plain split-half rotary embedding."""
-        whole = self._packed(role, layer) or self._file.matrix(_NAMES[role].format(layer))
+        whole = self._packed(role, layer) or self._file.matrix(NAMES[role].format(layer))
         if whole is None:
             return None
         order = self._order(role, whole.shape[0])
@@ -84,7 +84,7 @@ class GgufSource:
 
     def vector(self, role: str, layer: int | None = None) -> Floats | None:
         """The vector of that role, as floats."""
-        values = self._file.floats(_NAMES[role].format(layer))
+        values = self._file.floats(NAMES[role].format(layer))
         if values is None:
             return self._packed_bias(role, layer)
         order = self._order(role.removesuffix("_bias"), len(values))
@@ -121,7 +121,7 @@ class GgufSource:
                 remedy=_REMEDY,
             )
         layers = range(int(self._need("block_count")))
-        known = {name.format(i) for name in (*_NAMES.values(), *_PACKED_NAMES) for i in layers}
+        known = {name.format(i) for name in (*NAMES.values(), *_PACKED_NAMES) for i in layers}
         strange = sorted(set(self._file.tensors) - known - _ROPE_NAMES)
         if strange:
             raise ModelUnsupported(

@@ -137,7 +137,7 @@ def _rope(config: Config, head_dim: int, *, local: bool) -> Rope:
     if kind == "linear":
         return Rope(base=base, dim=dim, scale=1 / float(scaling["factor"]))
     if kind == "llama3":
-        return Rope(base=base, dim=dim, factors=_llama3(scaling, base, dim))
+        return Rope(base=base, dim=dim, factors=llama3_factors(scaling, base, dim))
     if kind == "longrope":
         return _longrope(config, scaling, base, dim)
     raise ModelUnsupported(
@@ -156,7 +156,7 @@ def _longrope(config: Config, scaling: Config, base: float, dim: int) -> Rope:
     return Rope(base=base, dim=dim, factors=factors, magnitude=float(magnitude))
 
 
-def _llama3(scaling: Config, base: float, dim: int) -> tuple[float, ...]:
+def llama3_factors(scaling: Config, base: float, dim: int) -> tuple[float, ...]:
     """Long waves are slowed by ``factor``, short ones not, those between in part."""
     factor, low, high = (float(scaling[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     original = float(scaling["original_max_position_embeddings"])

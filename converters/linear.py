@@ -6,10 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from edgeai.converters.decoder import Decoder, Floats, Matrix, Source
+from edgeai.converters.decoder import Floats, Matrix, Source, need
 from edgeai.converters.nodes import Nodes
 from edgeai.converters.quantize import BLOCK, Format, Loss, Losses, Packed, join, pack
-from edgeai.errors import ModelCorrupt
 
 Quant = Literal["auto", "exact", "int8", "int4", "f32"]
 """How to store weights: see `edgeai.converters.convert.convert`."""
@@ -57,16 +56,7 @@ class Linear:
 
     def need(self, role: str, layer: int | None = None) -> Matrix:
         """The matrix of the role; raises ModelCorrupt if there is none or its shape is wrong."""
-        matrix = self.source.matrix(role, layer)
-        where = role if layer is None else f"{role} in layer {layer}"
-        if matrix is None:
-            raise ModelCorrupt(f"The model has no matrix for {where}")
-        expected = _shape(self.source.decoder, role)
-        if matrix.shape != expected:
-            raise ModelCorrupt(
-                f"The matrix for {where} has the wrong shape", why=f"{matrix.shape}, not {expected}"
-            )
-        return matrix
+        return need(self.source, role, layer)
 
     def loss(self, role: str, matrix: Matrix, target: str) -> Loss:
         """Where the errors of this matrix are counted."""
@@ -164,20 +154,6 @@ class Embedding:
             return self._nodes.add("MatMul", [x, values], output)
         packed = pack(head, target, self._linear.loss("head", head, target))
         return self._linear.multiply(x, packed, head.shape[1], "", output)
-
-
-def _shape(d: Decoder, role: str) -> tuple[int, int]:
-    """Output and input features of a role."""
-    n_q, n_kv = d.n_heads * d.head_dim, d.n_kv_heads * d.head_dim
-    return {
-        "q": (n_q, d.n_embd),
-        "k": (n_kv, d.n_embd),
-        "v": (n_kv, d.n_embd),
-        "o": (d.n_embd, n_q),
-        "gate": (d.n_ff, d.n_embd),
-        "up": (d.n_ff, d.n_embd),
-        "down": (d.n_embd, d.n_ff),
-    }.get(role, (d.n_vocab, d.n_embd))
 
 
 def floats(matrix: Matrix) -> Floats:

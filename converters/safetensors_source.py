@@ -11,11 +11,12 @@ import numpy as np
 
 from edgeai.converters.decoder import Floats, Matrix, TokenizerData
 from edgeai.converters.hf_config import decoder_of
+from edgeai.converters.licence import licence_of
 from edgeai.converters.safetensors_file import StoredMatrix, open_folder, read_json
 from edgeai.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 
 _LAYER = "model.layers.{}."
-_NAMES = {
+NAMES = {
     "embed": "model.embed_tokens.weight",
     "head": "lm_head.weight",
     "final_norm": "model.norm.weight",
@@ -35,12 +36,12 @@ _NAMES = {
     "up": _LAYER + "mlp.up_proj.weight",
     "down": _LAYER + "mlp.down_proj.weight",
 }
-_GEMMA_NAMES = {
+GEMMA_NAMES = {
     "post_attn_norm": _LAYER + "post_attention_layernorm.weight",
     "ffn_norm": _LAYER + "pre_feedforward_layernorm.weight",
     "post_ffn_norm": _LAYER + "post_feedforward_layernorm.weight",
 }
-_PACKED = {
+PACKED = {
     **dict.fromkeys(("q", "k", "v"), _LAYER + "self_attn.qkv_proj.weight"),
     **dict.fromkeys(("gate", "up"), _LAYER + "mlp.gate_up_proj.weight"),
 }
@@ -52,9 +53,9 @@ class SafetensorsSource:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._config = read_json(folder / "config.json")
-        self.decoder = decoder_of(self._config, folder.name, None)
+        self.decoder = decoder_of(self._config, folder.name, licence_of(folder))
         self._gemma = self.decoder.architecture == "gemma3"
-        self._names = _NAMES | _GEMMA_NAMES if self._gemma else _NAMES
+        self._names = NAMES | GEMMA_NAMES if self._gemma else NAMES
         self._tensors = open_folder(folder)
         self._refuse_unknown()
 
@@ -71,15 +72,15 @@ class SafetensorsSource:
     def n_parameters(self) -> int:
         """Weights in all, without a tied head."""
         tied = self.matrix("head") is None
-        return sum(t.raw.size for name, t in self._tensors.items() if not (tied and name == _NAMES["head"]))
+        return sum(t.raw.size for name, t in self._tensors.items() if not (tied and name == NAMES["head"]))
 
     def matrix(self, role: str, layer: int | None = None) -> Matrix | None:
         """The matrix of that role; tied heads have none."""
         if role == "head" and self._config.get("tie_word_embeddings", self._gemma):
             return None
         stored = self._tensors.get(self._names[role].format(layer))
-        if stored is None and role in _PACKED:
-            stored = self._tensors.get(_PACKED[role].format(layer))
+        if stored is None and role in PACKED:
+            stored = self._tensors.get(PACKED[role].format(layer))
             stored = None if stored is None else StoredMatrix(stored.raw[self._part(role)], stored.kind)
         if stored is not None and stored.raw.ndim != 2:
             raise ModelCorrupt(f"{role} is not a matrix")
@@ -115,7 +116,7 @@ class SafetensorsSource:
 
     def _refuse_unknown(self) -> None:
         """Refuse what the builder would silently leave out."""
-        names = [*self._names.values(), *_PACKED.values()]
+        names = [*self._names.values(), *PACKED.values()]
         known = {name.format(i) for name in names for i in range(self.decoder.n_layers)}
         strange = sorted(
             name for name in set(self._tensors) - known if not name.endswith("rotary_emb.inv_freq")

@@ -7,6 +7,7 @@
     │   ├── ModelNotFound        no such name in the catalog, no such file
     │   ├── ModelCorrupt         wrong hash, truncated, damaged header
     │   ├── ModelTooLarge        more parameters than the device class this SDK is for
+    │   ├── ModelUntrusted       a bundle that nobody trusted has signed
     │   └── ModelUnsupported     an architecture, format or template we cannot run
     ├── StoreError
     │   ├── DownloadFailed       no source gave the file
@@ -92,6 +93,10 @@ class ModelCorrupt(ModelError):
 
 class ModelTooLarge(ModelError):
     """More parameters than this SDK is made for."""
+
+
+class ModelUntrusted(ModelError, PermissionError):
+    """A bundle without a signature, with a wrong one, or signed by a key that is not trusted."""
 
 
 class ModelUnsupported(ModelError):
@@ -238,7 +243,13 @@ class ConversionError(EdgeError):
 
 
 class GateFailed(ConversionError):
-    """The converted model is not the same model any more."""
+    """The converted model is not the same model any more; ``proof`` is what was measured, None if nothing."""
+
+    def __init__(
+        self, what: str, *, why: str | None = None, remedy: str | None = None, proof: object | None = None
+    ) -> None:
+        super().__init__(what, why=why, remedy=remedy)
+        self.proof = proof
 
 
 class LedgerError(EdgeError):

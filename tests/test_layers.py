@@ -46,14 +46,16 @@ LAYERS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # A library, and the only place that imports it.
-ALONE = {
+ALONE: dict[str, str | tuple[str, ...]] = {
     "httpx": "net",
     "llama_cpp": "engines/llamacpp/binding.py",
     "onnxruntime": "engines/onnx/session.py",
     "phonenumbers": "egress/phones.py",
     "pynvml": "devices/energy.py",
     "sqlite3": "database.py",
-    "matplotlib": "calibrate/plots.py",
+    "gguf": "converters/gguf_writer.py",
+    "huggingface_hub": "models/hub.py",
+    "matplotlib": ("calibrate/plots.py", "cli/frontier.py"),
     "stdnum": "egress/numbers.py",
 }
 LAZY = [

@@ -19,6 +19,8 @@ VERBS = (
     "ask",
     "chat",
     "models",
+    "convert",
+    "bundle",
     "ledger",
     "warm",
     "queue",

@@ -9,6 +9,7 @@ from edgeai.errors import (
     ConversionError,
     EdgeError,
     EngineError,
+    GateFailed,
     LedgerError,
     MissingExtra,
     ModelError,
@@ -33,7 +34,7 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.OK: "done",
-    Exit.PROBLEM: "doctor found a problem",
+    Exit.PROBLEM: "doctor found a problem, or a conversion missed a gate",
     Exit.USAGE: "wrong usage or settings",
     Exit.MODEL: "no usable model, or the store failed",
     Exit.ENGINE: "the engine on the device failed or is not installed",
@@ -46,6 +47,7 @@ ERRORS: tuple[tuple[type[EdgeError], Exit], ...] = (
     (ConfigError, Exit.USAGE),
     (ModelError, Exit.MODEL),
     (StoreError, Exit.MODEL),
+    (GateFailed, Exit.PROBLEM),
     (ConversionError, Exit.MODEL),
     (EngineError, Exit.ENGINE),
     (MissingExtra, Exit.ENGINE),

@@ -69,15 +69,25 @@ def pull(name: Name, *, allow_large: AllowLarge = False, json: options.Json = Fa
 
 @app.command("import")
 def import_model(
-    path: Annotated[Path, typer.Argument(help="A .gguf file or a package folder.")],
+    path: Annotated[Path, typer.Argument(help="A .gguf file, a package folder or a bundle (.edgeai).")],
     *,
     name: Annotated[str | None, typer.Option(help="The name to install it under.")] = None,
     allow_large: AllowLarge = False,
     json: options.Json = False,
 ) -> None:
-    """Copy a model that is on this machine into the store."""
+    """Copy a model that is on this machine into the store; a bundle must be signed by a trusted key."""
+    from edgeai.errors import ConfigError
     from edgeai.models import store
 
+    if path.suffix == ".edgeai":
+        if name is not None:
+            raise ConfigError("A bundle's models have names", remedy="Leave --name out")
+        found = store.import_bundle(path, allow_large=allow_large)
+        for model in found.models:
+            _report(model.id, "installed", json=json)
+        for file in found.files:
+            _report(str(file), "imported", json=json)
+        return
     _report(store.import_(path, name, allow_large=allow_large).id, "installed", json=json)
 
 

@@ -63,6 +63,33 @@ def counting(title: str) -> Iterator[Callable[[int, int], None]]:
         bar.stop()
 
 
+@contextmanager
+def stepping() -> Iterator[Callable[[str, int, int], None]]:
+    """Show (title, done, total) as one bar after the other; elsewhere than on a terminal a line each."""
+    console = Console(stderr=True, highlight=False)
+    shown = set[str]()
+    if not console.is_terminal:
+        yield lambda title, done, total: _once(console, shown, title)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(title: str, done: int, total: int) -> None:
+            if title not in shown:
+                shown.add(title)
+                bar.reset(task, description=title, total=total or None)
+            bar.update(task, completed=done, total=total or None)
+
+        yield show
+
+
+def _once(console: Console, shown: set[str], title: str) -> None:
+    if title not in shown:
+        shown.add(title)
+        console.print(title, soft_wrap=True)
+
+
 def _tenths(console: Console, title: str) -> Callable[[int, int], None]:
     shown = set[int]()
 

@@ -31,8 +31,9 @@ class DevicePlan:
     Runtime: threads wait ``spin_us`` microseconds before they sleep, ``prepack`` orders weights for the
     processor, which takes memory.
     ``parallel`` is the number of queries that are answered at once, None what the engine does best. With
-    ``speculate`` tokens may be guessed ahead where that pays. ``weights`` is the hash of the model's files: by
-    it `Engine.warm` knows what it has kept; without it, it keeps nothing. ``adapters`` are the files of LoRA adapters that requests may name.
+    ``speculate`` tokens may be guessed ahead where that pays. ``weights`` is the hash of the model's files:
+    by it `Engine.warm` knows what it has kept; without it, it keeps nothing. ``adapters`` are the files of
+    LoRA adapters that requests may name.
     """
 
     n_ctx: int

@@ -14,6 +14,8 @@ from edgeai.models.workbench import install, working_on
 
 __all__ = ["import_"]
 
+PROOF = "proof.json"
+
 
 def import_(path: str | Path, name: str | None = None, *, allow_large: bool = False) -> InstalledModel:
     """Copy a ``.gguf`` file or a package folder into the store, under ``name`` or else its own.
@@ -26,7 +28,8 @@ def import_(path: str | Path, name: str | None = None, *, allow_large: bool = Fa
         raise ModelNotFound(f"There is no model at {path}", remedy="Give a .gguf file or a package folder")
     if path.is_file() and path.suffix != ".gguf":
         raise ModelUnsupported(
-            f"{path.name} cannot be imported", remedy="Give a .gguf file or a package folder"
+            f"{path.name} cannot be imported",
+            remedy="Give a .gguf file, a package folder or a bundle (.edgeai)",
         )
     manifest, folder = (
         (read_manifest(path), path) if path.is_dir() else (_manifest_of_file(path), path.parent)
@@ -72,6 +75,8 @@ def _copy_in(folder: Path, manifest: Manifest) -> InstalledModel:
             target.parent.mkdir(parents=True, exist_ok=True)
             _copy(present(folder, file), target)
             check_hash(file, disk.hash_file(target), str(folder / file.path))
+        if (folder / PROOF).is_file():  # says what was measured where it was made; nothing relies on it
+            _copy(folder / PROOF, package / PROOF)
         return install(package, manifest)
 
 

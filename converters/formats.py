@@ -1,0 +1,62 @@
+"""The number formats that a package can have, and what may be expected of each."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeai.errors import ConfigError
+
+__all__ = ["FORMATS", "Form", "Format", "format_of", "formats"]
+
+Form = Literal["gguf", "onnx", "hf"]
+"""A GGUF package for llama.cpp, an ONNX package, or a Hugging Face folder."""
+
+Care = Literal["exact", "eight", "five", "four"]
+"""About how many bits are left of a weight, for bounds on what may get lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """``bits`` a weight takes in the file, about; ``quant`` is its name on the command line."""
+
+    form: Form
+    quant: str
+    bits: float
+    care: Care
+
+
+def _format(form: Form, quant: str, bits: float, care: Care) -> Format:
+    return Format(form=form, quant=quant, bits=bits, care=care)
+
+
+FORMATS: tuple[Format, ...] = (
+    _format("gguf", "f32", 32, "exact"),
+    _format("gguf", "bf16", 16, "exact"),
+    _format("gguf", "f16", 16, "exact"),
+    _format("gguf", "q8_0", 8.5, "eight"),
+    _format("gguf", "q6_k", 8.2, "eight"),
+    _format("gguf", "q5_k_m", 6.6, "five"),
+    _format("gguf", "q4_k_m", 6.2, "five"),
+    _format("gguf", "iq4_nl", 5.4, "four"),
+    _format("gguf", "q4_0", 5.4, "four"),
+    _format("onnx", "f32", 32, "exact"),
+    _format("onnx", "int8", 9, "eight"),
+    _format("onnx", "exact", 9, "eight"),
+    _format("onnx", "int4", 7, "four"),
+    _format("hf", "f32", 32, "exact"),
+    _format("hf", "bf16", 16, "exact"),
+    _format("hf", "f16", 16, "exact"),
+)
+
+
+def formats(form: Form | Literal["auto"]) -> tuple[Format, ...]:
+    """All formats of a form; of ``auto`` those that can be run, which excludes Hugging Face folders."""
+    return tuple(f for f in FORMATS if f.form == form or (form == "auto" and f.form != "hf"))
+
+
+def format_of(form: Form, quant: str) -> Format:
+    """The format of that name. Raises ConfigError with the names that there are."""
+    for known in formats(form):
+        if known.quant == quant.lower():
+            return known
+    names = ", ".join(known.quant for known in formats(form))
+    raise ConfigError(f"quant={quant!r} is unknown for {form}", remedy=f"Give one of {names}, or auto")

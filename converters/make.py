@@ -1,0 +1,125 @@
+"""Writes one package or folder of an origin in one format; nothing is proved here."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import psutil
+
+from edgeai.converters.convert import MAX_CONTEXT, export, open_source
+from edgeai.converters.encode import Plain
+from edgeai.converters.formats import Format
+from edgeai.converters.graph import Progress
+from edgeai.converters.hf_writer import write_folder
+from edgeai.converters.linear import Quant
+from edgeai.converters.origin import Origin
+from edgeai.converters.running import cores
+from edgeai.converters.texts import calibration_text, text_hash
+from edgeai.errors import MissingExtra, ModelUnsupported
+from edgeai.models.disk import hash_file
+from edgeai.models.gguf import read_header
+from edgeai.models.package import Manifest, PackageFile, write_manifest
+from edgeai.models.shelf import manifest_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["MODEL", "make", "write_plain"]
+
+MODEL = "model.gguf"
+_FLOAT_GRAPH_BYTES = 6  # for each parameter, with what ONNX Runtime copies
+_PLAINS = ("f32", "f16", "bf16")
+
+
+def make(
+    origin: Origin, form: Format, folder: Path, provenance: dict[str, str], progress: Progress, title: str
+) -> Manifest | None:
+    """Write the origin into ``folder``, which must not exist; its manifest, None for a Hugging Face folder.
+
+    Raises ModelError's leaves, EngineError's for what llama.cpp refuses, MissingExtra or DiskFull.
+    """
+    if form.form == "onnx":
+        manifest = export(
+            origin.path, folder, quant=cast("Quant", form.quant), max_context=MAX_CONTEXT, progress=progress
+        ).manifest
+        manifest = replace(manifest, id=f"{title}@onnx-{manifest.quantization}")
+    elif form.form == "gguf":
+        folder.mkdir(parents=True)
+        manifest = _gguf(origin, form, folder, title, progress)
+    else:
+        folder.mkdir(parents=True)
+        write_folder(open_source(origin.path), folder, cast("Plain", form.quant))
+        _carry(origin, folder)
+        return None
+    files = (*manifest.files, *_carry(origin, folder))
+    facts = {**manifest.provenance, **provenance}
+    manifest = replace(manifest, licence=origin.licence, files=files, provenance=facts)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def write_plain(origin: Origin, path: Path, kind: Plain) -> None:
+    """Write a Hugging Face folder as a GGUF file in a plain format."""
+    from edgeai.converters.gguf_writer import write_gguf
+
+    write_gguf(open_source(origin.path), path, kind)
+
+
+def _gguf(origin: Origin, form: Format, folder: Path, title: str, progress: Progress) -> Manifest:
+    target = folder / MODEL
+    weights, said = _importance(origin, form, folder.parent, progress)
+    if origin.form == "gguf":
+        _requantize(origin.path, target, form.quant, weights)
+    elif form.quant in _PLAINS:
+        write_plain(origin, target, cast("Plain", form.quant))
+    else:
+        draft = folder / "draft.gguf"
+        write_plain(origin, draft, origin.plain)
+        _requantize(draft, target, form.quant, weights)
+        draft.unlink()
+    file = PackageFile(path=MODEL, sha256=hash_file(target), size=target.stat().st_size)
+    package_id = f"{title}@llamacpp-{form.quant}"
+    facts = {"kind": "converted", "importance": said}
+    return manifest_of(package_id, read_header(target), file, licence=origin.licence, provenance=facts)
+
+
+def _importance(
+    origin: Origin, form: Format, work: Path, progress: Progress
+) -> "tuple[Mapping[str, NDArray[np.float32]] | None, str]":
+    """How large the inputs are, where few bits are left and it can be known; and for the record, whether."""
+    if form.care not in ("five", "four"):
+        return None, "not needed"
+    if origin.parameters * _FLOAT_GRAPH_BYTES > psutil.virtual_memory().available:
+        return None, "none: the float graph does not fit into memory"
+    try:
+        from edgeai.converters.importance import importance
+
+        found = importance(origin.path, work, progress=progress)
+        return found, f"calibration text {text_hash(calibration_text())[:16]}"
+    except (ModelUnsupported, MissingExtra) as error:
+        return None, f"none: {error.what}"
+    finally:
+        shutil.rmtree(work / "inputs", ignore_errors=True)
+
+
+def _requantize(
+    source: Path, target: Path, kind: str, importance: "Mapping[str, NDArray[np.float32]] | None" = None
+) -> None:
+    from edgeai.engines.llamacpp.requantize import requantize
+
+    requantize(source, target, kind, n_threads=cores(), importance=importance)
+    if not target.is_file():
+        raise ModelUnsupported(f"llama.cpp wrote no {kind} file of {source.name}")
+
+
+def _carry(origin: Origin, folder: Path) -> tuple[PackageFile, ...]:
+    """Copy the texts of the source's licence; what they are as files of the package."""
+    carried = []
+    for text in origin.licence_texts:
+        copy = folder / text.name
+        shutil.copyfile(text, copy)
+        carried.append(PackageFile(path=copy.name, sha256=hash_file(copy), size=copy.stat().st_size))
+    return tuple(carried)

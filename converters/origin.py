@@ -1,0 +1,150 @@
+"""Where a conversion starts: a GGUF file, or a Hugging Face folder, on this disk or on the hub."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeai.converters.encode import Plain
+from edgeai.converters.formats import Form
+from edgeai.converters.licence import licence_files
+from edgeai.converters.safetensors_file import open_folder
+from edgeai.converters.safetensors_source import SafetensorsSource
+from edgeai.errors import ModelNotFound, ModelUnsupported
+from edgeai.models.catalog import entries
+from edgeai.models.disk import remembered_sha256
+from edgeai.models.gguf import read_header
+from edgeai.models.hubs import fetch_repository
+
+__all__ = ["Origin", "open_origin"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_PLAIN: Mapping[str, Plain] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A source before it is read. ``n_bytes`` are those of its weights; ``largest`` weights of one tensor.
+
+    ``kv_values`` is how many numbers one token adds to the cache of keys and values. ``plain`` is the
+    smallest plain format that holds its weights exactly; a ``quantized`` source rounds its inputs, too.
+    """
+
+    form: Form
+    path: Path
+    name: str
+    parameters: int
+    n_bytes: int
+    largest: int
+    kv_values: int
+    plain: Plain
+    quantized: bool
+    licence: str | None
+    licence_texts: tuple[Path, ...]
+    provenance: Mapping[str, str]
+
+
+def open_origin(source: str | Path) -> Origin:
+    """Look at a source: headers only, and hashes. A hub id such as ``org/name@revision`` is fetched first.
+
+    Raises ModelNotFound, ModelCorrupt or ModelUnsupported; MissingExtra and DownloadFailed for the hub.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _folder(path, {})
+    if path.is_file() and path.suffix == ".gguf":
+        return _gguf(path)
+    if path.exists():
+        raise ModelUnsupported(
+            f"{path.name} cannot be converted", remedy="Give a .gguf file, a model folder or a hub id"
+        )
+    if _HUB_ID.fullmatch(str(source)):
+        folder, revision = fetch_repository(str(source))
+        facts = {"source_hub": str(source).partition("@")[0], "source_revision": revision}
+        return _folder(folder, facts)
+    raise ModelNotFound(
+        f"There is no model at {path}", remedy="Give a .gguf file, a model folder or a hub id"
+    )
+
+
+def _gguf(path: Path) -> Origin:
+    header = read_header(path)
+    sha256 = remembered_sha256(path)
+    known = next((entry for entry in entries() if entry.sha256 == sha256), None)
+    licence = header.metadata.get("general.license")
+    kinds = Counter(tensor.type for tensor in header.tensors if len(tensor.shape) > 1)
+    facts = {"source_format": "gguf", "source_file": path.name, "source_sha256": sha256}
+    return Origin(
+        form="gguf",
+        path=path,
+        name=known.name if known else slug(header.name or path.stem),
+        parameters=header.parameters,
+        n_bytes=sum(tensor.size for tensor in header.tensors),
+        largest=max(_count(tensor.shape) for tensor in header.tensors),
+        kv_values=header.n_layer * header.n_head_kv * (header.head_dim_k + header.head_dim_v),
+        plain=_PLAIN.get(next(iter(kinds)), "f32") if len(kinds) == 1 else "f32",
+        quantized=any(kind not in _PLAIN for kind in kinds),
+        licence=known.licence if known else licence if isinstance(licence, str) else None,
+        licence_texts=(),
+        provenance=facts,
+    )
+
+
+def _folder(path: Path, facts: Mapping[str, str]) -> Origin:
+    _refuse(path)
+    source = SafetensorsSource(path)
+    d = source.decoder
+    tensors = open_folder(path)
+    kinds = {tensor.kind for tensor in tensors.values() if tensor.raw.ndim > 1}
+    found = source.provenance
+    return Origin(
+        form="hf",
+        path=path,
+        name=slug(facts.get("source_hub", path.resolve().name).rpartition("/")[2]),
+        parameters=source.n_parameters,
+        n_bytes=sum(tensor.raw.nbytes for tensor in tensors.values()),
+        largest=max((int(tensor.raw.size) for tensor in tensors.values()), default=0),
+        kv_values=d.n_layers * d.n_kv_heads * d.head_dim * 2,
+        plain=_PLAIN[next(iter(kinds))] if len(kinds) == 1 else "f32",
+        quantized=False,
+        licence=d.licence,
+        licence_texts=licence_files(path),
+        provenance={
+            "source_format": "safetensors",
+            "source_folder": slug(path.resolve().name),
+            "source_sha256": str(found["sha256"]),
+            **facts,
+        },
+    )
+
+
+def _refuse(path: Path) -> None:
+    """What looks like a model folder, and is none for us."""
+    weights = [*path.glob("*.safetensors"), *path.glob("*.safetensors.index.json")]
+    pickles = [found.name for pattern in _PICKLES for found in sorted(path.glob(pattern))]
+    if pickles and not weights:
+        raise ModelUnsupported(
+            f"{path.name} has its weights in pickles",
+            why=f"Loading {pickles[0]} could run any code",
+            remedy="Save the model with safetensors",
+        )
+    if list(path.glob("*.onnx")) and not weights:
+        raise ModelUnsupported(
+            f"{path.name} holds an ONNX graph, from which weights cannot be taken back",
+            why="Its operators do not say which weight is which",
+            remedy="edgeai runs it as it is; to convert, give what it was exported from",
+        )
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    total = 1
+    for n in shape:
+        total *= n
+    return total
+
+
+def slug(name: str) -> str:
+    """A name that can be part of a package's id."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:80] or "model"

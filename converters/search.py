@@ -1,0 +1,192 @@
+"""The best package for a device: every format is made and proved, and the frontier decides."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from edgeai.converters.fit import check_fits
+from edgeai.converters.formats import Form, Format, formats
+from edgeai.converters.gates import Gates, check
+from edgeai.converters.origin import Origin, open_origin
+from edgeai.converters.proof import Proof, Trial, read_proof, versions
+from edgeai.converters.texts import text_hash
+from edgeai.converters.toolchain import Stage, Tell, convert_into, machine
+from edgeai.errors import (
+    ConfigError,
+    EngineError,
+    GateFailed,
+    MissingExtra,
+    ModelTooLarge,
+    ModelUnsupported,
+    OutOfMemory,
+)
+from edgeai.models.disk import writing
+from edgeai.paths import cache_dir
+
+__all__ = ["Found", "Row", "best", "frontier", "search"]
+
+_TWINS = {("onnx", "f32"), ("gguf", "f32"), ("gguf", "bf16")}
+"""Formats that a search leaves out: larger than others of the same care, and no better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One package of a search and where it is kept."""
+
+    folder: Path
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """All packages that were made, and the one that was chosen."""
+
+    rows: tuple[Row, ...]
+    chosen: Proof
+
+
+def search(
+    source: str | Path,
+    out: str | Path,
+    *,
+    to: Form | Literal["auto"] = "auto",
+    goal: Literal["quality", "speed"] = "quality",
+    name: str | None = None,
+    gates: Gates = Gates(),  # noqa: B008  # frozen
+    test: Trial = Trial(),  # noqa: B008  # frozen
+    allow_large: bool = False,
+    tell: Tell = lambda stage: None,
+) -> Found:
+    """Make every format that fits, prove each, and put the best into ``out``.
+
+    ``quality`` is the lowest KL among those that keep all gates; ``speed`` the fastest decoding. What an
+    interrupted search has made is kept in the cache and used again; a search that ends deletes it. Raises
+    GateFailed (``proof`` is a tuple of all) when none keeps the gates, and what `toolchain.convert` raises.
+    """
+    out = Path(out).expanduser()
+    if out.exists():
+        raise ConfigError(f"{out} exists already", remedy="Give a folder that is to be made")
+    tell(Stage(step="hash", what=str(source)))
+    origin = open_origin(source)
+    shelf = _shelf(origin, test)
+    rows = _made(origin, shelf, _candidates(origin, to), name, gates, test, tell, allow_large=allow_large)
+    chosen = best(rows, goal)
+    if chosen is None:
+        reasons = "; ".join(f"{r.proof.package}: {', '.join(r.proof.reasons)}" for r in rows)
+        raise GateFailed(
+            "No format keeps the gates", why=reasons or None, remedy="Take other gates, or a smaller model",
+            proof=tuple(r.proof for r in rows),
+        )  # fmt: skip
+    with writing(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = out.with_name(f".{out.name}.part")
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(chosen.folder, draft)
+        os.replace(draft, out)
+    shutil.rmtree(shelf, ignore_errors=True)
+    return Found(rows=tuple(rows), chosen=chosen.proof)
+
+
+def best(rows: Sequence[Row], goal: Literal["quality", "speed"]) -> Row | None:
+    """The one to choose among those that keep their gates; None if none does."""
+    passed = [row for row in rows if row.proof.passed and row.proof.divergence is not None]
+    if goal == "speed":
+        return max(
+            passed, key=lambda row: row.proof.speed.decode_tps if row.proof.speed else 0.0, default=None
+        )
+    return min(passed, key=_kl, default=None)
+
+
+def frontier(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Those that no other beats in size and in KL, the smallest first."""
+    kept: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row.proof.size, _kl(row))):
+        if not kept or _kl(row) < _kl(kept[-1]):
+            kept.append(row)
+    return tuple(kept)
+
+
+def _kl(row: Row) -> float:
+    return float("inf") if row.proof.divergence is None else row.proof.divergence.kl_mean
+
+
+def _candidates(origin: Origin, to: Form | Literal["auto"]) -> list[Format]:
+    own = {"gguf": "bf16"} if origin.plain == "bf16" else {}
+    return [
+        form
+        for form in formats(to)
+        if ((form.form, form.quant) not in _TWINS or own.get(form.form) == form.quant)
+        and (form.quant != "exact" or origin.quantized)  # carries blocks over, where there are some
+    ]
+
+
+def _made(
+    origin: Origin, shelf: Path, candidates: Sequence[Format], name: str | None, gates: Gates, test: Trial,
+    tell: Tell, *, allow_large: bool,
+) -> list[Row]:  # fmt: skip
+    rows: list[Row] = []
+    lacking: list[Exception] = []
+    for form in candidates:
+        try:
+            rows.append(_one(origin, shelf, form, name, gates, test, tell, allow_large=allow_large))
+        except (ModelUnsupported, MissingExtra, OutOfMemory, ModelTooLarge, EngineError) as error:
+            lacking.append(error)
+    if not rows and lacking:
+        raise lacking[0]
+    return rows
+
+
+def _one(
+    origin: Origin, shelf: Path, form: Format, name: str | None, gates: Gates, test: Trial, tell: Tell, *,
+    allow_large: bool,
+) -> Row:  # fmt: skip
+    """What an earlier search made and proved, judged by today's gates; else made now."""
+    place = shelf / f"{form.form}-{form.quant}"
+    if (place / "done").is_file():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return Row(
+                folder=place / "package", proof=_judged(read_proof(place / "package"), form, origin, gates)
+            )
+    check_fits(origin, form, shelf, allow_large=allow_large, max_memory=gates.max_memory)
+    with writing(shelf):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+    try:
+        proof = convert_into(origin, place, form, name, gates, test, tell).proof
+    except GateFailed as error:
+        if not isinstance(error.proof, Proof):
+            raise
+        proof = error.proof
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    for left in place.iterdir():
+        if left.name != "package":
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    (place / "done").touch()
+    return Row(folder=place / "package", proof=proof)
+
+
+def _judged(proof: Proof, form: Format, origin: Origin, gates: Gates) -> Proof:
+    faults = {gate.name: gate.reason for gate in proof.gates if gate.bound == "same"}
+    filled = gates.filled(form, origin.parameters, quantized=origin.quantized)
+    return replace(proof, gates=check(filled, proof.divergence, proof.size, proof.speed, faults))
+
+
+def _shelf(origin: Origin, test: Trial) -> Path:
+    """Where a search of this source, with this test, these versions and this machine, keeps its packages."""
+    facts = {
+        "source": origin.provenance["source_sha256"],
+        "text": text_hash(test.words),
+        "test": [test.tokens, test.window, test.speed, [asdict(question) for question in test.task or ()]],
+        "versions": versions(),
+        "machine": machine(),
+    }
+    key = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    return cache_dir() / "searches" / key

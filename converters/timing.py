@@ -1,0 +1,82 @@
+"""How fast a model is here, measured in a process of its own: ``python -m edgeai.converters.timing PATH``."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from edgeai.converters.running import Running, running
+from edgeai.errors import EngineCrashed
+
+__all__ = ["Speed", "measure"]
+
+_PROMPT, _ANSWER, _ROUNDS = 256, 48, 3
+_LIMIT_S = 1800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Seconds to load; tokens a second for a prompt of 256 tokens and for the 48 after it (medians of three);
+
+    bytes of the process's memory afterwards, files that it maps included.
+    """
+
+    load_s: float
+    prefill_tps: float
+    decode_tps: float
+    resident_bytes: int
+
+
+def measure(path: Path, *, n_ctx: int) -> Speed:
+    """Measure a `.gguf` file or a package's folder. Raises EngineCrashed when the process fails."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    command = [sys.executable, "-P", "-m", "edgeai.converters.timing", str(path), str(n_ctx)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, timeout=_LIMIT_S,
+            check=True,
+        )  # fmt: skip
+        return Speed(**json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.SubprocessError as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        raise EngineCrashed(f"{path.name} cannot be measured", why=said[-1] if said else None) from error
+
+
+def _measure(path: Path, n_ctx: int) -> Speed:
+    begin = time.perf_counter()
+    with running(path, n_ctx=n_ctx) as model:
+        load_s = time.perf_counter() - begin
+        n_prompt = min(_PROMPT, n_ctx // 2)
+        n_answer = min(_ANSWER, n_ctx - n_prompt - 1)
+        rounds = [_round(model, n_prompt, n_answer) for _ in range(_ROUNDS)]
+        resident = int(psutil.Process().memory_info().rss)
+    prefill, decode = zip(*rounds, strict=True)
+    return Speed(
+        load_s=round(load_s, 3),
+        prefill_tps=round(statistics.median(prefill), 1),
+        decode_tps=round(statistics.median(decode), 1),
+        resident_bytes=resident,
+    )
+
+
+def _round(model: Running, n_prompt: int, n_answer: int) -> tuple[float, float]:
+    """Tokens a second of one prompt and one answer; what the tokens are makes no difference."""
+    prompt = [17 + (7 * i) % max(model.n_vocab // 2 - 17, 1) for i in range(n_prompt)]
+    prompt = [token % model.n_vocab for token in prompt]
+    begin = time.perf_counter()
+    token = model.feed(prompt, 0)
+    middle = time.perf_counter()
+    for i in range(n_answer):
+        token = model.feed([token], n_prompt + i)
+    end = time.perf_counter()
+    return n_prompt / (middle - begin), n_answer / (end - middle)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(_measure(Path(sys.argv[1]), int(sys.argv[2])))) + "\n")

@@ -1,0 +1,233 @@
+"""From a model and a wish to a package that is proved to be the same model, or to a reason why not."""
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+from edgeai.converters import gates as gate_rules
+from edgeai.converters.convert import export
+from edgeai.converters.fit import check_fits
+from edgeai.converters.formats import Form, Format, format_of
+from edgeai.converters.gates import Gates
+from edgeai.converters.licence import licence_of
+from edgeai.converters.make import MODEL, make, write_plain
+from edgeai.converters.origin import Origin, open_origin, slug
+from edgeai.converters.proof import Proof, Trial, faults, prove, versions, write_proof
+from edgeai.converters.running import cores, folder_voice, running
+from edgeai.converters.texts import text_hash
+from edgeai.converters.timing import measure
+from edgeai.errors import ConfigError, GateFailed, MissingExtra, ModelUnsupported
+from edgeai.models.disk import writing
+from edgeai.models.package import Manifest, read_manifest
+
+__all__ = ["DEFAULTS", "Package", "Stage", "convert", "machine", "prove_package"]
+
+DEFAULTS: dict[Form, str] = {"gguf": "q4_k_m", "onnx": "int8", "hf": "f32"}
+"""What each form is made as when nothing is said."""
+
+REFERENCE_CONTEXT = 2048
+"""Tokens of context of a graph that is made for proofs only."""
+
+_MAKERS = ("edgeai", "numpy", "gguf", "llama-cpp-python", "onnx")
+
+Step = Literal["hash", "convert", "reference", "prove", "measure"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where a conversion is: ``done`` of ``total`` layers (convert) or tokens (prove); 0 of 0 unknown."""
+
+    step: Step
+    what: str
+    done: int = 0
+    total: int = 0
+
+
+Tell = Callable[[Stage], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """What was made: a package's folder, or a Hugging Face folder (which has no manifest), and its proof."""
+
+    folder: Path
+    manifest: Manifest | None
+    proof: Proof
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    to: Form = "gguf",
+    quant: str | None = None,
+    name: str | None = None,
+    gates: Gates = Gates(),  # noqa: B008  # frozen
+    test: Trial = Trial(),  # noqa: B008  # frozen
+    allow_large: bool = False,
+    tell: Tell = lambda stage: None,
+) -> Package:
+    """Convert a `.gguf` file, a Hugging Face folder or a hub id into the folder ``out``, and prove it.
+
+    ``out`` must not exist, and appears only when the package is whole and keeps all gates. Raises GateFailed
+    (its ``proof`` holds what was measured), ModelError's leaves, ConfigError, OutOfMemory, DiskFull,
+    MissingExtra, or DownloadFailed for a hub id.
+    """
+    out = Path(out).expanduser()
+    if out.exists():
+        raise ConfigError(f"{out} exists already", remedy="Give a folder that is to be made")
+    form = format_of(to, quant or DEFAULTS[to])
+    tell(Stage(step="hash", what=str(source)))
+    origin = open_origin(source)
+    check_fits(origin, form, out.parent, allow_large=allow_large, max_memory=gates.max_memory)
+    with _staging(out) as staging:
+        package = convert_into(origin, staging, form, name, gates, test, tell)
+        os.replace(package.folder, out)
+    return replace(package, folder=out)
+
+
+def convert_into(
+    origin: Origin, staging: Path, form: Format, name: str | None, gates: Gates, test: Trial, tell: Tell
+) -> Package:
+    """Make the package in ``staging / "package"`` and prove it; GateFailed leaves it there."""
+    title, folder = slug(name) if name else origin.name, staging / "package"
+
+    def heard(done: int, total: int) -> None:
+        tell(Stage(step="convert", what=form.quant, done=done, total=total))
+
+    heard(0, 0)
+    manifest = make(origin, form, folder, _provenance(origin, form), heard, title)
+    proof = prove_package(origin, folder, manifest, form, staging, gates, test, tell)
+    write_proof(folder, proof)
+    if not proof.passed:
+        raise GateFailed(
+            "The converted model is not the model that is wanted",
+            why="; ".join(proof.reasons),
+            remedy="Take a larger quantization, or other gates",
+            proof=proof,
+        )
+    return Package(folder=folder, manifest=manifest, proof=proof)
+
+
+def prove_package(
+    origin: Origin,
+    folder: Path,
+    manifest: Manifest | None,
+    form: Format,
+    staging: Path,
+    gates: Gates,
+    test: Trial,
+    tell: Tell,
+) -> Proof:
+    """Measure a package that was made of the origin, and compare it with the gates."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    with ExitStack() as stack:
+        tell(Stage(step="reference", what=origin.name))
+        source_path, reference = _source(origin, form, staging)
+        target_path = _target(folder, form, staging)
+        source = stack.enter_context(running(source_path, n_ctx=test.window))
+        target = stack.enter_context(running(target_path, n_ctx=test.window))
+        voice = source.voice if origin.form == "gguf" else folder_voice(origin.path, source.n_vocab)
+        kept = licence_of(folder) if manifest is None else read_manifest(folder).licence
+        unequal = faults(voice, target.voice, (origin.licence, kept))
+        divergence, task = prove(
+            source,
+            target,
+            voice,
+            test,
+            lambda done, total: tell(Stage(step="prove", what=form.quant, done=done, total=total)),
+        )
+    tell(Stage(step="measure", what=form.quant))
+    speed = measure(target_path, n_ctx=512) if test.speed else None
+    source_speed = measure(source_path, n_ctx=512) if test.speed and origin.form == "gguf" else None
+    filled = gates.filled(form, origin.parameters, quantized=origin.quantized)
+    return Proof(
+        package=manifest.id if manifest else f"{origin.name}-{form.quant}",
+        reference=reference,
+        text_sha256=text_hash(test.words),
+        size=size,
+        source_size=origin.n_bytes,
+        divergence=divergence,
+        task=task,
+        speed=speed,
+        source_speed=source_speed,
+        gates=gate_rules.check(filled, divergence, size, speed, unequal),
+        machine=machine(),
+        versions=versions(),
+    )
+
+
+def machine() -> str:
+    """This machine, in a few words."""
+    return f"{platform.system()} {platform.machine()}, {cores()} cores"
+
+
+def _source(origin: Origin, form: Format, staging: Path) -> tuple[Path, str]:
+    """What runs as the source: itself, or its plain form for the engine that the package is not for.
+
+    So no writer is measured against itself, unless the other engine cannot be had.
+    """
+    if origin.form == "gguf":
+        return origin.path, "the source itself, in llama.cpp"
+    plain, graph = staging / "reference.gguf", staging / "reference"
+    for first in (form.form == "onnx", form.form != "onnx"):
+        with suppress(MissingExtra, ModelUnsupported):
+            if first:
+                if not plain.exists():
+                    write_plain(origin, plain, origin.plain)
+                import_engine("llamacpp")
+                return plain, f"the source as {origin.plain}, in llama.cpp"
+            import_engine("onnx")
+            if not graph.exists():
+                export(origin.path, graph, quant="f32", max_context=REFERENCE_CONTEXT)
+            return graph, "the source as f32, in ONNX Runtime"
+    raise MissingExtra("No engine can run the source, so nothing can be proved", extra="onnx")
+
+
+def _target(folder: Path, form: Format, staging: Path) -> Path:
+    """What runs as the package; a Hugging Face folder as the graph that is made of it."""
+    if form.form == "gguf":
+        return folder / MODEL
+    if form.form == "onnx":
+        return folder
+    import_engine("onnx")
+    graph = staging / "check"
+    export(folder, graph, quant="f32", max_context=REFERENCE_CONTEXT)
+    return graph
+
+
+def import_engine(name: Literal["llamacpp", "onnx"]) -> None:
+    """Raise MissingExtra unless the engine's library is installed."""
+    import_module(
+        {"llamacpp": "edgeai.engines.llamacpp.binding", "onnx": "edgeai.engines.onnx.session"}[name]
+    )
+
+
+def _provenance(origin: Origin, form: Format) -> dict[str, str]:
+    """How the package came to be, in facts that are the same on every machine."""
+    source = origin.provenance.get("source_hub") or origin.provenance.get("source_file")
+    named = source or origin.provenance.get("source_folder", origin.name)
+    return {
+        **origin.provenance,
+        "command": f"edgeai convert {named} --to {form.form} --quant {form.quant}",
+        "made_with": ", ".join(f"{name} {number}" for name, number in versions(_MAKERS).items()),
+    }
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder beside ``out``, gone afterwards whatever happens."""
+    with writing(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)

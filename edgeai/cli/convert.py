@@ -1,0 +1,276 @@
+"""`edgeai convert`: from a model and a device to a package that is proved, or to a reason why not."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from edgeai.cli import options
+from edgeai.errors import ConfigError, GateFailed
+
+if TYPE_CHECKING:
+    from edgeai.converters.formats import Form
+    from edgeai.converters.gates import Gates
+    from edgeai.converters.proof import Proof, Trial
+    from edgeai.converters.search import Found
+    from edgeai.converters.toolchain import Tell
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+_STEPS = {
+    "hash": "reading",
+    "convert": "converting to",
+    "reference": "preparing the proof of",
+    "prove": "proving",
+    "measure": "measuring",
+}
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A .gguf file, a Hugging Face folder, or a hub id: org/name.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")],
+    to: Annotated[
+        Literal["auto", "gguf", "onnx", "hf"],
+        typer.Option(help="What to make; hf: a Hugging Face folder. auto: what is best."),
+    ] = "auto",
+    quant: Annotated[
+        str | None, typer.Option(help="A number format such as q4_k_m or int8; auto: search for the best.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option("--for", help="The device: this one. For another give its --max-memory.")
+    ] = "this",
+    goal: Annotated[
+        Literal["quality", "speed"], typer.Option(help="What a search looks for, among what keeps the gates.")
+    ] = "quality",
+    name: Annotated[str | None, typer.Option(help="The package's name.")] = None,
+    max_kl: Annotated[float | None, typer.Option("--max-kl", help="Nats a token, from the source.")] = None,
+    min_agreement: Annotated[
+        float | None, typer.Option("--min-agreement", help="Share of tokens with the source's favourite.")
+    ] = None,
+    max_size: Annotated[str | None, typer.Option("--max-size", help="Of all files, such as 120MB.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option("--max-memory", help="While it runs, such as 500MB; else the device's.")
+    ] = None,
+    min_speed: Annotated[
+        float | None, typer.Option("--min-speed", help="Decoded tokens a second, on this machine.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=64, help="Tokens of text that the proof compares.")] = 4096,
+    text: Annotated[
+        Path | None, typer.Option(help="Prove on this text; no quantizer may have seen it.", dir_okay=False)
+    ] = None,
+    task: Annotated[
+        Path | None,
+        typer.Option(help="JSONL of prompt, choices, reference: answered before and after.", dir_okay=False),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw what a search found: .svg or .png.")] = None,
+    allow_large: Annotated[
+        bool, typer.Option("--allow-large", help="Take more than 3 billion parameters.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Convert a model, and prove that it is still the same model; what misses a gate is not made.
+
+    Ctrl-C leaves nothing behind; a search goes on where it stopped.
+    """
+    gates = _gates(target, max_kl, min_agreement, max_size, max_memory, min_speed)
+    test = _test(tokens, text, task)
+    form = _form(to, quant)
+    with _telling() as tell:
+        if form is None:
+            _search(source, out, to, gates, test, tell, goal, name, plot, allow_large=allow_large, json=json)
+            return
+        from edgeai.converters.toolchain import convert as run
+
+        try:
+            proof = run(
+                source, out, to=form, quant=quant, name=name, gates=gates, test=test, allow_large=allow_large,
+                tell=tell,
+            ).proof  # fmt: skip
+        except GateFailed as error:
+            _show([error.proof], json=json)
+            raise
+    _show([proof], json=json)
+    _made(out)
+
+
+def _form(to: Literal["auto", "gguf", "onnx", "hf"], quant: str | None) -> "Form | None":
+    """The one form that is meant; None: search."""
+    from edgeai.converters.formats import FORMATS
+
+    wanted = (quant or "auto").lower()
+    if wanted == "auto" and (to == "auto" or quant is not None):
+        return None
+    if to != "auto":
+        return to
+    known = [form.form for form in FORMATS if form.quant == wanted]
+    if not known:
+        names = ", ".join(dict.fromkeys(form.quant for form in FORMATS))
+        raise ConfigError(f"quant={quant!r} is unknown", remedy=f"Give one of {names}, or auto")
+    return known[0]
+
+
+def _search(
+    source: str, out: Path, to: Literal["auto", "gguf", "onnx", "hf"], gates: "Gates", test: "Trial",
+    tell: "Tell", goal: Literal["quality", "speed"], name: str | None, plot: Path | None, *,
+    allow_large: bool, json: bool,
+) -> None:  # fmt: skip
+    from edgeai.converters.search import search
+
+    if to == "hf":
+        raise ConfigError(
+            "A Hugging Face folder has no best number format", remedy="Give --quant f32, f16 or bf16"
+        )
+    try:
+        found = search(
+            source,
+            out,
+            to=to,
+            goal=goal,
+            name=name,
+            gates=gates,
+            test=test,
+            allow_large=allow_large,
+            tell=tell,
+        )
+    except GateFailed as error:
+        _show(error.proof if isinstance(error.proof, tuple) else (), json=json)
+        raise
+    _show([row.proof for row in found.rows], json=json)
+    _draw(found, plot)
+    typer.echo(f"The best for {goal}: {found.chosen.package}", err=True)
+    _made(out)
+
+
+def _draw(found: "Found", plot: Path | None) -> None:
+    if plot is not None:
+        from edgeai.cli.frontier import draw
+
+        draw(found.rows, found.chosen, plot)
+
+
+def _gates(
+    target: str, max_kl: float | None, min_agreement: float | None, max_size: str | None,
+    max_memory: str | None, min_speed: float | None,
+) -> "Gates":  # fmt: skip
+    from edgeai.converters.gates import Gates
+
+    return Gates(
+        max_kl=max_kl,
+        min_agreement=min_agreement,
+        max_size=None if max_size is None else read_size(max_size),
+        max_memory=_memory(target) if max_memory is None else read_size(max_memory),
+        min_speed=min_speed,
+    )
+
+
+def _memory(target: str) -> int:
+    """The memory of the device, in bytes."""
+    if target != "this":
+        raise ConfigError(f"There is no profile {target!r}", remedy="Give --for this, with --max-memory")
+    from edgeai.devices.probe import probe
+
+    return probe().memory_bytes
+
+
+def read_size(text: str) -> int:
+    """Bytes in a text such as 120MB or 1.5GiB. Raises ConfigError."""
+    upper = text.strip().upper().removesuffix("BYTES").strip()
+    unit = next((unit for unit in ("KIB", "MIB", "GIB", "KB", "MB", "GB") if upper.endswith(unit)), "")
+    try:
+        n_bytes = float(upper.removesuffix(unit)) * _UNITS.get(unit, 1)
+        if not 0 < n_bytes < 1e15:
+            raise ValueError(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is not a size", remedy="Write 120MB or 1.5GB") from error
+    return int(n_bytes)
+
+
+def _test(tokens: int, text: Path | None, task: Path | None) -> "Trial":
+    from edgeai.converters.proof import Trial
+    from edgeai.converters.task import read_task
+
+    try:
+        words = None if text is None else text.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{text} cannot be read", why=str(error)) from error
+    return Trial(
+        tokens=tokens, window=min(512, tokens), text=words, task=None if task is None else read_task(task)
+    )
+
+
+@contextmanager
+def _telling() -> Iterator["Tell"]:
+    """A bar with the time that is left on a terminal, a line for each step elsewhere; on stderr."""
+    from edgeai.cli.progress import stepping
+
+    with stepping() as show:
+        yield lambda stage: show(f"{_STEPS[stage.step]} {stage.what}", stage.done, stage.total)
+
+
+def _show(proofs: Sequence[object], *, json: bool) -> None:
+    from dataclasses import asdict
+
+    from edgeai.cli.output import write_json, write_table
+    from edgeai.converters.proof import Proof
+
+    rows = [proof for proof in proofs if isinstance(proof, Proof)]
+    if json:
+        write_json([asdict(row) | {"passed": row.passed} for row in rows])
+        return
+    write_table(
+        (
+            *("PACKAGE", "SIZE", "KL", "KL P99", "SAME TOKEN", "PERPLEXITY", "TASK"),
+            *("DECODE", "PREFILL", "LOAD", "MEMORY", "GATES"),
+        ),
+        [line for row in rows for line in _lines(row)],
+    )  # fmt: skip
+
+
+def _lines(row: "Proof") -> Iterator[tuple[str, ...]]:
+    """The package's line; the source's before it."""
+    from edgeai.cli.output import size
+
+    d = row.divergence
+    words = ("?",) * 3 if d is None else (f"{d.kl_mean:.4f}", f"{d.kl_p99:.4f}", f"{d.agreement:.1%}")
+    perplexities = ("?", "?") if d is None else (f"{d.source_perplexity:.2f}", f"{d.perplexity:.2f}")
+    tasks = ("", "") if row.task is None else tuple(f"{share:.1%}" for share in row.task)
+    yield (
+        "the source", size(row.source_size), "0", "0", "100.0%", perplexities[0], tasks[0],
+        *_speeds(row.source_speed), "",
+    )  # fmt: skip
+    gates = (
+        "kept" if row.passed else "missed: " + ", ".join(gate.name for gate in row.gates if not gate.passed)
+    )
+    yield (
+        row.package, size(row.size), *words, perplexities[1], tasks[1], *_speeds(row.speed), gates
+    )  # fmt: skip
+
+
+def _speeds(speed: object) -> tuple[str, str, str, str]:
+    from edgeai.cli.output import size
+    from edgeai.converters.timing import Speed
+
+    if not isinstance(speed, Speed):
+        return "", "", "", ""
+    rates = f"{speed.decode_tps:.0f} tok/s", f"{speed.prefill_tps:.0f} tok/s"
+    return *rates, f"{speed.load_s:.2f} s", size(speed.resident_bytes)
+
+
+def _made(out: Path) -> None:
+    from edgeai.models.package import MANIFEST, read_manifest
+
+    if (out / MANIFEST).is_file():
+        licence = read_manifest(out).licence
+        typer.echo(
+            f"made {out}; its licence: {licence or 'not named by the source: look there before use'}",
+            err=True,
+        )
+    else:
+        typer.echo(f"made {out}", err=True)
