@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         Tool,
         ToolCall,
         Usage,
+        Warmed,
     )
 
 __all__ = [
@@ -151,6 +152,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "Usage",
+    "Warmed",
     "open_cloud",
 ]
 
@@ -233,6 +235,7 @@ _PLACES = {
         "Tool",
         "ToolCall",
         "Usage",
+        "Warmed",
     ),
 }
 _LAZY = {name: module for module, names in _PLACES.items() for name in names}

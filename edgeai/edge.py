@@ -5,9 +5,9 @@ walks it through a `Run` (the decisions) in a `Call` (the moving parts), and giv
 answer at its end. `AsyncEdge` (`edgeai.async_edge`) is the same with ``await``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from edgeai.binding import weights_of_info
@@ -18,7 +18,7 @@ from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
 from edgeai.kept import open_ledger, open_waiting
 from edgeai.load import EngineName, IsolationName, Wanted, open_meter, open_model
-from edgeai.options import read_messages
+from edgeai.options import read_adapters, read_messages, warm_request
 from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.session import Preview, Session
@@ -33,6 +33,8 @@ from edgeai.types import (
     JsonSchema,
     Message,
     Prompt,
+    Tool,
+    Warmed,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 DEFAULT_MODEL = "smollm2-135m-instruct"
+MOST_WARM_BYTES = 1 << 30
 
 
 class Edge:
@@ -61,6 +64,10 @@ class Edge:
     profile: the name of a device profile (`edgeai devices` lists them), which says how much memory a model
         may take, how many threads compute and how long a context is usual; "auto" takes this machine's.
     goal: "speed", or "battery" for what the profile does on battery.
+    parallel: queries that are answered at once, 1 to 64; more wait. None: what the engine does best (8 on
+        llama.cpp). They share the memory of one full context, or of 256 tokens each if that is more.
+    speculate: let the engine guess tokens ahead where answers repeat what came before and where it pays
+        (llama.cpp). It changes no answer.
     cloud: an address such as "openai:gpt-…", a `Cloud`, or a sequence of them from cheap to strong, of which
         the next is asked when one fails or refuses. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
@@ -72,6 +79,7 @@ class Edge:
     isolation: "process" runs the engine in a child process, so that a crash in native code ends the queries
         that were under way, not the app; "thread" does not; "auto" does for a file that nobody vouches for.
     isolation_memory_bytes: bounds that process's private memory, which excludes mapped weights (Linux).
+    adapters: LoRA adapters (GGUF files) by name, one of which a call may ask for as ``adapter``.
 
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError, MissingExtra, PolicyError and
     LedgerError. Safe from any thread. Close it, or use it in a ``with`` block.
@@ -86,6 +94,8 @@ class Edge:
         threads: int | None = None,
         profile: str = "auto",
         goal: "Goal" = "speed",
+        parallel: int | None = None,
+        speculate: bool = True,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
@@ -93,6 +103,7 @@ class Edge:
         allow_large: bool = False,
         isolation: IsolationName = "auto",
         isolation_memory_bytes: int | None = None,
+        adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         bigger = open_clouds(cloud)
         check_budget(policy, bigger, has_ledger=ledger is not False)
@@ -103,14 +114,19 @@ class Edge:
             wanted = Wanted(
                 n_ctx=n_ctx,
                 threads=threads,
+                parallel=parallel,
+                speculate=speculate,
                 profile=profile,
                 goal=goal,
+                adapters=read_adapters(adapters),
                 allow_large=allow_large,
                 isolation=isolation,
                 isolation_memory_bytes=isolation_memory_bytes,
             )
             loaded = open_model(model, engine, wanted, weights=bound)
             engine, weights = loaded.engine, loaded.weights
+        elif adapters:
+            raise ConfigError("adapters are given beside an engine of your own", remedy="Give them to it")
         elif isolation != "auto" or isolation_memory_bytes is not None:
             raise ConfigError("An engine of your own runs where you opened it", remedy="Leave isolation out")
         try:
@@ -188,6 +204,28 @@ class Edge:
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd). Always on the device."""
         return self._session.embed(texts)
+
+    def warm(
+        self,
+        system: str | None = None,
+        messages: Sequence[Message] = (),
+        *,
+        tools: Sequence[Tool] = (),
+        adapter: str | None = None,
+        most_bytes: int = MOST_WARM_BYTES,
+    ) -> Warmed:
+        """Compute the head of later prompts now, and keep it on the disk for later starts.
+
+        ``system``, few-shot ``messages``, or a document as a user's message, which later ones continue. A
+        query that begins with it has its first token at once, also after a restart, as long as model, adapter
+        and library are the same; call it again at each start, and it is computed only when needed.
+        What is kept tells as much as the text itself: it lies in the cache folder, readable for this user
+        alone (`edgeai warm clear` deletes it), and nothing is ever kept without this call. All of it takes at
+        most ``most_bytes``; what has not been used for longest goes first.
+        Raises ContextOverflow, ModelUnsupported, DiskFull, ConfigError.
+        """
+        request = warm_request(system, messages, tools, adapter)
+        return self._session.engine.warm(request, most_bytes=most_bytes)
 
     def on_drift(self, listener: Callable[[DriftAlarm], None]) -> None:
         """Call ``listener`` when audits show that a contract no longer holds, those of other processes too.

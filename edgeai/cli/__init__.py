@@ -22,6 +22,7 @@ VERBS = (
     "convert",
     "bundle",
     "ledger",
+    "warm",
     "queue",
     "bench",
     "tune",

@@ -15,11 +15,17 @@ DEFAULT_N_CTX = 4096
 MOST_THREADS = 512
 
 
+MOST_PARALLEL = 64
+"""Queries at once: each has a row of logits in every batch."""
+
+
 def plan(
     n_ctx: int | None,
     n_ctx_train: int,
     *,
     threads: int | None = None,
+    parallel: int | None = None,
+    speculate: bool = True,
     tuning: Tuning | None = None,
     exact: bool = False,
     verbose: bool = False,
@@ -32,10 +38,13 @@ def plan(
 
     ``threads`` compute, at all times; None means one a fast core, at most what the profile says for this
     machine's state and the goal, and fewer while others use the cores. ``tuning`` is what was measured here;
-    ``exact`` leaves out of it what would change answers.
+    ``exact`` leaves out of it what would change answers. ``parallel`` queries are answered at once; None: as
+    many as the engine does best.
     Raises ConfigError when more is asked for than the model was trained for, or for a number that cannot be.
     """
     _check_threads(threads)
+    if parallel is not None and not (isinstance(parallel, int) and 0 < parallel <= MOST_PARALLEL):
+        raise ConfigError(f"parallel is {parallel!r}", remedy=f"Use a number from 1 to {MOST_PARALLEL}")
     if goal not in get_args(Goal):
         raise ConfigError(f"goal is {goal!r}", remedy=f"Use one of {', '.join(get_args(Goal))}")
     if n_ctx is not None and not (isinstance(n_ctx, int) and 0 < n_ctx <= n_ctx_train):
@@ -50,6 +59,8 @@ def plan(
         n_ctx=n_ctx or min(n_ctx_train, DEFAULT_N_CTX if chat is None else int(chat.n_ctx.value)),
         n_threads=most,
         verbose=verbose,
+        parallel=parallel,
+        speculate=speculate,
         kv_type="f16" if chat is None else chat.kv_type,
     )
     tuned = usual if tuning is None else tuning.apply(usual, exact=exact)

@@ -31,7 +31,7 @@ __all__ = ["FLAG", "freeze_support", "serve"]
 FLAG: Final = "--edgeai-engine"
 """How a frozen app is started to be an engine's process."""
 
-_CALLS: Final = ("embed", "tokenize", "count_prompt", "memory")
+_CALLS: Final = ("embed", "tokenize", "count_prompt", "memory", "warm")
 _GOODBYE_S: Final = 1.0
 _FAILED: Final = 70
 _STACK: Final = 2 << 20

@@ -5,6 +5,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, wait
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -15,26 +16,40 @@ from edgeai.engines.jobs import Job, Steps
 from edgeai.engines.prompt import chat_template, prompt_tokens
 from edgeai.engines.query import Query
 from edgeai.engines.sampling import Sampler, Scratch
-from edgeai.engines.scheduler import Context, Scheduler
-from edgeai.engines.slots import Slots
+from edgeai.engines.scheduler import Scheduler
+from edgeai.engines.slots import Slots, common
 from edgeai.engines.text import TextAssembler
 from edgeai.engines.vocabulary import Vocabulary
-from edgeai.errors import Cancelled, ConfigError, ContextOverflow
-from edgeai.types import Request
+from edgeai.engines.warm import Keeping, WarmShelf, head_of, warm_steps
+from edgeai.errors import Cancelled, ConfigError, ContextOverflow, ModelUnsupported
+from edgeai.models import prefixes
+from edgeai.types import Request, Warmed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeai.engines.constrain import Constraint
 
-__all__ = ["N_LIVE", "LocalEngine"]
-
-N_LIVE: Final = 4
-"""Queries that are answered at once; more wait."""
-
+__all__ = ["LocalEngine", "Places"]
 
 _LOOK_S: Final = 0.05
 """How often somebody who waits for a score looks whether it is still wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """How many are served at once, in how much room.
+
+    ``parallel`` queries at once, in ``sequences`` of a cache of ``cells`` in all; more sequences than queries
+    keep more prefixes. ``rewinds``, ``shares``: see `Slots`. ``speculates``: tokens may be guessed ahead.
+    """
+
+    parallel: int
+    sequences: int
+    cells: int
+    rewinds: bool = True
+    shares: bool = True
+    speculates: bool = False
 
 
 class LocalEngine(ABC):
@@ -46,21 +61,39 @@ class LocalEngine(ABC):
     def __init__(
         self,
         vocabulary: Vocabulary,
-        context: Context,
+        context: Keeping,
         info: EngineInfo,
         *,
-        rewinds: bool = True,
+        places: Places,
         at_end: Callable[[], None] = lambda: None,
+        shelf: WarmShelf | None = None,
+        carry: Callable[[str | None], None] = lambda adapter: None,
     ) -> None:
         self.info = info
+        self._context, self._shelf = context, shelf
         self._vocabulary = vocabulary
         self._template = chat_template(vocabulary)
         self._scratch = Scratch(info.n_vocab)
         self._constraint_lock = threading.Lock()
         self._constraint_tokenizer: object = None
-        slots = Slots(context, N_LIVE, info.n_ctx, rewinds=rewinds)
+        slots = Slots(
+            context,
+            places.sequences,
+            places.cells,
+            rewinds=places.rewinds,
+            shares=places.shares,
+            shelf=shelf,
+        )
         end = partial(_end, at_end, self._constraint_lock)
-        self._scheduler = Scheduler(context, slots, end, name=info.engine)
+        self._scheduler = Scheduler(
+            context,
+            slots,
+            end,
+            name=info.engine,
+            parallel=places.parallel,
+            speculates=places.speculates,
+            carry=carry,
+        )
         # Also at interpreter exit. The thread knows nothing of the engine, so that it does not keep it alive.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
 
@@ -112,6 +145,7 @@ class LocalEngine(ABC):
             piece=self._vocabulary.piece,
             eog=self._vocabulary.eog,
             background=request.priority == "background",
+            adapter=self._adapter(request),
             hidden=request.hidden,
             constraint=self._constraint(request),
         )
@@ -157,7 +191,7 @@ class LocalEngine(ABC):
             if not tokens:
                 raise ConfigError("There is nothing to embed", why="a text is empty")
             self._check_fits(len(tokens))
-            self._run(tokens, len(tokens), self._embed_steps(vector))
+            self._run(tokens, len(tokens), self._embed_steps(vector), fresh=True)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: NDArray[np.float32] = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
         return unit
@@ -169,6 +203,26 @@ class LocalEngine(ABC):
     def count_prompt(self, request: Request) -> int:
         """How many tokens the request's prompt has after the chat template; errors as of `stream`."""
         return len(prompt_tokens(self._vocabulary, self._template, request))
+
+    def warm(self, request: Request, *, most_bytes: int = prefixes.MOST_BYTES) -> Warmed:
+        """Compute the head of prompts that begin with the request's messages, and keep it on the disk.
+
+        Raises ModelUnsupported when the plan named no weights by which to find it again, DiskFull, and what
+        `stream` raises.
+        """
+        shelf, adapter = self._shelf, self._adapter(request)
+        if shelf is None:
+            raise ModelUnsupported("This engine keeps no prefixes", why="Its plan does not name the weights")
+        head = head_of(partial(prompt_tokens, self._vocabulary, self._template), request)
+        self._check_fits(len(head), self.info.n_ctx - 1)
+        made, known = list[bytearray](), list[int]()
+        is_kept = partial(shelf.has, head, adapter)
+        self._run(head, len(head), partial(warm_steps, self._context, is_kept, made, known), adapter=adapter)
+        size = 0
+        for data in made:
+            key = shelf.key(adapter)
+            size = prefixes.write(key, head, data, model=self.info.model, most_bytes=most_bytes)
+        return Warmed(tokens=len(head), cached_tokens=known[0], kept_bytes=size)
 
     def close(self) -> None:
         """Cancel what runs and free the memory; may be called again."""
@@ -188,16 +242,23 @@ class LocalEngine(ABC):
         vocabulary = self._vocabulary
         alone = vocabulary.tokenize(prompt, whole=True)
         full = [vocabulary.tokenize(prompt + text, whole=True) for text in continuations]
-        shared = min(_common(alone, tokens) for tokens in full)
+        shared = min(common(alone, tokens) for tokens in full)
         if shared == 0:
             start = vocabulary.bos if vocabulary.bos >= 0 else vocabulary.eos
             return [start], full
         return alone[:shared], [tokens[shared:] for tokens in full]
 
     def _run(
-        self, tokens: list[int], need: int, steps: Steps, cancelled: Callable[[], bool] = lambda: False
+        self,
+        tokens: list[int],
+        need: int,
+        steps: Steps,
+        cancelled: Callable[[], bool] = lambda: False,
+        *,
+        adapter: str | None = None,
+        fresh: bool = False,
     ) -> None:
-        job = Job(prompt=tokens, need=need, steps=steps)
+        job = Job(prompt=tokens, need=need, steps=steps, adapter=adapter, fresh=fresh)
         self._scheduler.submit(job)
         try:
             while not _ended(job):
@@ -209,6 +270,17 @@ class LocalEngine(ABC):
         finally:
             if job.done.cancel():  # also after Ctrl-C: nobody waits for it
                 self._scheduler.wake(job)
+
+    def _adapter(self, request: Request) -> str | None:
+        """The request's adapter. Raises ConfigError for one that is not loaded."""
+        if request.adapter is not None and request.adapter not in self.info.adapters:
+            known = ", ".join(sorted(self.info.adapters))
+            raise ConfigError(
+                f"There is no adapter {request.adapter!r}",
+                why=f"Loaded are {known}" if known else "The model was opened without adapters",
+                remedy="Name it when the model is opened: adapters={name: path}",
+            )
+        return request.adapter
 
     def _constraint(self, request: Request) -> "Constraint | None":
         if request.schema is None and request.grammar is None and not request.tools:
@@ -229,8 +301,3 @@ def _ended(job: Job) -> bool:
 def _end(at_end: Callable[[], None], in_use: threading.Lock) -> None:
     with in_use:
         at_end()
-
-
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    size = min(len(left), len(right))
-    return next((i for i in range(size) if left[i] != right[i]), size)

@@ -1,14 +1,15 @@
 """One generation as the owner thread sees it."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edgeai.engines.generation import Finished, Generation
-from edgeai.engines.sampling import Sampler
+from edgeai.engines.sampling import Choice, Sampler
 from edgeai.engines.slots import Slot
+from edgeai.engines.speculate import Lookup
 from edgeai.engines.text import TextAssembler
 from edgeai.errors import Cancelled, EngineError
 from edgeai.types import FinishReason, Token
@@ -19,7 +20,23 @@ if TYPE_CHECKING:
 
     from edgeai.engines.constrain import Constraint
 
-__all__ = ["Query"]
+__all__ = ["Made", "Query"]
+
+_AHEAD: Final = 32
+"""Cells for tokens to come that a query gets when it begins: more are taken when they are needed."""
+
+
+class Made(NamedTuple):
+    """The tokens that a query got from one step, and whether it is over."""
+
+    tokens: list[int]
+    over: bool
+
+
+class _Said(NamedTuple):
+    choice: Choice
+    text: str
+    state: "NDArray[np.float32] | None"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -27,7 +44,8 @@ class Query:
     """What is needed to make the tokens of one request.
 
     ``limit`` is the number of tokens it may get; ``capped`` says that the context, not the caller, set it.
-    The reader owns the Generation: when it is thrown away the query is over.
+    The reader owns the Generation: when it is thrown away the query is over. ``crowded``: it had to leave
+    when the cells ran out, and now begins only with all it may come to need.
     """
 
     prompt: list[int]
@@ -38,9 +56,13 @@ class Query:
     piece: Callable[[int], bytes]
     eog: frozenset[int]
     background: bool = False
+    adapter: str | None = None
     hidden: bool = False
     constraint: "Constraint | None" = None
     slot: Slot | None = None
+    fresh: bool = False
+    crowded: bool = False
+    lookup: Lookup = field(init=False)
     n_prompt: int = field(init=False)
     paused_since: float | None = None
     n_made: int = 0
@@ -51,6 +73,7 @@ class Query:
 
     def __post_init__(self) -> None:
         self.n_prompt = len(self.prompt)
+        self.lookup = Lookup(self.n_prompt)
 
     def attach(self, generation: Generation) -> None:
         """Say where the tokens go."""
@@ -58,8 +81,9 @@ class Query:
 
     @property
     def need(self) -> int:
-        """KV cells that it may come to need."""
-        return self.n_prompt + self.limit
+        """KV cells to begin with: not all that it may come to need, as most answers end earlier."""
+        most = self.n_prompt + self.limit
+        return most if self.crowded else min(most, len(self.prompt) + _AHEAD)
 
     @property
     def cancelled(self) -> bool:
@@ -110,35 +134,48 @@ class Query:
             self.paused_since = now
 
     def step(
-        self, logits: "NDArray[np.float32]", since: float, state: "NDArray[np.float32] | None" = None
-    ) -> int | None:
-        """Choose and hand over one token; its id if there is more to come. ``state`` is copied.
+        self,
+        outputs: "Iterable[tuple[NDArray[np.float32], NDArray[np.float32] | None]]",
+        draft: Sequence[int],
+        since: float,
+    ) -> Made:
+        """Choose and hand over the next token, and those after it for as long as the draft foresaw them.
 
-        Raises EngineError when the logits or the constraint give no token.
+        ``outputs`` are the logits after the last token and after each of the draft, with the hidden states,
+        which are copied. Raises EngineError when the logits or the constraint give no token.
         """
-        allowed = self.constraint.allowed() if self.constraint else None
-        choice = self.sampler.choose(logits, allowed)
-        self.n_made += 1
-        text, reason = self._advance(choice.token)
+        made, reason = list[_Said](), None
+        for (logits, state), foreseen in zip(outputs, (*draft, None), strict=True):
+            allowed = self.constraint.allowed() if self.constraint else None
+            choice = self.sampler.choose(logits, allowed)
+            self.n_made += 1
+            text, reason = self._advance(choice.token)
+            made.append(_Said(choice, text, None if state is None else state.copy()))
+            if reason is not None or choice.token != foreseen:
+                break
+        return Made([each.choice.token for each in made], self._hand_over(made, reason, since))
+
+    def _hand_over(self, made: Sequence[_Said], reason: FinishReason | None, since: float) -> bool:
+        """Give the tokens to the reader; true when there are no more to come."""
         generation = self.generation()
         if generation is None:
-            return None
-        seconds = perf_counter() - since
-        generation.lay(
-            Token(
-                id=choice.token,
-                text=text,
-                logprob=choice.logprob,
-                entropy=choice.entropy,
-                margin=choice.margin,
-                step_s=seconds,
-                hidden=None if state is None else state.copy(),
+            return True
+        seconds = (perf_counter() - since) / len(made)
+        for choice, text, state in made:
+            generation.lay(
+                Token(
+                    id=choice.token,
+                    text=text,
+                    logprob=choice.logprob,
+                    entropy=choice.entropy,
+                    margin=choice.margin,
+                    step_s=seconds,
+                    hidden=state,
+                )
             )
-        )
-        if reason is None:
-            return choice.token
-        generation.finish(self._finished(reason))
-        return None
+        if reason is not None:
+            generation.finish(self._finished(reason))
+        return reason is not None
 
     def _advance(self, token: int) -> tuple[str, FinishReason | None]:
         """The text that ``token`` sets free, and whether it is the last one."""

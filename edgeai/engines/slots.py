@@ -1,15 +1,27 @@
 """Who owns which sequence of the KV cache, and what is worth keeping there.
 
-All sequences share one pool of cells. A busy slot has reserved all the cells it may come to need; an idle
-slot keeps its tokens, so that a later prompt with the same head needs no prefill for it.
+All sequences share one pool of cells. A busy slot holds cells for what it has and what it was promised, and
+grows while its answer does; an idle slot keeps its tokens, so that a later prompt with the same head needs
+no prefill for it, until its cells are needed: then the longest unused one is cut, from its end.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["Cache", "Slot", "Slots"]
+from edgeai.engines.cells import Cells
+
+__all__ = ["Cache", "Find", "Shelf", "Slot", "Slots", "common"]
+
+_WORTH_RESTORING: Final = 32
+"""Tokens more than any sequence knows that a kept prefix must bring: fewer are as soon computed again."""
+
+_CUT: Final = 32
+"""Fewest cells that an idle slot is cut by."""
+
+_WORTH_WAITING: Final = 32
+"""Tokens of a head that another query is computing, which a newcomer rather waits for than computes, too."""
 
 
 class Cache(Protocol):
@@ -24,48 +36,107 @@ class Cache(Protocol):
         ...
 
 
+class Find(Protocol):
+    """A prefix on the shelf; the first ``known`` of its ``tokens`` are those that were looked for."""
+
+    known: int
+    tokens: tuple[int, ...]
+
+    def restore(self, seq: int) -> bool:
+        """Bring all of it into the empty sequence; False when it is damaged."""
+        ...
+
+
+class Shelf(Protocol):
+    """Prefixes that were kept outside of the cache."""
+
+    def find(self, tokens: Sequence[int], adapter: str | None, *, most: int) -> Find | None:
+        """The prefix that knows most of ``tokens``, of those that take at most ``most`` cells."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One sequence. ``tokens[:n_past]`` are in the cache, the rest waits to be decoded."""
+    """One sequence. ``tokens[:n_past]`` are in the cache, the rest waits to be decoded.
+
+    It holds ``cells``: one for each token in the cache, which others may share, and those beyond for itself.
+    ``adapter`` is the one under which the tokens were computed.
+    """
 
     seq: int
     tokens: list[int] = field(default_factory=list)
     n_past: int = 0
-    reserved: int = 0
+    cells: list[int] = field(default_factory=list)
+    busy: bool = False
     used: int = 0
+    adapter: str | None = None
 
 
 class Slots:
-    """The sequences 0 … n-1 of a cache with ``n_cells`` cells; ``rewinds``: parts can be forgotten."""
+    """The sequences 0 … n-1 of a cache with ``n_cells`` cells.
 
-    def __init__(self, cache: Cache, n: int, n_cells: int, *, rewinds: bool = True) -> None:
+    ``rewinds``: parts can be forgotten. ``shares``: a shared head takes no cells of its own. What no sequence
+    knows is looked for on the ``shelf``.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        n: int,
+        n_cells: int,
+        *,
+        rewinds: bool = True,
+        shares: bool = True,
+        shelf: Shelf | None = None,
+    ) -> None:
         self._cache = cache
+        self._shelf = shelf
         self._slots = [Slot(seq) for seq in range(n)]
-        self._n_cells = n_cells
+        self._cells = Cells(n_cells)
         self._rewinds = rewinds
-        self._extra = 0
+        self._shares = shares
         self._clock = count(1)
 
-    def acquire(self, tokens: Sequence[int], need: int) -> Slot | None:
+    def acquire(
+        self, tokens: Sequence[int], need: int, *, adapter: str | None = None, fresh: bool = False
+    ) -> Slot | None:
         """A slot that holds the longest known head of ``tokens`` (never all of it), with room for ``need``.
 
-        None when the sequences or cells are taken: try again after a `release`.
+        The head is that of any slot of the ``adapter``, busy or idle, or from the shelf; with ``fresh``
+        nothing is taken over. None when the sequences or cells are taken: try again after a `release`.
         """
-        idle = [slot for slot in self._slots if not slot.reserved]
-        if not idle or self._busy() + need > self._n_cells:
+        idle = [slot for slot in self._slots if not slot.busy]
+        source, known = self._best(() if fresh else tokens, adapter)
+        if not idle or need > self._obtainable(source, known):
             return None
-        source, known = self._best(tokens)
-        target = _target(idle, source, known)
-        self._make_room(need, [slot for slot in idle if slot is not target], last=source)
-        if source.n_past < known:  # it had to go
-            source, known = target, 0
-        self._fill(target, source, known)
-        target.tokens, target.reserved, target.used = list(tokens), need, next(self._clock)
+        find = None if fresh else self._find(tokens, need, known, adapter)
+        if find is None:
+            target = _target(idle, source, known)
+            self._fill(target, source, known)
+        else:
+            target = self._restored(idle, find)
+        target.adapter = adapter
+        target.busy, target.used = True, next(self._clock)
+        self.grow(target, need)
+        target.tokens = list(tokens)
         return target
+
+    def grow(self, slot: Slot, size: int) -> bool:
+        """Make sure that the slot may hold ``size`` tokens; false when only busy slots could give way."""
+        missing = size - len(slot.cells)
+        if missing <= 0:
+            return True
+        if not self._make_room(missing):
+            return False
+        slot.cells += self._cells.take(missing)
+        return True
 
     def release(self, slot: Slot) -> None:
         """The slot's query is over; what is in the cache may be reused."""
-        slot.reserved = 0
+        slot.busy = False
+        if slot.n_past > len(slot.tokens):  # a draft that was not checked
+            self.rewind(slot, len(slot.tokens))
+        self._trim(slot)
         del slot.tokens[slot.n_past :]
 
     def rewind(self, slot: Slot, n_past: int) -> None:
@@ -76,61 +147,114 @@ class Slots:
         self._cache.forget(slot.seq)
         slot.n_past = 0
 
-    def reserve(self, cells: int) -> bool:
-        """Set cells aside for sequences that are not slots; give them back with a negative number."""
-        if self._busy() + cells > self._n_cells:
+    def drop_idle(self) -> bool:
+        """Forget everything that nobody is using; whether there was anything."""
+        dropped = [slot for slot in self._slots if not slot.busy and slot.n_past]
+        for slot in dropped:
+            self._cut(slot, 0)
+        return bool(dropped)
+
+    def expects(self, tokens: Sequence[int], arriving: Sequence[Slot], adapter: str | None = None) -> bool:
+        """Whether one of these busy slots is about to know a much longer head of ``tokens`` than any does."""
+        if not arriving or not self._rewinds:
             return False
-        self._make_room(cells, [slot for slot in self._slots if not slot.reserved])
-        self._extra += cells
-        return True
+        coming = max(common(slot.tokens[:-1], tokens[:-1]) for slot in arriving)
+        return coming > _WORTH_WAITING and coming > self._best(tokens, adapter)[1] + _WORTH_WAITING
 
-    def drop_idle(self) -> None:
-        """Forget everything that nobody is using."""
-        for slot in self._slots:
-            if not slot.reserved:
-                self._drop(slot)
-
-    def _busy(self) -> int:
-        return self._extra + sum(slot.reserved for slot in self._slots)
-
-    def _best(self, tokens: Sequence[int]) -> tuple[Slot, int]:
+    def _best(self, tokens: Sequence[int], adapter: str | None) -> tuple[Slot, int]:
         """The slot with the longest common head, the latest used of equals, and the head's length."""
-        heads = ((_common(slot.tokens[: slot.n_past], tokens[:-1]), slot.used, slot) for slot in self._slots)
+        heads = (
+            (
+                common(slot.tokens[: slot.n_past], tokens[:-1]) if slot.adapter == adapter else 0,
+                slot.used,
+                slot,
+            )
+            for slot in self._slots
+        )
         known, _, best = max(heads, key=lambda head: head[:2])
         return (best, known) if self._rewinds else (best, 0)
 
-    def _make_room(self, need: int, idle: Sequence[Slot], last: Slot | None = None) -> None:
-        """Drop idle slots, the longest unused first (``last`` last), until ``need`` cells are surely free."""
-        held = sum(slot.n_past for slot in idle)
-        for slot in sorted(idle, key=lambda slot: (slot is last, slot.used)):
-            if self._busy() + need + held <= self._n_cells:
-                return
-            held -= slot.n_past
-            self._drop(slot)
+    def _find(self, tokens: Sequence[int], need: int, known: int, adapter: str | None) -> Find | None:
+        """What the shelf knows beyond the ``known`` tokens, if it is worth it and there are cells for it."""
+        if self._shelf is None or len(tokens) <= known + _WORTH_RESTORING:
+            return None
+        held = {cell for slot in self._slots if slot.busy for cell in slot.cells}
+        most = self._cells.n - len(held)
+        find = self._shelf.find(tokens[:-1], adapter, most=most) if need <= most else None
+        if find is None or find.known < known + _WORTH_RESTORING:
+            return None
+        return find if self._rewinds or find.known == len(find.tokens) else None
+
+    def _restored(self, idle: Sequence[Slot], find: Find) -> Slot:
+        """The slot unused for the longest time, with the find in it; or with nothing, if that is damaged."""
+        target = min(idle, key=lambda slot: slot.used)
+        self._cut(target, 0)
+        target.busy = True  # so that it does not have to make room itself
+        self.grow(target, len(find.tokens))
+        if find.restore(target.seq):
+            target.n_past, target.tokens = len(find.tokens), list(find.tokens)
+        self._cut(target, find.known if target.n_past else 0)
+        return target
+
+    def _obtainable(self, source: Slot, known: int) -> int:
+        """Cells that a newcomer can have if everything idle goes, with the head it shares with the source."""
+        held = {cell for slot in self._slots if slot.busy for cell in slot.cells}
+        return self._cells.n - len(held) + (known if source.busy and self._shares else 0)
+
+    def _make_room(self, missing: int) -> bool:
+        """Cut idle slots, the longest unused first, until so many cells are free."""
+        for slot in sorted((slot for slot in self._slots if not slot.busy), key=lambda slot: slot.used):
+            while slot.n_past and (short := missing - self._cells.free) > 0:
+                self._cut(slot, max(0, slot.n_past - max(short, _CUT)))
+        return self._cells.free >= missing
 
     def _fill(self, target: Slot, source: Slot, known: int) -> None:
         if target is source:
-            self.rewind(target, known)
+            self._cut(target, known)
             return
-        self._drop(target)
+        self._cut(target, 0)
+        if not self._shares:  # a copy needs cells of its own, which may be those that it copies
+            target.busy = True
+            self._make_room(known)
+            known = min(known, source.n_past, self._cells.free)
         if known:
             self._cache.share(source.seq, target.seq, known)
+            if self._shares:
+                target.cells = source.cells[:known]
+                self._cells.share(target.cells)
+            else:
+                target.cells = self._cells.take(known)
             target.n_past = known
 
-    def _drop(self, slot: Slot) -> None:
-        self._cache.forget(slot.seq)
-        slot.n_past = 0
-        slot.tokens = []
+    def _cut(self, slot: Slot, n_past: int) -> None:
+        """Forget what an idle slot holds from ``n_past`` on."""
+        if n_past < slot.n_past or n_past == 0:
+            self.rewind(slot, n_past)
+        self._trim(slot)
+        del slot.tokens[slot.n_past :]
+
+    def _trim(self, slot: Slot) -> None:
+        self._cells.give(slot.cells[slot.n_past :])
+        del slot.cells[slot.n_past :]
 
 
 def _target(idle: Sequence[Slot], source: Slot, known: int) -> Slot:
     """The best slot itself if most of what it holds is wanted, else the one unused for the longest time."""
-    if not source.reserved and known > 0 and 2 * known >= source.n_past:
+    if not source.busy and known > 0 and 2 * known >= source.n_past:
         return source
     return min(idle, key=lambda slot: slot.used)
 
 
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
+def common(left: Sequence[int], right: Sequence[int]) -> int:
     """Length of the common head."""
     size = min(len(left), len(right))
-    return next((i for i in range(size) if left[i] != right[i]), size)
+    if left[:size] == right[:size]:
+        return size
+    low, high = 0, size  # the first `low` are equal, the first `high` are not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -41,6 +41,7 @@ _VALUES: Final[dict[str, type[Any]]] = {
         types.Request,
         types.Token,
         types.LabelScores,
+        types.Warmed,
         DevicePlan,
         EngineInfo,
         Finished,

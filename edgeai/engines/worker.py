@@ -19,7 +19,7 @@ from edgeai.engines import DevicePlan, EngineInfo, Generation, OnState
 from edgeai.engines.keeper import Keeper, Pending
 from edgeai.engines.wire import pack
 from edgeai.errors import Cancelled, ConfigError, EngineCrashed, EngineLoadFailed
-from edgeai.types import Request
+from edgeai.types import Request, Warmed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,6 +121,11 @@ class ProcessEngine:
         """As of the engine itself."""
         count: int = self._call("count_prompt", [request], {}, limit_s=PROMPT_LIMIT_S)
         return count
+
+    def warm(self, request: Request, *, most_bytes: int) -> Warmed:
+        """As of the engine itself."""
+        warmed: Warmed = self._call("warm", [request], {"most_bytes": most_bytes})
+        return warmed
 
     def memory(self) -> Mapping[str, int]:
         """Where the memory of the engine's process goes, in bytes, as it was when the model was opened."""

@@ -32,9 +32,9 @@ class Ask(Protocol):
         ...
 
 
-def plan(n_ctx: int = 4096) -> DevicePlan:
+def plan(n_ctx: int = 4096, parallel: int | None = None) -> DevicePlan:
     """A plan for the tests' machine."""
-    return DevicePlan(n_ctx=n_ctx, n_threads=1)
+    return DevicePlan(n_ctx=n_ctx, n_threads=1, parallel=parallel)
 
 
 def request(text: str, **fields: Unpack[Fields]) -> Request:
@@ -61,8 +61,8 @@ def small_engine(model_path: Path) -> Iterator[LlamaCppEngine]:
 
 @pytest.fixture
 def fresh_engine(model_path: Path) -> Iterator[LlamaCppEngine]:
-    """An engine of the test's own, to be closed or broken."""
-    engine = open_engine(model_path, plan(1024), name="smollm2")
+    """An engine of the test's own, for four queries at once, to be closed or broken."""
+    engine = open_engine(model_path, plan(1024, 4), name="smollm2")
     yield engine
     engine.close()
 

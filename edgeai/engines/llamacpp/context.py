@@ -2,10 +2,11 @@
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgeai.engines.context import MAX_OUTPUTS
 from edgeai.engines.llamacpp.binding import (
     ABORT_FUNCTION,
     complaints,
@@ -25,8 +26,6 @@ __all__ = ["MAX_OUTPUTS", "N_BATCH", "Context"]
 
 N_BATCH: Final = 256
 """Most tokens of one batch. Twice as many give 1 % more prefill speed, and newcomers wait twice as long."""
-MAX_OUTPUTS: Final = 64
-"""Most tokens of one batch whose logits or hidden states are kept: each costs 4 bytes × vocabulary."""
 
 
 class Context:
@@ -48,6 +47,7 @@ class Context:
         flash_attn: bool | None = None,
     ) -> None:
         self._n_vocab, self._n_embd = model.n_vocab, model.n_embd
+        self._adapters = model.adapters
         self._flag = ctypes.create_string_buffer(b"\x00\x00", 2)
         self._handle: int | None = _open(
             model, n_ctx, n_seq, pace.n_threads, kv_type, n_ubatch or N_BATCH, flash_attn=flash_attn
@@ -154,6 +154,33 @@ class Context:
         """Give ``target`` the first ``end`` cells of ``source``; nothing is copied."""
         native.llama_memory_seq_cp(self._memory, source, target, -1, end)
 
+    def save(self, seq: int) -> bytearray:
+        """All that the sequence holds, as llama.cpp writes it. Raises EngineError."""
+        data = bytearray(native.llama_state_seq_get_size(self._handle, seq))
+        size = native.llama_state_seq_get_data(self._handle, _bytes_of(data), len(data), seq)
+        if not data or size != len(data):
+            raise EngineError("llama.cpp could not give out a sequence")
+        return data
+
+    def load(self, seq: int, n_tokens: int, data: bytearray) -> bool:
+        """Put ``n_tokens`` that `save` gave into the empty sequence; False when they do not fit."""
+        size = native.llama_state_seq_set_data(self._handle, _bytes_of(data), len(data), seq)
+        last = native.llama_memory_seq_pos_max(self._memory, seq)
+        if size == len(data) and last == n_tokens - 1:
+            return True
+        self.forget(seq)
+        return False
+
+    # adapters
+
+    def carry(self, adapter: str | None) -> None:
+        """Compute with this adapter, or with the plain model, from the next decode on."""
+        chosen = [] if adapter is None else [self._adapters[adapter]]
+        handles = (native.llama_adapter_lora_p_ctypes * 1)(*chosen)
+        scales = (ctypes.c_float * 1)(1.0)
+        if native.llama_set_adapters_lora(self._handle, handles, len(chosen), scales) != 0:
+            raise EngineError(f"llama.cpp does not take the adapter {adapter!r}")
+
     # control
 
     def abort(self) -> None:
@@ -169,6 +196,10 @@ class Context:
         handle, self._handle, self._memory = self._handle, None, None
         if handle is not None:
             native.llama_free(handle)
+
+
+def _bytes_of(data: bytearray) -> "ctypes.Array[ctypes.c_uint8]":
+    return (ctypes.c_uint8 * len(data)).from_buffer(data)
 
 
 def _open(
@@ -197,9 +228,6 @@ def _open(
     params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
     params.kv_unified = True
     params.no_perf = True
-    if kv_type == "q8_0":
-        params.type_k = params.type_v = native.GGML_TYPE_Q8_0
-        params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_ENABLED  # values are only read by it
     with complaints() as heard:
         handle = native.llama_init_from_model(model.handle, params)
     if handle is None:

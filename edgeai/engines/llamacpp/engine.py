@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edgeai.engines import DevicePlan, EngineInfo, OnState
 from edgeai.engines.jobs import Steps
@@ -11,14 +11,25 @@ from edgeai.engines.llamacpp import binding
 from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
 from edgeai.engines.llamacpp.jobs import N_SCRATCH, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
-from edgeai.engines.local import N_LIVE, LocalEngine
+from edgeai.engines.local import LocalEngine, Places
 from edgeai.engines.pace import Pace
+from edgeai.engines.warm import WarmShelf
+from edgeai.models.disk import remembered_sha256
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["LlamaCppEngine", "open_engine"]
+
+_PARALLEL: Final = 8
+"""Queries at once if nothing else is said."""
+
+_SPARE: Final = 8
+"""Sequences that only keep prefixes; they take no memory of their own."""
+
+_FEWEST_CELLS: Final = 256
+"""Cells that there are for each query at once, at least, though not more than its context has."""
 
 
 def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
@@ -28,13 +39,17 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     """
     if plan.verbose:
         binding.speak()
-    model = Model(path)
+    adapters = {name: Path(file) for name, file in plan.adapters.items()}
+    hashes = {name: remembered_sha256(file) for name, file in adapters.items()}
+    model = Model(path, adapters)
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
+        places = _places(model, n_ctx, plan)
+        n_seq = places.sequences + N_SCRATCH
         context = Context(
             model,
-            n_ctx=n_ctx,
-            n_seq=N_LIVE + N_SCRATCH,
+            n_ctx=places.cells,
+            n_seq=n_seq,
             pace=Pace(plan.n_threads, follow_load=plan.follow_load),
             kv_type=plan.kv_type,
             n_ubatch=plan.n_ubatch,
@@ -43,41 +58,80 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     except BaseException:
         model.free()
         raise
-    return LlamaCppEngine(model, context, plan=plan, name=name)
+    return LlamaCppEngine(model, context, places, n_ctx=n_ctx, plan=plan, name=name, adapters=hashes)
+
+
+def _places(model: Model, n_ctx: int, plan: DevicePlan) -> Places:
+    """One query may fill its whole context; many at once have that much together, or 256 cells each.
+
+    Memory for a full context each would mostly lie idle. When the cells do run out, the prefixes that nobody
+    uses go, and then who came last waits.
+    """
+    parallel = plan.parallel or _PARALLEL
+    return Places(
+        parallel=parallel,
+        sequences=parallel + _SPARE,
+        cells=max(n_ctx, parallel * min(n_ctx, _FEWEST_CELLS)),
+        rewinds=model.rewinds,
+        speculates=plan.speculate and model.rewinds,
+    )
 
 
 class LlamaCppEngine(LocalEngine):
     """An `edgeai.engines.Engine`. Made by `open_engine`."""
 
-    def __init__(self, model: Model, context: Context, *, plan: DevicePlan, name: str) -> None:
+    _context: Context
+
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        places: Places,
+        *,
+        n_ctx: int,
+        plan: DevicePlan,
+        name: str,
+        adapters: Mapping[str, str],
+    ) -> None:
         self._model, self._kv_type = model, plan.kv_type
-        self._context = context
+        self._places = places
         info = EngineInfo(
             engine="llamacpp",
             model=name,
             parameters=model.n_params,
-            n_ctx=context.n_ctx,
+            n_ctx=n_ctx,
             n_ctx_train=model.n_ctx_train,
             n_vocab=model.n_vocab,
             n_embd=model.n_embd,
             quantization=model.quantization,
             template_hash=model.template_hash,
             provider=plan.provider,
+            inactive_parameters=model.n_inactive,
+            adapters=adapters,
         )
-        super().__init__(model, context, info, rewinds=model.rewinds, at_end=model.free)
+        shelf = WarmShelf(context, partial(_key, info, plan.weights, model.layout(info.n_ctx, plan.kv_type)))
+        super().__init__(
+            model,
+            context,
+            info,
+            places=places,
+            at_end=model.free,
+            shelf=shelf if plan.weights else None,
+            carry=context.carry,
+        )
 
     def memory(self) -> Mapping[str, int]:
         """Where the memory goes, in bytes: mapped weights, KV cache, output rows."""
         return {
             "weights": self._model.size_bytes,
-            "kv_cache": self.info.n_ctx * self._model.kv_bytes(self._kv_type),
+            "kv_cache": self._places.cells * self._model.kv_bytes(self._kv_type),
             "outputs": MAX_OUTPUTS * (self.info.n_vocab + self.info.n_embd) * 4,
         }
 
     def _score_steps(
         self, tails: Sequence[Sequence[int]], totals: list[float], on_state: OnState | None
     ) -> Steps:
-        return partial(score_steps, self._context, N_LIVE, tails, totals, on_state)
+        return partial(score_steps, self._context, self._places.sequences, tails, totals, on_state)
 
     def _score_cells(self, tails: Sequence[Sequence[int]]) -> int:
         return scratch_cells(tails)
@@ -89,3 +143,13 @@ class LlamaCppEngine(LocalEngine):
         from edgeai.engines.constrain import tokenizer_from_llamacpp
 
         return self._model.with_vocab(tokenizer_from_llamacpp)
+
+
+def _key(info: EngineInfo, weights: str, layout: str, adapter: str | None) -> Mapping[str, str]:
+    return {
+        "engine": f"{info.engine} {binding.VERSION}",
+        "weights": weights,
+        "template": info.template_hash,
+        "adapter": "" if adapter is None else info.adapters[adapter],
+        "layout": layout,
+    }

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgeai.engines.context import ABORTED, MAX_OUTPUTS
 from edgeai.engines.onnx.cache import make_cache
 from edgeai.engines.onnx.feeds import Feeds
 from edgeai.engines.onnx.session import Binding, Port, Session, Stop, give_back, value
 from edgeai.engines.onnx.signature import Signature
-from edgeai.engines.scheduler import ABORTED
 from edgeai.errors import EngineError
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ __all__ = ["MAX_OUTPUTS", "N_BATCH", "Context"]
 N_BATCH: Final = 256
 """Tokens of a batch. More are no faster, and attention takes memory for each times the context."""
 
-MAX_OUTPUTS: Final = 64
-"""Most tokens of one batch whose logits or hidden states are kept: each costs 4 bytes × vocabulary."""
 
 _FAILED: Final = -1
 
@@ -223,6 +221,17 @@ class Context:
         """Give ``target`` a copy of the first ``end`` entries of ``source``."""
         self._cache.copy(source, target, end)
         self._used[target] = end
+
+    def save(self, seq: int) -> bytearray:
+        """All that the sequence holds."""
+        return self._cache.save(seq, self._used[seq])
+
+    def load(self, seq: int, n_tokens: int, data: bytearray) -> bool:
+        """Put ``n_tokens`` that `save` gave into the empty sequence; False when they do not fit."""
+        if n_tokens > self.n_ctx or not self._cache.load(seq, n_tokens, data):
+            return False
+        self._used[seq] = n_tokens
+        return True
 
     # control
 

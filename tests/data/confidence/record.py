@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeai.engines import Engine
-from edgeai.load import open_engine
+from edgeai.load import Wanted, open_model
 from edgeai.monitor.choices import choose_strength, corrected
 
 HERE = Path(__file__).parent
@@ -92,7 +92,7 @@ def main() -> None:
     data = Path(os.environ["EDGEAI_DATA"])
     tasks = {name: cascade(data, name) for name in ("clinc_oos", "banking10", "headlines")}
     tasks["restaurant4"] = restaurant(data)
-    engine = open_engine("smollm2-135m-instruct", "auto", n_ctx=2048, allow_large=False)
+    engine = open_model("smollm2-135m-instruct", "auto", Wanted(n_ctx=2048)).engine
     for name, task in tasks.items():
         n = len(task.shots)
         full, short = (list(columns(task, list(scored(engine, task, shots)))) for shots in (n, n // 3))

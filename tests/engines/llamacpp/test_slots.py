@@ -35,11 +35,11 @@ def finish(slot: Slot, slots: Slots, cells: Cells) -> None:
 PROMPTS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=20), min_size=1, max_size=30)
 
 
-@given(prompts=PROMPTS, keep=st.integers(0, 3))
-def test_cells_are_never_promised_twice(prompts: list[list[int]], keep: int) -> None:
+@given(prompts=PROMPTS, keep=st.integers(0, 3), shares=st.booleans())
+def test_cells_are_never_promised_twice(prompts: list[list[int]], keep: int, *, shares: bool) -> None:
     """Whatever comes: what is held and promised fits, and a slot holds what it says it holds."""
     cells = Cells()
-    slots = Slots(cells, 4, N_CELLS)
+    slots = Slots(cells, 4, N_CELLS, shares=shares)
     busy: list[Slot] = []
     for prompt in prompts:
         slot = slots.acquire(prompt, len(prompt) + 5)
@@ -51,9 +51,12 @@ def test_cells_are_never_promised_twice(prompts: list[list[int]], keep: int) -> 
         assert slot.n_past < len(prompt)
         assert cells.held.get(slot.seq, 0) == slot.n_past
         busy.append(slot)
-        promised = sum(slot.reserved for slot in busy)
-        idle = sum(held for seq, held in cells.held.items() if seq not in {slot.seq for slot in busy})
-        assert promised + idle <= N_CELLS
+        promised = {slot.seq: slot.cells for slot in busy}
+        assert all(len(promised[slot.seq]) >= slot.n_past for slot in busy)
+        assert len(set().union(*promised.values())) <= N_CELLS
+        if not shares:
+            idle = sum(held for seq, held in cells.held.items() if seq not in promised)
+            assert sum(map(len, promised.values())) + idle <= N_CELLS
         while len(busy) > keep:
             finish(busy.pop(0), slots, cells)
 

@@ -122,7 +122,7 @@ def test_more_queries_than_sequences_wait_their_turn(engine: LlamaCppEngine) -> 
 
 def test_a_full_queue_refuses(fresh_engine: LlamaCppEngine) -> None:
     """Beyond its bound the queue says so at once."""
-    fresh_engine._scheduler._max_waiting = 2
+    fresh_engine._scheduler._admission.max_waiting = 2
     kept = [fresh_engine.stream(request(LONG[:3000], max_tokens=300)) for _ in range(1)]
     wait_until(lambda: bool(fresh_engine._scheduler._live))
     kept += [fresh_engine.stream(request(LONG[:3000], max_tokens=300)) for _ in range(2)]
@@ -137,7 +137,8 @@ def test_close_while_generating(fresh_engine: LlamaCppEngine) -> None:
     next(running)
     with ThreadPoolExecutor(1) as pool:
         scoring = pool.submit(fresh_engine.score, LONG[:2000], [" a"])
-        wait_until(lambda: len(fresh_engine._scheduler._waiting) == 4)
+        admission = fresh_engine._scheduler._admission
+        wait_until(lambda: len(admission.live) + len(admission.jobs) + len(admission.waiting) == 5)
         fresh_engine.close()
         assert isinstance(scoring.exception(timeout=10), Cancelled)
     for generation in (running, *waiting):

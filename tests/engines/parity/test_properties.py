@@ -291,7 +291,7 @@ def test_an_abandoned_answer_frees_its_place(engine: LocalEngine) -> None:
 
 def test_a_full_queue_refuses_and_closing_ends_everything(fresh: LocalEngine) -> None:
     """Beyond its bound the queue says so; closed, all readers end, and later calls fail."""
-    fresh._scheduler._max_waiting = 2
+    fresh._scheduler._admission.max_waiting = 2
     running = fresh.stream(request("Write a very long story.", max_tokens=200))
     next(running)
     waiting = [fresh.stream(request("Write a very long story.", max_tokens=200)) for _ in range(2)]

@@ -1,0 +1,44 @@
+"""How many cells of a KV cache are in use, when sequences share those of a common head.
+
+The numbers stand for cells; they are not the native library's own.
+"""
+
+from collections.abc import Sequence
+
+__all__ = ["Cells"]
+
+
+class Cells:
+    """``n`` cells, each free or with one or more holders."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._free = list(range(n))
+        self._holders = [0] * n
+
+    @property
+    def free(self) -> int:
+        """How many nobody holds."""
+        return len(self._free)
+
+    def take(self, count: int) -> list[int]:
+        """Hold ``count`` free cells, of which there are as many."""
+        if count <= 0:
+            return []
+        taken = self._free[-count:]
+        del self._free[-count:]
+        for cell in taken:
+            self._holders[cell] = 1
+        return taken
+
+    def share(self, cells: Sequence[int]) -> None:
+        """Hold these, too."""
+        for cell in cells:
+            self._holders[cell] += 1
+
+    def give(self, cells: Sequence[int]) -> None:
+        """Hold these no longer."""
+        for cell in cells:
+            self._holders[cell] -= 1
+            if not self._holders[cell]:
+                self._free.append(cell)
