@@ -17,6 +17,7 @@ from edgeai.converters.convert import export, open_source
 from edgeai.converters.decoder import Decoder, Floats
 from edgeai.converters.running import cores, package_ids
 from edgeai.converters.texts import calibration_text
+from edgeai.engines import DevicePlan
 from edgeai.engines.onnx.session import Session, Stop, give_back, value
 from edgeai.errors import ModelUnsupported
 
@@ -53,7 +54,7 @@ def importance(
     taps = _add_taps(graph, decoder)
     ids = package_ids(graph, calibration_text()[: 8 * tokens], decoder.n_vocab)[:tokens]
     sums: dict[str, NDArray[np.float64]] = {tap: np.zeros(()) for tap in taps.values()}
-    session, done = Session(graph / "taps.onnx", n_threads=cores()), 0
+    session, done = Session(graph / "taps.onnx", DevicePlan(n_ctx=_WINDOW, n_threads=cores())), 0
     for start in range(0, len(ids), _WINDOW):
         window = ids[start : start + _WINDOW]
         for name, rows in _run(session, window, decoder, list(sums)):

@@ -145,13 +145,15 @@ def cores() -> int:
 def _open_gguf(path: Path, n_ctx: int, n_threads: int) -> Running:
     from edgeai.engines.llamacpp.context import Context
     from edgeai.engines.llamacpp.model import Model
+    from edgeai.engines.pace import Pace
 
     model = Model(path)
-    context = Context(model, n_ctx=n_ctx, n_seq=1, n_threads=n_threads)
+    context = Context(model, n_ctx=n_ctx, n_seq=1, pace=Pace(n_threads, follow_load=False))
     return Running(model, context, model.n_vocab, model.free)
 
 
 def _open_onnx(path: Path, n_ctx: int, n_threads: int) -> Running:
+    from edgeai.engines import DevicePlan
     from edgeai.engines.onnx.context import Context
     from edgeai.engines.onnx.facts import graph_file
     from edgeai.engines.onnx.folder import read_folder
@@ -165,7 +167,9 @@ def _open_onnx(path: Path, n_ctx: int, n_threads: int) -> Running:
     graph = read_graph(file)
     check(graph, file)
     folder = read_folder(file.parent)
-    signature = read_signature(session := Session(file, n_threads=n_threads), graph, folder)
+    signature = read_signature(
+        session := Session(file, DevicePlan(n_ctx=n_ctx, n_threads=n_threads)), graph, folder
+    )
     vocabulary = PackageVocabulary(folder, signature.n_vocab)
     context = Context(session, signature, n_ctx=min(n_ctx, signature.max_length or n_ctx), n_seq=1)
     return Running(vocabulary, context, signature.n_vocab, vocabulary.close)
