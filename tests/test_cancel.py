@@ -91,7 +91,8 @@ def test_cancelling_a_stream(slow: Child, n_words: int) -> None:
         check_left(line, cancelled_at)
         reader.join(5)
     (answer,) = ends
-    assert (answer.source, answer.finish_reason) == ("cloud", "cancelled")
+    assert answer.finish_reason == "cancelled"
+    assert answer.disclosed_bytes > 0
     assert answer.text == "".join(shown)
     assert (len(shown) == 0) == (n_words == 0)
 
