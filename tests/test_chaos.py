@@ -109,8 +109,8 @@ def check_bill(path: Path, results: list[Result], proxy: Scripted, weather: Weat
     assert spent == pytest.approx(totals.cost_usd)
     assert spent >= sum(a.cost_usd or 0 for a in by_cloud) > 0
     assert verdict.faults == ()
-    assert verdict.rows == len({question_of(request) for request in proxy.requests})
     asked = Counter(map(question_of, proxy.requests))
+    assert len(asked) <= verdict.rows <= n  # the breaker may close the door on one that is on record
     assert max(asked.values()) <= TRIES
     billed = Counter(map(question_of, weather.passed))
     assert max(billed.values()) == 1, "an answered query was sent again"
