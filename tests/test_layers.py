@@ -40,6 +40,7 @@ ALONE = {
     "onnxruntime": "engines/onnx/session.py",
     "phonenumbers": "egress/phones.py",
     "sqlite3": "database.py",
+    "botocore": "cloud/aws.py",
     "matplotlib": "calibrate/plots.py",
     "stdnum": "egress/numbers.py",
 }
@@ -57,6 +58,7 @@ LAZY = [
     "sqlite3",
     "phonenumbers",
     "stdnum",
+    "botocore",
 ]
 
 MODULES = sorted(
