@@ -121,7 +121,7 @@ def _file(folder: Path, *names: str) -> Path:
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ModelCorrupt(f"{path} is not JSON", why=str(error)) from error
     labels = config.get("id2label") if isinstance(config, dict) else None

@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import pytest
@@ -172,13 +173,13 @@ HOSTILE += [
     "1.1.",
 ]
 HOSTILE += ["password: ", "Calle de ", "Ab de ", "가 ", "born ", "&#1;", "ab12 ", "sk-", "http://a:", "1-"]
-RECOGNISERS = {one.__name__: one for one in recognise._BUILT_IN}
+RECOGNISERS: dict[str, Callable[[str], Iterable[object]]] = {one.__name__: one for one in recognise._BUILT_IN}
 RECOGNISERS |= {"phones": partial(phones, regions=REGIONS), "views": views}
 
 
 @pytest.mark.parametrize("name", RECOGNISERS)
 def test_hostile_text_takes_linear_time(name: str) -> None:
-    """Four times the text of whatever a recogniser likes least takes about four times as long, not sixteen."""
+    """Four times the text that a recogniser likes least takes about four times as long."""
 
     def seconds(piece: str, n: int) -> float:
         begun = time.process_time()
