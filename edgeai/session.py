@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeai.audit import Audits
+    from edgeai.devices.energy import Meter
     from edgeai.ledger import Ledger
     from edgeai.waiting import Waiting
 
@@ -78,6 +79,7 @@ class Session:
     priors: Priors = field(default_factory=Priors)
     contracts: Contracts = field(default_factory=Contracts)
     waiting: "Waiting | None" = None
+    meter: "Meter | None" = None
     hedges: Hedges = field(default_factory=Hedges)
     audits: "Audits" = field(init=False)
     calls: "WeakSet[Call]" = field(default_factory=WeakSet)
@@ -158,6 +160,7 @@ class Session:
             cloud=self.cloud,
             release=lambda cloud: outbound(request, policy, cloud),
             record=record,
+            meter=self.meter,
         )
         self.calls.add(call)
         return call
@@ -174,17 +177,16 @@ class Session:
 
     def _ended(self, accept: Accept, run: Run, answer: Answer | None) -> None:
         """What follows an answer, or a query without one, in the background."""
-        if answer is not None:
-            self._audit(accept, run, answer)
+        self._audit(accept, run, answer)
         if run.state.hedge_s is not None and not run.hedged:
             self.hedges.give_back()
         if self.waiting is not None:
             self.waiting.ended(run, answer)
 
-    def _audit(self, accept: Accept, run: Run, answer: Answer) -> None:
+    def _audit(self, accept: Accept, run: Run, answer: Answer | None) -> None:
         """Perhaps compare a certified answer with the cloud's, in the background."""
         standing, policy = run.standing, run.policy
-        if not answer.certified or standing is None or standing.unwatched or self.cloud is None:
+        if not (answer and answer.certified) or standing is None or standing.unwatched or self.cloud is None:
             return
         if policy.blocked(run.request, run.state) or run.request.tools or not self.audits.draw(policy.audit):
             return

@@ -22,9 +22,11 @@ VERBS = (
     "ledger",
     "queue",
     "bench",
+    "tune",
     "calibrate",
     "simulate",
     "contracts",
+    "devices",
     "doctor",
 )
 

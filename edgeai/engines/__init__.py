@@ -5,7 +5,7 @@ An engine package (`edgeai.engines.llamacpp`) opens one model file and answers m
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edgeai.engines.generation import Generation
 from edgeai.types import Request
@@ -24,13 +24,24 @@ OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
 class DevicePlan:
     """What the engine may use: decided by `edgeai.devices`, never by the engine.
 
-    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads.
+    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. With ``follow_load`` those are
+    the most, and an engine that can uses fewer while other programs are busy.
+    What only some engines have, None for their own choice. llama.cpp: ``n_ubatch`` tokens are computed at
+    once, ``flash_attn`` joins the steps of attention, ``kv_type`` of the KV cache is f16 or q8_0. ONNX
+    Runtime: threads wait ``spin_us`` microseconds before they sleep, ``prepack`` orders weights for the
+    processor, which takes memory.
     """
 
     n_ctx: int
     n_threads: int
     provider: str = "cpu"
     verbose: bool = False
+    follow_load: bool = True
+    n_ubatch: int | None = None
+    flash_attn: bool | None = None
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    spin_us: int | None = None
+    prepack: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
