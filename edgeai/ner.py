@@ -18,6 +18,7 @@ import numpy as np
 
 from edgeai.egress.found import Span
 from edgeai.egress.redaction import check_kind
+from edgeai.engines import DevicePlan
 from edgeai.engines.onnx.session import Session, Stop, value
 from edgeai.errors import ConfigError, EngineCrashed, MissingExtra, ModelCorrupt, ModelNotFound
 
@@ -68,7 +69,8 @@ class NameModel:
         self._tokenizer = _tokenizer(_file(folder, "tokenizer.json"), config)
         self._columns = _columns(config, kinds)
         self._least = least
-        self._session = Session(_file(folder, "model.onnx", "onnx/model.onnx"), n_threads=n_threads)
+        plan = DevicePlan(n_ctx=LONGEST, n_threads=n_threads)
+        self._session = Session(_file(folder, "model.onnx", "onnx/model.onnx"), plan)
 
     def __call__(self, text: str) -> list[Span]:
         """(start, end, kind) of each name in the text. Raises EngineError's leaves."""
