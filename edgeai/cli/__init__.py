@@ -26,6 +26,7 @@ VERBS = (
     "calibrate",
     "simulate",
     "contracts",
+    "devices",
     "doctor",
 )
 
