@@ -25,7 +25,7 @@ For sessions: leave prepacking on (without it MatMulNBits falls back to a path 2
 run a chunk of several tokens after a past with more than one sequence (the kernel takes batch 1 there).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,29 @@ def write_graph(source: Source, folder: Path, plan: Plan, max_positions: int, pr
     return losses
 
 
+TAPS = {
+    "qkv": "layer.{}.attn_norm.out",
+    "o": "layer.{}.attention",
+    "gate_up": "layer.{}.ffn_norm.out",
+    "down": "layer.{}.gated",
+}
+"""The inputs of a layer's matrices, as `write_layer` names them in its graph."""
+
+
+def write_layer(source: Source, folder: Path, layer: int, max_positions: int) -> Path:
+    """Write one layer by itself, in floats: what calibration runs. Returns the graph's path.
+
+    Inputs ``states`` float32 [1, sequence, n_embd], ``seqlens_k``, ``total_sequence_length`` and an empty
+    past as `write_graph` has them; outputs ``new_states`` and the inputs of the matrices (`TAPS`).
+    """
+    path = folder / f"layer.{layer}.onnx"
+    with WeightsFile(path.with_suffix(".data")) as weights:
+        linear = Linear(Nodes(weights), source, Plan(quant="f32"), Losses())
+        model = _Builder(source, weights, linear, max_positions).build_layer(layer)
+    onnx.save_model(model, path)
+    return path
+
+
 class _Builder:
     """Writes nodes in the order of computation; names of values are names of what they hold."""
 
@@ -94,6 +117,24 @@ class _Builder:
             progress(i + 1, d.n_layers)
         self._head(embedding, normed)
         return self._model()
+
+    def build_layer(self, i: int) -> onnx.ModelProto:
+        normed = self._norm("states", "attn_norm", i)
+        attended = self._linear(self._attention(normed, i), ("o",), i, f"layer.{i}.attn_out")
+        attended = self._post_norm(attended, "post_attn_norm", i)
+        normed, residual = self._skip_norm(attended, "states", "ffn_norm", i)
+        hidden = self._post_norm(self._mlp(normed, i), "post_ffn_norm", i)
+        self._nodes.add("Add", [hidden, residual], "new_states")
+        value, f32 = helper.make_tensor_value_info, TensorProto.FLOAT
+        taps = [tap.format(i) for tap in TAPS.values()]
+        return self._onnx(
+            [
+                value("states", f32, [1, "sequence", self._decoder.n_embd]),
+                *self._lengths(),
+                *self._caches("past_key_values", "max_length", [i]),
+            ],
+            [value(name, f32, None) for name in ("new_states", *taps)],
+        )
 
     def _attention(self, x: str, i: int) -> str:
         d, name = self._decoder, f"layer.{i}"
@@ -206,23 +247,36 @@ class _Builder:
             self._nodes.add("Mul", [bent, scale], "logits")
 
     def _model(self) -> onnx.ModelProto:
-        d, f32 = self._decoder, TensorProto.FLOAT
-        cache: list[str | int | None] = ["batch", d.n_kv_heads, "max_length", d.head_dim]
-        kinds = [(i, kind) for i in range(d.n_layers) for kind in ("key", "value")]
-        value = helper.make_tensor_value_info
+        d, f32, value = self._decoder, TensorProto.FLOAT, helper.make_tensor_value_info
+        layers = range(d.n_layers)
         inputs = [
             value("input_ids", TensorProto.INT64, ["batch", "sequence"]),
-            value("seqlens_k", TensorProto.INT32, ["batch"]),
-            value("total_sequence_length", TensorProto.INT32, []),
+            *self._lengths(),
             value("logits_index", TensorProto.INT64, ["n_outputs"]),
-            *(value(f"past_key_values.{i}.{kind}", f32, cache) for i, kind in kinds),
+            *self._caches("past_key_values", "max_length", layers),
         ]
-        new_cache: list[str | int | None] = [*cache[:2], "present_length", cache[3]]
         outputs = [
             value("logits", f32, ["n_outputs", d.n_vocab]),
             value("hidden_state", f32, ["n_outputs", d.n_embd]),
-            *(value(f"present.{i}.{kind}", f32, new_cache) for i, kind in kinds),
+            *self._caches("present", "present_length", layers),
         ]
+        return self._onnx(inputs, outputs)
+
+    def _lengths(self) -> list[onnx.ValueInfoProto]:
+        return [
+            helper.make_tensor_value_info("seqlens_k", TensorProto.INT32, ["batch"]),
+            helper.make_tensor_value_info("total_sequence_length", TensorProto.INT32, []),
+        ]
+
+    def _caches(self, name: str, length: str, layers: Iterable[int]) -> list[onnx.ValueInfoProto]:
+        shape: list[str | int | None] = ["batch", self._decoder.n_kv_heads, length, self._decoder.head_dim]
+        return [
+            helper.make_tensor_value_info(f"{name}.{i}.{kind}", TensorProto.FLOAT, shape)
+            for i in layers
+            for kind in ("key", "value")
+        ]
+
+    def _onnx(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
         graph = helper.make_graph(
             self._nodes.made, "decoder", inputs, outputs, list(self._weights.initializers.values())
         )
@@ -231,7 +285,7 @@ class _Builder:
         facts = {
             "edgeai.graph": str(CONTRACT),
             "edgeai.max_positions": str(self._max_positions),
-            "edgeai.architecture": d.architecture,
+            "edgeai.architecture": self._decoder.architecture,
         }
         helper.set_model_props(model, facts)
         return model

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeai.converters.decoder import Floats, Matrix, Source, need
 from edgeai.converters.nodes import Nodes
-from edgeai.converters.quantize import BLOCK, Format, Loss, Losses, Packed, join, pack
+from edgeai.converters.quantize import BLOCK, Format, Loss, Losses, Packed, join, pack, pack_zeros
 
 Quant = Literal["auto", "exact", "int8", "int4", "f32"]
 """How to store weights: see `edgeai.converters.convert.convert`."""
@@ -16,6 +16,7 @@ Quant = Literal["auto", "exact", "int8", "int4", "f32"]
 _INT8_ACCUMULATION = 4  # MatMulNBits' accuracy_level: inputs are quantized to 8 bit, too
 _EXACT4 = {"Q4_0"}
 _OFFSET4 = {"Q4_0", "Q4_1", "Q4_K"}
+_TUNED4 = {"U4"}  # blocks with whole zero points, which only calibration makes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class Plan:
         """The format for matrices that are packed together; None means floats."""
         if self.quant == "f32":
             return None
+        if _TUNED4.issuperset(kinds):
+            return "int4+zero"
         if self.quant == "int4" and not head:
             return "int4"
         if self.quant in ("auto", "exact") and _EXACT4.issuperset(kinds):
@@ -74,7 +77,10 @@ class Linear:
             "block_size": BLOCK,
             "accuracy_level": _INT8_ACCUMULATION,
         }
-        inputs = [x, data, scale, *(["", "", bias] if bias else [])]
+        zeros = "" if packed.zero is None else weights.add(f"{output}.zeros", pack_zeros(packed.zero))
+        inputs = [x, data, scale, zeros, "", bias]
+        while not inputs[-1]:
+            inputs.pop()
         if packed.offset is None:
             return add("MatMulNBits", inputs, output, attributes)
         product = add("MatMulNBits", inputs, f"{output}.product", attributes)

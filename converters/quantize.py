@@ -17,8 +17,9 @@ from edgeai.errors import ModelCorrupt
 BLOCK = 32
 """Weights that share a scale."""
 
-Format = Literal["int4", "int4+offset", "int8"]
-"""``int4+offset`` is 4 bit plus one float for each block, which multiplies the block's sum of inputs."""
+Format = Literal["int4", "int4+zero", "int4+offset", "int8"]
+"""``int4+zero`` is 4 bit with a whole number as each block's zero point, as fast as ``int4``; ``int4+offset``
+is 4 bit plus one float for each block, which multiplies the block's sum of inputs."""
 
 _CHUNK = 1 << 22  # weights at a time: bounds the memory for floats
 
@@ -27,18 +28,20 @@ _CHUNK = 1 << 22  # weights at a time: bounds the memory for floats
 class Packed:
     """Weights as MatMulNBits takes them: ``data`` (rows, blocks, bytes), ``scale`` (rows, blocks).
 
-    The weight is ``scale * (code - 2 ** (bits - 1)) + offset``.
+    The weight is ``scale * (code - zero) + offset``; ``zero`` is ``2 ** (bits - 1)`` unless given.
     """
 
     bits: int
     data: NDArray[np.uint8]
     scale: Floats
     offset: Floats | None = None
+    zero: NDArray[np.uint8] | None = None
 
     def floats(self, n_columns: int) -> Floats:
         """The weights as floats."""
         codes = _unpack_nibbles(self.data) if self.bits == 4 else self.data
-        values = (codes.astype(np.float32) - (1 << (self.bits - 1))) * self.scale[..., None]
+        zero = 1 << (self.bits - 1) if self.zero is None else self.zero[..., None].astype(np.float32)
+        values = (codes.astype(np.float32) - zero) * self.scale[..., None]
         if self.offset is not None:
             values += self.offset[..., None]
         return values.reshape(len(self.data), -1)[:, :n_columns]
@@ -124,7 +127,9 @@ def pack(matrix: Matrix, target: Format, loss: Loss) -> Packed:
 
 def n_bytes(packed: Packed) -> int:
     """Bytes in the package."""
-    return packed.data.nbytes + packed.scale.nbytes + (0 if packed.offset is None else packed.offset.nbytes)
+    zeros = 0 if packed.zero is None else packed.data.shape[0] * -(-packed.data.shape[1] // 2)
+    offsets = 0 if packed.offset is None else packed.offset.nbytes
+    return packed.data.nbytes + packed.scale.nbytes + zeros + offsets
 
 
 def join(pieces: list[Packed]) -> Packed:
@@ -132,12 +137,20 @@ def join(pieces: list[Packed]) -> Packed:
     if len(pieces) == 1:
         return pieces[0]
     offsets = [piece.offset for piece in pieces if piece.offset is not None]
+    zeros = [piece.zero for piece in pieces if piece.zero is not None]
     return Packed(
         bits=pieces[0].bits,
         data=np.concatenate([piece.data for piece in pieces]),
         scale=np.concatenate([piece.scale for piece in pieces]),
         offset=np.concatenate(offsets) if offsets else None,
+        zero=np.concatenate(zeros) if zeros else None,
     )
+
+
+def pack_zeros(zero: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Zero points of a row two to a byte, as MatMulNBits takes them: (rows, blocks) to (rows, bytes)."""
+    gap = zero.shape[1] % 2
+    return _pack_nibbles(np.pad(zero, ((0, 0), (0, gap))) if gap else zero)
 
 
 def to_int8(rows: Blocks | Floats) -> Packed:
@@ -154,6 +167,16 @@ def to_int4(rows: Blocks | Floats) -> Packed:
             return Packed(bits=4, data=_pack_nibbles(rows.codes), scale=rows.scale)
         return _round4(rows.floats())
     return _round4(rows)
+
+
+def to_int4_zero(rows: Blocks | Floats) -> Packed:
+    """Four bits with zero points: exact where the zero points are whole numbers already, else rounded."""
+    if isinstance(rows, Blocks) and rows.bits == 4 and rows.codes.shape[-1] == BLOCK:
+        zero = np.rint(-rows.offset / np.where(rows.scale == 0, 1, rows.scale))
+        if ((zero >= 0) & (zero <= 15)).all() and np.allclose(-zero * rows.scale, rows.offset):
+            codes, scale = _pack_nibbles(rows.codes), rows.scale
+            return Packed(bits=4, data=codes, scale=scale, zero=zero.astype(np.uint8))
+    return _round4_zero(rows.floats() if isinstance(rows, Blocks) else rows)
 
 
 def to_int4_offset(rows: Blocks | Floats) -> Packed:
@@ -228,6 +251,16 @@ def _round4(rows: Floats) -> Packed:
     return Packed(bits=4, data=_pack_nibbles(codes), scale=scale[..., 0])
 
 
+def _round4_zero(rows: Floats) -> Packed:
+    """The range of each block from its least weight to its largest, with zero in it, in 15 steps."""
+    values = _in_blocks(rows)
+    low, high = np.minimum(values.min(axis=-1), 0), np.maximum(values.max(axis=-1), 0)
+    scale = np.where(high == low, 1, (high - low) / 15).astype(np.float32)
+    zero = np.clip(np.rint(-low / scale), 0, 15)
+    codes = np.clip(np.rint(values / scale[..., None]) + zero[..., None], 0, 15).astype(np.uint8)
+    return Packed(bits=4, data=_pack_nibbles(codes), scale=scale, zero=zero.astype(np.uint8))
+
+
 def _codes4(values: Floats, scale: Floats) -> Floats:
     return np.clip(np.rint(values / np.where(scale == 0, 1, scale)), -8, 7)
 
@@ -241,4 +274,4 @@ def _unpack_nibbles(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([data & 0x0F, data >> 4], axis=-1).reshape(*data.shape[:-1], -1)
 
 
-_PACKERS = {"int4": to_int4, "int4+offset": to_int4_offset, "int8": to_int8}
+_PACKERS = {"int4": to_int4, "int4+zero": to_int4_zero, "int4+offset": to_int4_offset, "int8": to_int8}

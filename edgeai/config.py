@@ -54,9 +54,9 @@ class Settings:
     environment variable that holds its key; ``prices`` is a price table of one's own (`edgeai.prices`).
     ``min_score`` (higher is safer) and ``deadline_s`` (seconds) are reasons to leave the device, unless
     ``privacy`` is "local". ``ledger`` switches the record of queries. ``contract`` is the file of one, in
-    place of ``min_score``. ``when_full`` is as in `Policy`, ``isolation`` and ``isolation_memory_bytes``
-    as of `edgeai.Edge`. ``trusted_keys`` are the public keys of those whose bundles may be imported, with
-    spaces between them.
+    place of ``min_score``. ``when_full`` is as in `Policy`, ``isolation`` and ``isolation_memory_bytes`` as
+    of `edgeai.Edge`. ``trusted_keys`` are the public keys of those whose bundles may be imported, with spaces
+    between them.
     """
 
     model: str = "smollm2-135m-instruct"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from edgeai.database import Connection, Database
 from edgeai.errors import ConfigError, LedgerError, MissingExtra
 from edgeai.paths import data_dir
-from edgeai.types import Message, Request, Sampling
+from edgeai.types import Message, Request, Sampling, Text
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -76,8 +76,8 @@ class Outbox:
         self._database = Database.open(path or data_dir() / "queue.sqlite", [questions])
         self._lock = threading.Lock()
 
-    def add(self, request: Request, *, life_s: float = DEFAULT_LIFE_S) -> int:
-        """Store a question for ``life_s`` seconds; its number.
+    def add(self, request: Request, *, life_s: float = DEFAULT_LIFE_S, unknown: str | None = None) -> int:
+        """Store a question for ``life_s`` seconds; its number. ``unknown`` says why its fate is not known.
 
         Raises ConfigError for one with images, tools or a schema: their answers are of no use later.
         """
@@ -85,8 +85,8 @@ class Outbox:
         content = self._sealed(_packed(request))
         with self._database.transaction() as db:
             added = db.execute(
-                "INSERT INTO questions (state, time, expires, content) VALUES ('waiting', ?, ?, ?)",
-                (now, now + life_s, content),
+                "INSERT INTO questions (state, time, expires, content, note) VALUES (?, ?, ?, ?, ?)",
+                ("unknown" if unknown else "waiting", now, now + life_s, content, unknown),
             )
             return int(added.lastrowid or 0)
 
@@ -101,12 +101,17 @@ class Outbox:
         return {state: rows.get(state, 0) for state in STATES}
 
     def claim(self) -> Queued | None:
-        """Take the oldest waiting question to send it, None when there is none; one that is out of date goes.
+        """Take the oldest waiting question to send it, None when there is none.
+
+        What is out of date goes, but for answers that nobody has had.
 
         A question whose process died while sending becomes "unknown". Raises ConfigError without its key.
         """
         with self._database.transaction() as db:
-            db.execute("DELETE FROM questions WHERE state = 'waiting' AND expires < ?", (time.time(),))
+            db.execute(
+                "DELETE FROM questions WHERE state NOT IN ('sending', 'answered') AND expires < ?",
+                (time.time(),),
+            )
             for number, owner in db.execute(
                 "SELECT id, owner FROM questions WHERE state = 'sending'"
             ).fetchall():
@@ -249,11 +254,11 @@ def _fernet() -> "type[Fernet]":
 
 
 def _packed(request: Request) -> dict[str, Any]:
-    plain = all(not (turn.images or turn.tool_calls) for turn in request.messages)
+    plain = all(not (turn.images or turn.tool_calls or turn.tool_call_id) for turn in request.messages)
     if not plain or request.tools or request.schema or request.grammar or request.choices:
         raise ConfigError("Only plain questions can wait for the network", remedy='Use when_offline="keep"')
     return {
-        "messages": [[turn.role, turn.text, turn.private] for turn in request.messages],
+        "messages": [_packed_turn(turn) for turn in request.messages],
         "max_tokens": request.max_tokens,
         "sampling": asdict(request.sampling),
         "stop": request.stop,
@@ -265,12 +270,25 @@ def _unpacked(table: Mapping[str, Any] | None) -> Request | None:
     if not table:
         return None
     return Request(
-        messages=tuple(Message(role, text, private=private) for role, text, private in table["messages"]),
+        messages=tuple(map(_unpacked_turn, table["messages"])),
         max_tokens=table["max_tokens"],
         sampling=Sampling(**table["sampling"]),
         stop=tuple(table["stop"]),
         task=table["task"],
     )
+
+
+def _packed_turn(turn: Message) -> dict[str, Any]:
+    """With all that the gate goes by, of its parts, too."""
+    content = turn.content if isinstance(turn.content, str) else [asdict(part) for part in turn.content]
+    return {"role": turn.role, "content": content, "private": turn.private, "label": turn.label}
+
+
+def _unpacked_turn(table: Mapping[str, Any]) -> Message:
+    content = table["content"]
+    if not isinstance(content, str):
+        content = tuple(Text(part["text"], private=part["private"], label=part["label"]) for part in content)
+    return Message(table["role"], content, private=table["private"], label=table["label"])
 
 
 def _is_alive(pid: int | None) -> bool:

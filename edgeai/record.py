@@ -36,7 +36,7 @@ class Send:
 class QueryRecord:
     """One query's entry in the ledger and in the time models. Safe to use once, from one thread at a time.
 
-    ``then`` is told of an answer when it is on record.
+    ``then`` is told of an answer when it is on record, of None when the query has ended without one.
     """
 
     request: Request
@@ -47,7 +47,7 @@ class QueryRecord:
     device_times: TimeModel
     cloud_times: CloudTimes
     contracts: Contracts = field(default_factory=Contracts)
-    then: Callable[[Run, Answer], None] = lambda run, answer: None
+    then: Callable[[Run, Answer | None], None] = lambda run, answer: None
     sent: "dict[int, Send]" = field(default_factory=dict)
 
     def before_sending(self, n_bytes: int, tier: int = 0) -> None:
@@ -117,6 +117,7 @@ class QueryRecord:
                 wasted_cost_usd=self._lost_usd(run, answered=False),
                 prompt=self.request.messages,
             )
+        self.then(run, None)
 
     def settle(self, sends: Sequence[int], cost_usd: float | None) -> None:
         """Replace what was reserved by what was spent, or by the most it can be where that is not known.

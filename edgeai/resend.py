@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeai.arriving import collected
-from edgeai.cloud import Cloud
+from edgeai.cloud import Cloud, tries_of
 from edgeai.cloud.tiers import tiers_of
 from edgeai.errors import BudgetExceeded, CloudError, EdgeError
 from edgeai.gate import outbound
@@ -40,11 +40,11 @@ def send(
     cloud: Cloud,
     policy: Policy,
     ledger: "Ledger | None",
-    deliver: Callable[[QueuedAnswer], None] | None,
+    deliver: Callable[[QueuedAnswer], bool] | None,
 ) -> int:
     """Send what waits until the queue is empty, the network is away or the budget is spent; how many left.
 
-    ``deliver`` is called with each answer, which is then forgotten here; without it answers stay in the
+    ``deliver`` is called with each answer; one that it takes is then forgotten here, others stay in the
     queue. A question that may not leave now is refused and stays, to be looked at.
     """
     from edgeai.net.breaker import is_reachable
@@ -70,8 +70,7 @@ def send(
         else:
             sent += 1
             outbox.answered(question.id, answer.text)
-            if deliver is not None:
-                deliver(answer)
+            if deliver is not None and deliver(answer):
                 outbox.delivered(question.id)
     return sent
 
@@ -106,7 +105,7 @@ def _record(request: Request, cloud: Cloud, policy: Policy, ledger: "Ledger | No
         request=request,
         policy=policy,
         prices=(cloud.price,),
-        tries=(cloud.tries,),
+        tries=(tries_of(cloud),),
         ledger=ledger,
         device_times=TimeModel(),
         cloud_times=CloudTimes(),

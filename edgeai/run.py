@@ -147,6 +147,12 @@ class Run:
         return self._wanted is Reason.HEDGE
 
     @property
+    def unreached(self) -> bool:
+        """Whether the cloud should have answered, and nobody was there to do so."""
+        lost = isinstance(self.cloud.error, CloudUnavailable | CloudTimeout)
+        return self._kept is Reason.OFFLINE or (self._kept is Reason.CLOUD_FAILED and lost)
+
+    @property
     def listening(self) -> bool:
         """Whether the device's tokens are wanted now; while not, its side is paused."""
         return self._speaker == "device" and (self.cloud.side is not Side.RUNNING or self._racing)

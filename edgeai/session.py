@@ -10,7 +10,7 @@ from weakref import WeakSet
 from edgeai.binding import Method, binding
 from edgeai.call import Call
 from edgeai.choose import STRENGTH, Classifier, Priors, with_choices
-from edgeai.cloud import Cloud
+from edgeai.cloud import Cloud, tries_of
 from edgeai.cloud.tiers import tiers_of
 from edgeai.egress import read_label
 from edgeai.engines import Engine, Generation
@@ -152,7 +152,7 @@ class Session:
             request=request,
             policy=policy,
             prices=tuple(one.price for one in tiers_of(self.cloud)),
-            tries=tuple(one.tries for one in tiers_of(self.cloud)),
+            tries=tuple(map(tries_of, tiers_of(self.cloud))),
             ledger=self.ledger,
             device_times=self.device_times,
             cloud_times=self.cloud_times,
@@ -180,18 +180,18 @@ class Session:
             has_cloud=self.cloud is not None,
         )
 
-    def _ended(self, accept: Accept, run: Run, answer: Answer) -> None:
-        """What follows an answer, in the background."""
+    def _ended(self, accept: Accept, run: Run, answer: Answer | None) -> None:
+        """What follows an answer, or a query without one, in the background."""
         self._audit(accept, run, answer)
         if run.state.hedge_s is not None and not run.hedged:
             self.hedges.give_back()
         if self.waiting is not None:
             self.waiting.ended(run, answer)
 
-    def _audit(self, accept: Accept, run: Run, answer: Answer) -> None:
+    def _audit(self, accept: Accept, run: Run, answer: Answer | None) -> None:
         """Perhaps compare a certified answer with the cloud's, in the background."""
         standing, policy = run.standing, run.policy
-        if not answer.certified or standing is None or standing.unwatched or self.cloud is None:
+        if not (answer and answer.certified) or standing is None or standing.unwatched or self.cloud is None:
             return
         if policy.blocked(run.request, run.state) or run.request.tools or not self.audits.draw(policy.audit):
             return
@@ -199,7 +199,7 @@ class Session:
             request=run.request,
             policy=policy,
             prices=(self.cloud.price,),
-            tries=(self.cloud.tries,),
+            tries=(tries_of(self.cloud),),
             ledger=self.ledger,
             device_times=self.device_times,
             cloud_times=self.cloud_times,

@@ -179,11 +179,6 @@ class FakeCloud:
         """US dollars per million tokens."""
         return self._price
 
-    @property
-    def tries(self) -> int:
-        """It is asked once."""
-        return 1
-
     def encode(self, released: Released) -> bytes:
         """The messages as JSON."""
         return json.dumps([[m.role, m.text] for m in released.messages]).encode()

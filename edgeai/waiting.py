@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgeai.cloud import Cloud
-from edgeai.errors import CloudTimeout, CloudUnavailable, ConfigError, EdgeError
+from edgeai.errors import ConfigError, EdgeError
 from edgeai.outbox import Outbox
 from edgeai.policy import Policy
 from edgeai.resend import QueuedAnswer, send
 from edgeai.run import Run
-from edgeai.types import Answer, Reason
+from edgeai.types import Answer
 
 if TYPE_CHECKING:
     from edgeai.ledger import Ledger
@@ -21,7 +21,7 @@ __all__ = ["Waiting"]
 LOOK_S = 10.0
 """How often a thread of its own looks whether the network may be back, while something waits."""
 
-_log = logging.getLogger("edgeai.waiting")
+_logger = logging.getLogger("edgeai.waiting")
 
 
 class Waiting:
@@ -40,14 +40,19 @@ class Waiting:
         if outbox.counts()["waiting"]:
             self._watch()
 
-    def ended(self, run: Run, answer: Answer) -> None:
-        """Put the question aside if it should have left and nobody could be reached."""
-        if run.policy.when_offline != "queue" or not _was_offline(run, answer):
+    def ended(self, run: Run, answer: Answer | None) -> None:
+        """Put the question aside if it should have left and nobody could be reached; None: it has no answer.
+
+        When bytes of it had left it may have been answered and billed, so it is not sent by itself.
+        """
+        stopped = answer is not None and (answer.source == "cloud" or answer.finish_reason == "cancelled")
+        if run.policy.when_offline != "queue" or stopped or not run.unreached:
             return
+        fate = f"It left, and no answer came: {run.cloud.error}" if run.sent.n_bytes else None
         try:
-            self.outbox.add(run.request)
+            self.outbox.add(run.request, unknown=fate)
         except ConfigError as error:
-            _log.warning("a question was not queued: %s", error)
+            _logger.warning("a question was not queued: %s", error)
             return
         self._watch()
 
@@ -68,9 +73,18 @@ class Waiting:
         with self._sending:
             self.outbox.close()
 
-    def _deliver(self, answer: QueuedAnswer) -> None:
-        for listener in self.listeners:
+    def _deliver(self, answer: QueuedAnswer) -> bool:
+        """Whether all listeners took it; otherwise it stays in the outbox, where it can be looked at."""
+        took = [self._told(listener, answer) for listener in self.listeners]
+        return all(took)
+
+    def _told(self, listener: Callable[[QueuedAnswer], None], answer: QueuedAnswer) -> bool:
+        try:
             listener(answer)
+        except Exception as error:  # it is the app's code, perhaps in a thread of ours
+            _logger.error("A listener for late answers failed", exc_info=error)
+            return False
+        return True
 
     def _watch(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -85,11 +99,4 @@ class Waiting:
                         return
                 self.send()
             except EdgeError as error:
-                _log.warning("the queue could not be sent: %s", error)
-
-
-def _was_offline(run: Run, answer: Answer) -> bool:
-    if answer.source != "device" or answer.finish_reason == "cancelled":
-        return False
-    unreached = isinstance(run.cloud.error, CloudUnavailable | CloudTimeout)
-    return answer.reason is Reason.OFFLINE or (answer.reason is Reason.CLOUD_FAILED and unreached)
+                _logger.warning("the queue could not be sent: %s", error)

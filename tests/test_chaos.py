@@ -1,33 +1,37 @@
 """Many queries through a bad network to other people's server; and processes killed at any point."""
 
-import json
+import hashlib
 import random
-import socket
+import re
 import sqlite3
-import struct
 import subprocess
 import sys
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from queue import SimpleQueue
-from urllib.parse import urlsplit
 
 import pytest
 
-from edgeai import Answer, Edge, OpenAI, Policy
+from edgeai import Answer, Edge, OpenAI, Policy, Reason
 from edgeai.economics import Price
 from edgeai.errors import EdgeError
 from edgeai.ledger import Ledger
+from edgeai.net import breaker
 from edgeai.net.calls import Retry, Timeouts
+from edgeai.outbox import Outbox
+from edgeai.resend import send
 from edgeai.testing import FakeEngine
-from tests.servers import Child, Script, answer, katan, scripted
+from edgeai.types import Message, Request
+from tests.servers import Child, Scripted, katan, scripted
+from tests.storms import MAX_TOKENS, Result, Weather, body, relay, storm, wait_for
 
 PRICE = Price(prompt_usd=1000.0, completion_usd=1000.0)  # a tenth of a cent a token: sums are easy to read
 LIMITS = Timeouts(connect_s=5, first_token_s=5, between_s=5, total_s=20)
 PLENTY_USD = 1e6
-MAX_TOKENS = 64
+TRIES = 3
+Note = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -36,126 +40,128 @@ def upstream() -> Iterator[Child]:
         yield server
 
 
-def through(server: Child, chance: random.Random, passed: list[bytes]) -> Script:
-    """What a bad network does to each request: delays, drops, resets, refuses, fails, cuts, or nothing."""
-    host, port = urlsplit(server.url).hostname, urlsplit(server.url).port
-
-    def forward(connection: socket.socket, request: bytes, limit: int | None = None) -> None:
-        with socket.create_connection((str(host), int(port or 0)), timeout=20) as beyond:
-            beyond.sendall(request.replace(b"Connection: keep-alive", b"Connection: close"))
-            while data := beyond.recv(65536 if limit is None else limit):
-                connection.sendall(data)
-                if limit is not None:
-                    return
-        passed.append(request)
-
-    def script(connection: socket.socket, request: bytes) -> None:
-        die = chance.random()
-        if die < 0.08:
-            return  # dropped without a word
-        if die < 0.16:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        elif die < 0.24:
-            connection.sendall(answer("429 Too Many Requests", b"slow down", retry_after="0"))
-        elif die < 0.34:
-            connection.sendall(answer("500 Internal Server Error", b"oops"))
-        elif die < 0.42:
-            forward(connection, request, limit=chance.randint(1, 600))
-        else:
-            time.sleep(0.02 if die < 0.52 else 0)
-            forward(connection, request)
-
-    return script
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A breaker that looks again after a twentieth of a second and not after five."""
+    monkeypatch.setattr(breaker, "FIRST_WAIT_S", 0.05)
 
 
-def storm(edge: Edge, n: int, threads: int = 4) -> list[tuple[str, Answer | BaseException]]:
-    """``n`` different questions from some threads, each with what came back."""
-    results: SimpleQueue[tuple[str, Answer | BaseException]] = SimpleQueue()
-
-    def work(own: range) -> None:
-        for number in own:
-            question = f"Question <{number}>?"
-            try:
-                results.put((question, edge.ask(question, max_tokens=MAX_TOKENS)))
-            except BaseException as error:  # noqa: BLE001  # the parent judges it
-                results.put((question, error))
-
-    workers = [threading.Thread(target=work, args=(range(i, n, threads),)) for i in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return [results.get() for _ in range(results.qsize())]
-
-
-def body(request: bytes) -> bytes:
-    return request.partition(b"\r\n\r\n")[2]
-
-
-def weather(
-    upstream: Child, path: Path, n: int, budget_usd: float
-) -> tuple[list[tuple[str, Answer | BaseException]], list[bytes], list[bytes]]:
-    """The results of ``n`` queries, the requests that reached the network, and those answered in full."""
-    passed: list[bytes] = []
+def through(weather: Weather, path: Path, n: int, budget_usd: float) -> tuple[list[Result], Scripted]:
+    """The results of ``n`` queries, and the proxy with the requests that reached the network."""
     policy = Policy(privacy="allow", prefer="cloud", budget_usd={"month": budget_usd})
-    with scripted(through(upstream, random.Random(7), passed)) as proxy:
+    with scripted(weather.script()) as proxy:
         cloud = OpenAI(
             "echo",
             key="sk-any",
             base_url=f"{proxy.url}/v1",
             price=PRICE,
             timeouts=LIMITS,
-            retry=Retry(attempts=3, backoff_s=0.01),
+            retry=Retry(attempts=TRIES, backoff_s=0.01),
         )
         with Edge(engine=FakeEngine("Device."), cloud=cloud, policy=policy, ledger=path) as edge:
             results = storm(edge, n)
-    return results, proxy.requests, passed
+    return results, proxy
 
 
-def check_storm(upstream: Child, path: Path, n: int) -> None:
-    results, requests, passed = weather(upstream, path, n, PLENTY_USD)
+def switches(results: list[Result]) -> tuple[int, int]:
+    """How often the breaker was seen to open, and to close: the order in which queries ended tells."""
+    away = [a.reason is Reason.OFFLINE for _, a in results if isinstance(a, Answer)]
+    turns = [after for before, after in pairwise([False, *away]) if before != after]
+    return turns.count(True), turns.count(False)
+
+
+def question_of(request: bytes) -> str:
+    found = re.search(r"Question <\d+>\?", body(request).decode())
+    assert found
+    return found[0]
+
+
+def check_storm(upstream: Child, path: Path, n: int, note: Note) -> None:
+    weather = Weather(upstream)
+    results, proxy = through(weather, path, n, PLENTY_USD)
     assert len({question for question, _ in results}) == len(results) == n
     assert [r for _, r in results if not isinstance(r, Answer | EdgeError)] == []
     answers = [(question, r) for question, r in results if isinstance(r, Answer)]
     by_cloud = [(question, a) for question, a in answers if a.source == "cloud"]
-    assert by_cloud, [str(r) for _, r in results[:3]]
-    assert len(by_cloud) < n  # the weather was bad
+    assert 0 < len(by_cloud) < n, [str(r) for _, r in results[:3]]
     assert all(question in a.text for question, a in by_cloud)
     assert all(a.text == "Device." for _, a in answers if a.source == "device")
+    check_bill(path, results, proxy, weather)
+    opened, closed = switches(results)
+    assert opened > 0, "the breaker never opened"
+    assert closed > 0, "the breaker never closed"
+    kept_back = [a for _, a in answers if a.reason is Reason.OFFLINE]
+    assert all(a.disclosed_bytes == 0 for a in kept_back)
+    note("queries, answered by the cloud, kept by the breaker", f"{n}, {len(by_cloud)}, {len(kept_back)}")
+    note("requests, answered in full", f"{len(proxy.requests)}, {len(weather.passed)}")
+    note("the breaker opened, closed", f"{opened}, {closed} times at least")
+
+
+def check_bill(path: Path, results: list[Result], proxy: Scripted, weather: Weather) -> None:
+    """Every byte and cent is in the ledger once; whoever was answered in full was not asked again."""
+    n = len(results)
+    by_cloud = [a for _, a in results if isinstance(a, Answer) and a.source == "cloud"]
     with Ledger.open(path) as ledger:
-        rows, spent = ledger.rows(2 * n), ledger.spent("month")
-        totals = ledger.totals()
+        rows, spent, totals = ledger.rows(2 * n), ledger.spent("month"), ledger.totals()
+        verdict = ledger.disclosures.verify()
     assert len(rows) == n
-    assert totals.disclosed_bytes == sum(len(body(request)) for request in requests)
+    assert totals.disclosed_bytes == sum(len(body(request)) for request in proxy.requests)
     assert spent == pytest.approx(totals.cost_usd)
-    billed = sum(a.cost_usd or 0 for _, a in by_cloud)
-    assert spent >= billed > 0
-    assert len(passed) >= len(by_cloud)
+    assert spent >= sum(a.cost_usd or 0 for a in by_cloud) > 0
+    assert verdict.faults == ()
+    asked = Counter(map(question_of, proxy.requests))
+    assert len(asked) <= verdict.rows <= n  # the breaker may close the door on one that is on record
+    assert max(asked.values()) <= TRIES
+    billed = Counter(map(question_of, weather.passed))
+    assert max(billed.values()) == 1, "an answered query was sent again"
+    assert len(billed) >= len(by_cloud)
 
 
-def test_a_hundred_queries_in_bad_weather(upstream: Child, tmp_path: Path) -> None:
-    """Each ends in its own answer or a typed error, and every byte and cent of it is in the ledger once."""
-    check_storm(upstream, tmp_path / "ledger.sqlite3", 100)
-
-
-def test_the_budget_holds_in_bad_weather(upstream: Child, tmp_path: Path) -> None:
-    """Spending never passes the budget, although tries that fail are booked, and four threads ask at once."""
-    path, limit = tmp_path / "ledger.sqlite3", 3.0
-    results, _, _ = weather(upstream, path, 60, limit)
-    assert len(results) == 60
+def check_budget(upstream: Child, path: Path, n: int, limit: float, note: Note) -> None:
+    results, _ = through(Weather(upstream), path, n, limit)
+    assert len(results) == n
     with Ledger.open(path) as ledger:
-        spent, reasons = ledger.spent("month"), ledger.totals().reasons
-    assert reasons.get("budget", 0) > 0
-    assert spent <= limit
+        spent, totals = ledger.spent("month"), ledger.totals()
+    billed = sum(a.cost_usd or 0 for _, a in results if isinstance(a, Answer) and a.source == "cloud")
+    assert totals.reasons.get("budget", 0) > 0
+    assert billed <= spent <= limit
+    note("budget, booked, billed in US dollars", f"{limit:.2f}, {spent:.2f}, {billed:.2f}")
+
+
+def test_a_hundred_queries_in_bad_weather(
+    upstream: Child, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Each ends in its own answer or a typed error, and every byte and cent of it is in the ledger once.
+
+    The breaker opens when all is dark, keeps queries here meanwhile, and closes again.
+    """
+    check_storm(upstream, tmp_path / "ledger.sqlite3", 160, record_property)
+
+
+def test_the_budget_holds_in_bad_weather(
+    upstream: Child, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Spending never passes the budget, although tries that fail are booked, and four threads ask at once."""
+    check_budget(upstream, tmp_path / "ledger.sqlite3", 60, 3.0, record_property)
 
 
 @pytest.mark.soak
-def test_a_thousand_queries_in_bad_weather(upstream: Child, tmp_path: Path) -> None:
-    """The same, ten times as long."""
-    check_storm(upstream, tmp_path / "ledger.sqlite3", 1000)
+def test_a_thousand_queries_in_bad_weather(
+    upstream: Child, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The same, a thousand queries long."""
+    check_storm(upstream, tmp_path / "ledger.sqlite3", 1000, record_property)
 
 
-CHILD = """
+@pytest.mark.soak
+def test_the_budget_holds_over_a_thousand_queries(
+    upstream: Child, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The same limit, while a thousand queries try."""
+    check_budget(upstream, tmp_path / "ledger.sqlite3", 1000, 30.0, record_property)
+
+
+ASKING = """
 import sys
 from itertools import count
 from edgeai import Edge, OpenAI, Policy
@@ -163,61 +169,117 @@ from edgeai.economics import Price
 from edgeai.testing import FakeEngine
 
 url, path, name = sys.argv[1:]
-cloud = OpenAI("m", key="", base_url=url, price=Price(prompt_usd=1000.0, completion_usd=1000.0))
+cloud = OpenAI("m", key="sk-any", base_url=url, price=Price(prompt_usd=1000.0, completion_usd=1000.0))
 policy = Policy(privacy="allow", prefer="cloud", budget_usd={"month": 1e6})
 with Edge(engine=FakeEngine("x"), cloud=cloud, policy=policy, ledger=path) as edge:
     for number in count():
         edge.ask(f"{name}-{number}", max_tokens=64)
 """
-USED = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
-USED_USD = 0.02
+QUEUED = """
+import sys
+from pathlib import Path
+from edgeai import OpenAI, Policy
+from edgeai.ledger import Ledger
+from edgeai.outbox import Outbox
+from edgeai.resend import send
+
+url, ledger, queue = sys.argv[1:]
+cloud = OpenAI("m", key="sk-any", base_url=url)
+with Ledger.open(Path(ledger)) as book, Outbox(Path(queue)) as outbox:
+    send(outbox, cloud, Policy(privacy="allow"), book, lambda answer: True)
+"""
 
 
-def tell(connection: socket.socket, request: bytes) -> None:
-    """A short answer of twenty tokens."""
-    choice = {"index": 0, "delta": {"content": "Yes."}, "finish_reason": "stop"}
-    events = [{"choices": [choice]}, {"choices": [], "usage": USED}]
-    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-    connection.sendall(answer("200 OK", text.encode(), content_type="text/event-stream"))
+def killed(
+    child_code: str, server: Scripted, after: int, arguments: list[str], chance: random.Random
+) -> None:
+    """Run a child, and kill it at a random moment around its ``after``-th request from now on."""
+    want = len(server.requests) + after
+    child = subprocess.Popen([sys.executable, "-c", child_code, f"{server.url}/v1", *arguments])
+    try:
+        wait_for(lambda: len(server.requests) >= want or child.poll() is not None)
+        time.sleep(chance.uniform(0, 0.03))
+    finally:
+        child.kill()
+        child.wait(10)
 
 
-def kill_rounds(path: Path, rounds: int, chance: random.Random) -> None:
-    with scripted(tell) as server:
-        for number in range(rounds):
-            want = len(server.requests) + chance.randint(1, 6)
-            arguments = [f"{server.url}/v1", str(path), f"round-{number}"]
-            child = subprocess.Popen([sys.executable, "-c", CHILD, *arguments])
-            try:
-                wait_for(lambda want=want: len(server.requests) >= want)  # type: ignore[misc]  # bound now
-                time.sleep(chance.uniform(0, 0.03))
-            finally:
-                child.kill()
-                child.wait(10)
-        requests = list(server.requests)
-    assert len({body(request) for request in requests}) == len(requests)
+def check_record(path: Path, requests: list[bytes]) -> None:
+    """No body twice, each in the record, and the chain unbroken."""
+    bodies = [hashlib.sha256(body(request)).hexdigest() for request in requests]
+    assert len(set(bodies)) == len(bodies), "something was sent twice"
     with Ledger.open(path) as ledger:
-        rows, spent = ledger.rows(10 * len(requests)), ledger.spent("month")
-    assert len(requests) - rounds <= len(rows) <= len(requests)
-    assert all(row.source == "cloud" for row in rows)
-    assert spent >= len(requests) * USED_USD - 1e-9
+        recorded = [row.sha256 for row in ledger.disclosures.rows(10 * len(bodies))]
+        assert ledger.disclosures.verify().faults == ()
+    assert set(bodies) <= set(recorded)
+    assert len(set(recorded)) == len(recorded)
     with sqlite3.connect(path) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()
 
 
-def wait_for(ready: Callable[[], bool], limit_s: float = 60) -> None:
-    end = time.monotonic() + limit_s
-    while not ready():
-        assert time.monotonic() < end, "the child asked nothing"
-        time.sleep(0.002)
+def kill_asking(upstream: Child, path: Path, rounds: int, chance: random.Random, note: Note) -> None:
+    with scripted(lambda connection, request: relay(upstream, connection, request)) as server:
+        for number in range(rounds):
+            killed(ASKING, server, chance.randint(1, 6), [str(path), f"round-{number}"], chance)
+        requests = list(server.requests)
+    check_record(path, requests)
+    with Ledger.open(path) as ledger:
+        rows, spent = ledger.rows(10 * len(requests)), ledger.spent("month")
+    assert len(requests) - rounds <= len(rows) <= len(requests)
+    assert all(row.source == "cloud" for row in rows)
+    answered = sum(row.cost_usd or 0 for row in rows)
+    assert spent >= answered > 0
+    lost = len(requests) - len(rows)
+    assert spent > answered or not lost
+    note("kills, requests, without an answer on record", f"{rounds}, {len(requests)}, {lost}")
 
 
-def test_killed_while_sending(tmp_path: Path) -> None:
-    """What reached the server is booked, no query is sent twice, and the ledger opens undamaged."""
-    kill_rounds(tmp_path / "ledger.sqlite3", 2, random.Random(3))
+def kill_queue(upstream: Child, folder: Path, rounds: int, chance: random.Random, note: Note) -> None:
+    path, queue, n = folder / "ledger.sqlite3", folder / "queue.sqlite", 4 * rounds
+    with Outbox(queue) as outbox, Ledger.open(path) as ledger:
+        for number in range(n):
+            question = Message("user", f"Queued {number}")
+            outbox.add(Request(messages=(question,), max_tokens=MAX_TOKENS))
+        with scripted(lambda connection, request: relay(upstream, connection, request)) as server:
+            for _ in range(rounds):
+                killed(QUEUED, server, chance.randint(1, 4), [str(path), str(queue)], chance)
+            cloud = OpenAI("m", key="sk-any", base_url=f"{server.url}/v1")
+            send(outbox, cloud, Policy(privacy="allow"), ledger, lambda answer: True)
+            requests = list(server.requests)
+        counts = outbox.counts()
+    check_record(path, requests)
+    assert counts["waiting"] == counts["sending"] == counts["refused"] == 0
+    assert counts["delivered"] + counts["answered"] + counts["unknown"] == n
+    assert counts["unknown"] + counts["answered"] <= rounds, "only what was under way when it was killed"
+    note("kills, questions, of unknown fate", f"{rounds}, {n}, {counts['unknown']}")
+
+
+def test_killed_while_sending(
+    upstream: Child, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """What reached the server is booked and on record, no query is sent twice, and the chain verifies."""
+    kill_asking(upstream, tmp_path / "ledger.sqlite3", 2, random.Random(3), record_property)
+
+
+def test_killed_while_emptying_the_queue(
+    upstream: Child, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Each question that waited leaves once at most, is answered or marked, and none is lost."""
+    kill_queue(upstream, tmp_path, 2, random.Random(5), record_property)
 
 
 @pytest.mark.soak
-def test_killed_while_sending_often(tmp_path: Path) -> None:
+def test_killed_while_sending_often(
+    upstream: Child, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """The same at forty random moments, all into one ledger."""
-    kill_rounds(tmp_path / "ledger.sqlite3", 40, random.Random(4))
+    kill_asking(upstream, tmp_path / "ledger.sqlite3", 40, random.Random(4), record_property)
+
+
+@pytest.mark.soak
+def test_killed_while_emptying_the_queue_often(
+    upstream: Child, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The same at thirty random moments."""
+    kill_queue(upstream, tmp_path, 30, random.Random(6), record_property)

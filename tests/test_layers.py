@@ -24,6 +24,7 @@ LAYERS = [
         "gate",
         "hedge",
         "measure",
+        "ner",
         "options",
         "outcome",
         "scorers",
@@ -55,6 +56,7 @@ ALONE: dict[str, str | tuple[str, ...]] = {
     "sqlite3": "database.py",
     "gguf": "converters/gguf_writer.py",
     "huggingface_hub": "models/hub.py",
+    "botocore": "cloud/aws.py",
     "matplotlib": ("calibrate/plots.py", "cli/frontier.py"),
     "stdnum": "egress/numbers.py",
 }
@@ -72,6 +74,7 @@ LAZY = [
     "sqlite3",
     "phonenumbers",
     "stdnum",
+    "botocore",
 ]
 
 MODULES = sorted(

@@ -103,6 +103,21 @@ def test_escalation_to_a_wrong_key_keeps_the_answer() -> None:
     assert "but the cloud failed" in said
 
 
+def test_redaction_shows_what_leaves_and_comes_back() -> None:
+    """The bytes shown hold placeholders and are as many as left; the echoed answer holds the secrets."""
+    with katan() as cloud:
+        said = run("redact.py", "--base-url", cloud.url, "--model", "big", CLOUD_API_KEY="any")
+    left, _, answer = said.partition("\n\n")
+    secrets = ("ana.kovac@example.com", "4111 1111 1111 1111", "ORD-10023344")
+    for secret, placeholder in zip(secrets, ("<EMAIL_1>", "<CARD_1>", "<ORDER_1>"), strict=True):
+        assert secret not in left
+        assert placeholder in left
+        assert secret in answer
+        assert placeholder not in answer
+    n_bytes = left.partition("would go ")[2].partition(" bytes")[0]
+    assert f"[cloud, {n_bytes} bytes left]" in answer
+
+
 def test_kiosk_never_touches_the_network() -> None:
     """Two visitors are answered from the guide's text, each in a conversation of its own."""
     said = run(

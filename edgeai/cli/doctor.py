@@ -219,7 +219,7 @@ def _cloud(settings: "Settings") -> Finding:
         return Finding(about="cloud", state="ok", found="none configured; nothing can leave this device")
     found = f"{settings.cloud} (not contacted)"
     if settings.privacy == "local":
-        remedy = 'Set privacy = "allow" to let hard questions go there'
+        remedy = 'Set privacy = "redact" (with secrets replaced) or "allow" to let hard questions go there'
         return Finding(about="cloud", state="note", found=f"{found}, but privacy is local", remedy=remedy)
     from edgeai.cloud.providers import PROVIDERS
 
@@ -239,5 +239,5 @@ def _cloud(settings: "Settings") -> Finding:
 def _has_key(format: str, variable: str) -> bool:
     from edgeai.cloud.keys import from_keyring
 
-    signs = format == "converse" and os.environ.get("AWS_ACCESS_KEY_ID")
+    signs = format == "converse" and (os.environ.get("AWS_ACCESS_KEY_ID") or os.environ.get("AWS_PROFILE"))
     return bool(os.environ.get(variable) or signs or from_keyring(variable))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeai.net import Link, Retry, Timeouts
     from edgeai.prices import PriceTable
 
-__all__ = ["Cloud", "CloudEnd", "CloudText", "Piece", "open_cloud", "open_clouds"]
+__all__ = ["Cloud", "CloudEnd", "CloudText", "Piece", "open_cloud", "open_clouds", "tries_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,11 @@ Piece = CloudText | CloudEnd
 
 
 class Cloud(Protocol):
-    """One model at one endpoint."""
+    """One model at one endpoint.
+
+    One whose `stream` may send the body more than once also has ``tries: int``, how often at most: so often
+    may it be billed (`tries_of`).
+    """
 
     @property
     def model(self) -> str:
@@ -61,11 +65,6 @@ class Cloud(Protocol):
         """US dollars per token, or None when it is not known."""
         ...
 
-    @property
-    def tries(self) -> int:
-        """How often `stream` sends the body at most: so often may it be billed."""
-        ...
-
     def encode(self, released: Released) -> bytes:
         """The body that `stream` sends, byte for byte."""
         ...
@@ -77,6 +76,12 @@ class Cloud(Protocol):
         iterator (or cancelling its task) closes the connection at once.
         """
         ...
+
+
+def tries_of(cloud: Cloud) -> int:
+    """How often the cloud sends a body at most: its ``tries`` if it has them, else once."""
+    tries: int = getattr(cloud, "tries", 1)
+    return tries
 
 
 def open_cloud(

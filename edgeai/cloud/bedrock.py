@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 """
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, Iterator
@@ -10,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from edgeai.cloud import CloudEnd, CloudText, Piece
+from edgeai.cloud import CloudEnd, CloudText, Piece, aws
 from edgeai.cloud.http import carry, checked_host, counted
 from edgeai.cloud.keys import Key
 from edgeai.cloud.sigv4 import Credentials, signed
@@ -51,14 +52,17 @@ _FINISHED: dict[str, FinishReason | Refused] = {
 class Bedrock:
     """A model at Amazon Bedrock, asked by ConverseStream. Connects to nothing by itself.
 
-    region: by default the environment's AWS_REGION or AWS_DEFAULT_REGION.
+    region: by default the environment's AWS_REGION or AWS_DEFAULT_REGION, else the profile's.
     key: an API key of Bedrock's; None: the environment's ``key_variable``, by default
         AWS_BEARER_TOKEN_BEDROCK; without one the request is signed with ``credentials``.
-    credentials: an access key; None: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN.
-        Profiles, roles and metadata servers are not read: Amazon's library can, give its result here.
+    credentials: an access key; None: that of the profile, if one is named, else the environment's
+        AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN.
+    profile: a profile of Amazon's settings, by default AWS_PROFILE: keys, sign-in (SSO), roles, programs;
+        needs the extra "bedrock". Without a profile no address but Bedrock's is asked for anything.
     price: needed for budgets unless Amazon's list price applies.
 
-    The format has no seed and no top_k; a JSON schema is sent as a wish. Raises ConfigError.
+    The format has no seed and no top_k; a JSON schema is sent as a wish. Raises ConfigError, and for a
+    profile MissingExtra, or CloudAuth when it cannot be read.
     """
 
     def __init__(
@@ -70,12 +74,18 @@ class Bedrock:
         key: str | None = None,
         key_variable: str | None = None,
         credentials: Credentials | None = None,
+        profile: str | None = None,
         price: Price | None = None,
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
         link: Link | None = None,
     ) -> None:
+        self._profile = profile or os.environ.get("AWS_PROFILE") or None
+        if self._profile:
+            aws.require()
         region = region or next((os.environ[name] for name in REGIONS if os.environ.get(name)), None)
+        if not region and self._profile:
+            region = aws.region_of(self._profile)
         if not region:
             raise ConfigError("Bedrock needs a region", remedy="Set AWS_REGION, or give region=…")
         self._base_url = (base_url or f"https://bedrock-runtime.{region}.amazonaws.com").rstrip("/")
@@ -117,7 +127,7 @@ class Bedrock:
         key = await self._key.find()
         with counted(0):
             body = self.encode(released)
-            headers, secrets = self._proof(key, body)
+            headers, secrets = await self._proof(key, body)
         call = HttpCall(
             url=self.endpoint,
             body=body,
@@ -130,11 +140,16 @@ class Bedrock:
             async for piece in pieces:
                 yield piece
 
-    def _proof(self, key: str, body: bytes) -> tuple[Headers, tuple[str, ...]]:
+    async def _proof(self, key: str, body: bytes) -> tuple[Headers, tuple[str, ...]]:
         """The headers that show who asks, and what of them is secret. Raises CloudAuth."""
         if key:
             return bearer(key), (key,)
-        who = self._credentials or _from_environment()
+        if self._credentials is not None:
+            who = self._credentials
+        elif self._profile:
+            who = await asyncio.to_thread(aws.credentials_of, self._profile)
+        else:
+            who = _from_environment()
         return signed(self.endpoint, body, who, region=self._region, service="bedrock"), who.secrets
 
 
@@ -143,7 +158,7 @@ def _from_environment() -> Credentials:
     if not access or not secret:
         raise CloudAuth(
             "There is no key for Bedrock",
-            remedy=f"Set {BEARER}, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give one as argument",
+            remedy=f"Set {BEARER}, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
         )
     return Credentials(access_key=access, secret_key=secret, token=os.environ.get("AWS_SESSION_TOKEN", ""))
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from edgeai.cloud import Cloud, Piece
+from edgeai.cloud import Cloud, Piece, tries_of
 from edgeai.economics import Price
 from edgeai.errors import ConfigError
 from edgeai.types import Released
@@ -43,7 +43,7 @@ class Tiers:
     @property
     def tries(self) -> int:
         """How often the first cloud is sent the body at most."""
-        return self.clouds[0].tries
+        return tries_of(self.clouds[0])
 
     def encode(self, released: Released) -> bytes:
         """The first cloud's body."""

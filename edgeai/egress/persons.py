@@ -1,7 +1,7 @@
 """Recognisers of dates of birth, postal addresses, and names that are announced.
 
 These three go by words around the secret, in some languages. They are no named-entity recognition: a name
-that nothing announces is not seen; give `Redaction` a recogniser of your own for that.
+that nothing announces is not seen; `edgeai.ner` runs a model that sees them.
 """
 
 import re

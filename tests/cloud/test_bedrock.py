@@ -1,8 +1,13 @@
 """Amazon's signature and framing, against Amazon's own library."""
 
+import asyncio
 import json
+import os
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -12,11 +17,13 @@ from botocore.eventstream import EventStreamBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeai.cloud import aws, open_cloud
 from edgeai.cloud.bedrock import Bedrock
 from edgeai.cloud.sigv4 import Credentials, signed
-from edgeai.errors import CloudProtocol, ConfigError
+from edgeai.errors import CloudAuth, CloudProtocol, ConfigError, MissingExtra
 from edgeai.net.eventstream import FrameDecoder
 from edgeai.net.sse import MAX_EVENT
+from edgeai.types import Message, Released, Sampling
 from tests.cloud.frames import frame
 
 FRAMES = [
@@ -109,3 +116,63 @@ def test_limits() -> None:
     assert decoder.feed(FRAMES[0][:-1]) == []
     with pytest.raises(CloudProtocol, match="broke off"):
         decoder.end()
+
+
+@pytest.fixture
+def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Amazon's settings, with a key, a program that tells one, and a profile of neither."""
+    told = {"Version": 1, "AccessKeyId": "AKIATOLD", "SecretAccessKey": "t0ld", "SessionToken": "t0k3n"}
+    program = tmp_path / "tell.py"
+    program.write_text(f"print({json.dumps(json.dumps(told))})")
+    settings = tmp_path / "config"
+    settings.write_text(
+        "[profile kept]\nregion = eu-north-1\naws_access_key_id = AKIAKEPT\naws_secret_access_key = k3pt\n"
+        f"[profile told]\nregion = eu-west-3\ncredential_process = {sys.executable} {program}\n"
+        "[profile signed]\nregion = eu-west-3\nsso_start_url = https://x.invalid\nsso_region = eu-west-3\n"
+        "sso_account_id = 1\nsso_role_name = r\n"
+    )
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(settings))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    aws._session.cache_clear()
+    yield
+    aws._session.cache_clear()
+
+
+ASKED = Released(messages=(Message("user", "q"),), max_tokens=5, sampling=Sampling())
+
+
+def authorization(cloud: Bedrock) -> str:
+    """Who says to ask, in the headers that would be sent."""
+    headers, _ = asyncio.run(cloud._proof("", b"{}"))
+    return dict(headers)["Authorization"]
+
+
+@pytest.mark.usefixtures("profiles")
+def test_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile gives region and key, by its settings or by a program; it goes before other keys."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "3nv")
+    assert "AKIAENV" in authorization(Bedrock("m", region="eu-west-1"))
+    kept = Bedrock("m", profile="kept")
+    assert "eu-north-1" in kept.endpoint
+    assert "AKIAKEPT" in authorization(kept)
+    monkeypatch.setenv("AWS_PROFILE", "told")
+    assert "AKIATOLD" in authorization(Bedrock("m"))
+    assert "eu-west-3" in open_cloud("bedrock:m").endpoint
+
+
+@pytest.mark.usefixtures("profiles")
+def test_profiles_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No such profile, nobody signed in, no library: each says so, and nothing is sent."""
+    with pytest.raises(CloudAuth, match="nosuch"):
+        Bedrock("m", profile="nosuch")
+    signed_out = Bedrock("m", profile="signed")
+    with pytest.raises(CloudAuth, match="sso") as caught:
+        asyncio.run(anext(signed_out.stream(ASKED)))
+    assert caught.value.sends == 0
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
+    with pytest.raises(MissingExtra, match="bedrock"):
+        Bedrock("m", profile="kept")

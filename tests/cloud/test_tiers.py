@@ -1,13 +1,13 @@
 """Several clouds: which is asked, what it costs, and what goes on record."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeai import Edge, Policy, Price
-from edgeai.cloud import open_clouds
+from edgeai.cloud import CloudEnd, CloudText, Piece, open_clouds
 from edgeai.cloud.tiers import Tiers, by_price, tiers_of
 from edgeai.errors import (
     BothFailed,
@@ -21,7 +21,7 @@ from edgeai.errors import (
 )
 from edgeai.ledger import Ledger
 from edgeai.testing import FakeCloud, FakeEngine
-from edgeai.types import Answer, Delta, Reason, Replaced
+from edgeai.types import Answer, Delta, Reason, Released, Replaced, Usage
 
 CLOUD = Policy(privacy="allow", prefer="cloud")
 CHEAP = Price(prompt_usd=1.0, completion_usd=2.0, as_of="2026-01-01")
@@ -222,3 +222,25 @@ def test_the_limit_of_a_query() -> None:
     answer = ask([cloud], Policy(privacy="allow", prefer="cloud", budget_usd={"query": 1e-9}))
     assert answer.reason is Reason.BUDGET
     assert cloud.received == []
+
+
+class Theirs:
+    """A cloud that somebody else wrote after the protocol: no more than it asks for."""
+
+    model, endpoint, price = "theirs", "https://theirs.invalid/v1", Price(prompt_usd=1.0, completion_usd=2.0)
+
+    def encode(self, released: Released) -> bytes:
+        return b"{}"
+
+    async def stream(self, released: Released) -> AsyncIterator[Piece]:
+        yield CloudText("Theirs.")
+        yield CloudEnd(finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=1))
+
+
+def test_a_cloud_of_somebody_else(tmp_path: Path) -> None:
+    """It works alone and as a tier, within a budget, and counts as sent once."""
+    policy = Policy(privacy="allow", prefer="cloud", budget_usd={"day": 1.0})
+    for cloud in (Theirs(), [Theirs()]):
+        with Edge(engine=FakeEngine(), cloud=cloud, policy=policy, ledger=tmp_path / "l") as edge:
+            answer = edge.ask("q")
+        assert (answer.text, answer.disclosed_bytes) == ("Theirs.", 2)

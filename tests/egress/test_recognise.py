@@ -2,11 +2,16 @@
 
 import base64
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import pytest
 
-from edgeai.egress import Redaction
+from edgeai.egress import Redaction, recognise
+from edgeai.egress.normalise import views
+from edgeai.egress.phones import phones
 from edgeai.egress.recognise import find
+from edgeai.egress.redaction import REGIONS
 from edgeai.errors import ConfigError
 
 PLAIN = Redaction()
@@ -135,6 +140,64 @@ def test_your_own() -> None:
     ):
         with pytest.raises(ConfigError):
             Redaction(**bad)
+
+
+HOSTILE = [
+    "a",
+    "1",
+    "1 ",
+    "1.",
+    "a.",
+    "@.",
+    "A1",
+    "+1-",
+    "%40",
+    "(1)",
+    "a@",
+    "A ",
+    '"',
+    "key=",
+    "eyJa.",
+    "a@a.",
+]
+HOSTILE += [
+    "-----BEGIN PRIVATE KEY-----",
+    "ul. A ",
+    "1 Aa ",
+    "12 rue de ",
+    "AB12",
+    "市",
+    "都",
+    "a at ",
+    "f:",
+    "1.1.",
+]
+HOSTILE += ["password: ", "Calle de ", "Ab de ", "가 ", "born ", "&#1;", "ab12 ", "sk-", "http://a:", "1-"]
+RECOGNISERS: dict[str, Callable[[str], Iterable[object]]] = {one.__name__: one for one in recognise._BUILT_IN}
+RECOGNISERS |= {"phones": partial(phones, regions=REGIONS), "views": views}
+
+
+@pytest.mark.parametrize("name", RECOGNISERS)
+def test_hostile_text_takes_linear_time(name: str) -> None:
+    """Four times the text that a recogniser likes least takes about four times as long."""
+
+    def seconds(piece: str, n: int) -> float:
+        begun = time.process_time()
+        list(RECOGNISERS[name]((piece * n)[:n]))
+        return time.process_time() - begun
+
+    for piece in HOSTILE:
+        seconds(piece, 100)  # patterns are compiled, tables read
+        if (long := seconds(piece, 4000)) > 0.05:
+            assert long < 10 * max(seconds(piece, 1000), 0.005), piece
+        assert long < 2, piece
+
+
+def test_twenty_thousand_characters_are_searched_in_seconds() -> None:
+    """The worst that is known: nothing but digits that could be numbers of many kinds."""
+    begun = time.process_time()
+    find("1 " * 10_000, PLAIN)
+    assert time.process_time() - begun < 20
 
 
 @pytest.mark.parametrize("piece", ["a", "1", "1 ", "a.", "@.", "A1", "+1-", "%40", "é", "(1)", "a@", "<"])

@@ -1,0 +1,125 @@
+"""A whole model, layer after layer: run, rounded, and asked what each part of it costs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeai.converters.convert import open_source
+from edgeai.converters.decoder import Source
+from edgeai.converters.graph import write_graph
+from edgeai.converters.layers import embed, layer, logits
+from edgeai.converters.linear import Plan, floats
+from edgeai.converters.mixing import mix, weight_bytes
+from edgeai.converters.rounding import GROUPS, round_model
+from edgeai.converters.sensitivity import costs, sites_to_keep
+from edgeai.converters.tuned import Tuned
+from edgeai.errors import ConfigError
+from tests.converters.graph_runner import GraphRunner
+from tests.tiny_gguf import write_tiny_gguf
+
+ROLES = tuple(role for roles in GROUPS.values() for role in roles)
+TOKENS = np.random.default_rng(0).integers(3, 250, (4, 48))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A tiny decoder."""
+    return open_source(write_tiny_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf"))
+
+
+@pytest.fixture(scope="module")
+def rounded(source: Source) -> Tuned:
+    """All of its layers in four bits."""
+    return round_model(source, TOKENS)
+
+
+def through_layers(source: Source) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """The logits of all positions of the first window."""
+    states = embed(source, TOKENS[:1])[0]
+    for number in range(source.decoder.n_layers):
+        with layer(source, number, 48, n_threads=1) as one:
+            states = one.run(states)
+    return np.concatenate(list(logits(source, states)))
+
+
+def through_graph(
+    source: Source, folder: Path, quant: str
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """The same from the graph that engines run."""
+    folder.mkdir()
+    write_graph(source, folder, Plan(quant=quant), 64, lambda done, total: None)  # type: ignore[arg-type]  # a test's
+    return GraphRunner(folder).run([TOKENS[0].tolist()], 0, range(48))[0]
+
+
+def test_layer_by_layer_is_the_whole_model(source: Source, tmp_path: Path) -> None:
+    """Layers run one by one give the logits of the graph that engines run."""
+    np.testing.assert_allclose(
+        through_layers(source), through_graph(source, tmp_path / "graph", "f32"), atol=2e-4
+    )
+
+
+def test_the_package_holds_what_was_rounded(rounded: Tuned, tmp_path: Path) -> None:
+    """Four-bit kernels with zero points compute what the rounded floats say, but for 8-bit activations."""
+    packed = through_graph(rounded, tmp_path / "packed", "auto")
+    exact = through_graph(rounded, tmp_path / "exact", "f32")
+    assert np.corrcoef(packed.ravel(), exact.ravel())[0, 1] > 0.999
+
+
+def test_kept_sites_keep_their_numbers(source: Source) -> None:
+    """What is to be kept is the source's own, everything else is rounded."""
+    tuned = round_model(source, TOKENS, keep={("down", 0)})
+    assert ("down", 0) not in tuned.matrices
+    assert {("down", 1), ("q", 0), ("up", 1)} <= set(tuned.matrices)
+
+
+def test_what_was_damaged_costs_most(source: Source, rounded: Tuned) -> None:
+    """A group whose matrix was emptied stands out from those that were only rounded."""
+    matrices = dict(rounded.matrices)
+    matrices["down", 1] = Emptied(source, "down", 1)
+    found = costs(source, Tuned(source=source, matrices=matrices), TOKENS[:1])
+    assert set(found) == {(group, number) for group in GROUPS for number in (0, 1)}
+    assert max(found, key=lambda site: found[site]) == ("down", 1)
+    assert all(cost > 0 for cost in found.values())
+
+
+def test_what_costs_most_for_its_bytes_is_kept() -> None:
+    """Sites are kept by cost for each byte, as long as there are bytes to spare."""
+    price = {("qkv", 0): 3.0, ("o", 0): 2.0, ("down", 0): 4.0}
+    saved = {("qkv", 0): 10, ("o", 0): 10, ("down", 0): 100}
+    assert sites_to_keep(price, saved, 0) == frozenset()
+    assert sites_to_keep(price, saved, 19) == {("qkv", 0)}
+    assert sites_to_keep(price, saved, 120) == set(saved)
+
+
+class Emptied:
+    """A matrix of zeros in the place of another one."""
+
+    kind = "F32"
+
+    def __init__(self, source: Source, role: str, number: int) -> None:
+        matrix = source.matrix(role, number)
+        assert matrix is not None
+        self.values = np.zeros_like(floats(matrix))
+        self.shape = matrix.shape
+
+    def rows(self, start: int, stop: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        """Zeros."""
+        return self.values[start:stop]
+
+
+def test_a_mixture_fits_its_size(source: Source, tmp_path: Path) -> None:
+    """With bytes to spare some groups keep eight bits, and the file is as large as was foretold."""
+    least = weight_bytes(source)
+    mixed = mix(source, TOKENS, size=least + 12_000)
+    kept = {(role, number) for number in (0, 1) for role in ROLES} - set(mixed.matrices)
+    assert kept
+    write_graph(mixed, tmp_path, Plan(), 64, lambda done, total: None)
+    written = (tmp_path / "model.onnx.data").stat().st_size
+    assert least < written < least + 12_000 + 80_000  # alignment to pages, rotary tables and norms
+
+
+def test_a_size_out_of_reach_is_refused(source: Source) -> None:
+    """The error says how small the model can be made."""
+    with pytest.raises(ConfigError, match="four bits"):
+        mix(source, TOKENS, size=1000)
