@@ -107,6 +107,7 @@ class Edge:
             )
             engine, weights = loaded.engine, loaded.weights
         try:
+            meter = open_meter(profile)
             book = open_ledger(ledger)
             waiting = open_waiting(bigger, policy, book, key=queue_key)
         except EdgeError:
@@ -120,7 +121,7 @@ class Edge:
             weights=weights or weights_of_info(engine.info),
             contracts=Contracts(book.history if book else None),
             waiting=waiting,
-            meter=open_meter(profile),
+            meter=meter,
         )
         try:
             self._session.contracts.live(policy)
