@@ -47,7 +47,7 @@ wheel: $(VENV)/.test ## build the wheel from the sdist; install and import it in
 bench: $(VENV)/.test ## measure, and write the table in benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-bench-load: $(VENV)/.test ## decode beside busy neighbours; three minutes, and nothing else may run
+bench-load: $(VENV)/.test ## decode beside busy neighbours; four minutes, and nothing else may run
 	$(BIN)/python -m benchmarks load
 
 bench-genai: $(VENV)/.test $(GENAI)/.made ## the same for onnxruntime-genai on one graph

@@ -22,6 +22,7 @@ VERBS = (
     "ledger",
     "queue",
     "bench",
+    "tune",
     "calibrate",
     "simulate",
     "contracts",

@@ -43,11 +43,11 @@ def try_out(model: str, limit_s: float = LIMIT_S) -> Trial:
 
 def main(model: str) -> None:
     """Open, one token, close. Raises EdgeError's leaves."""
-    from edgeai.load import choose_package, open_package
+    from edgeai.load import Wanted, choose_package, open_package
     from edgeai.types import Message, Request
 
     started = time.perf_counter()
-    engine = open_package(choose_package(model, "auto", allow_large=True), n_ctx=256)
+    engine = open_package(choose_package(model, "auto", allow_large=True), Wanted(n_ctx=256))
     opened = time.perf_counter()
     try:
         with engine.stream(Request(messages=(Message("user", "Hello"),), max_tokens=1)) as generation:

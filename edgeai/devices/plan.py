@@ -1,9 +1,11 @@
 """The plan an engine gets: how many threads, how long a context, and how keys and values are stored."""
 
+from dataclasses import replace
 from typing import get_args
 
 from edgeai.devices.probe import Machine, fast_cores
 from edgeai.devices.profiles import Goal, Profile
+from edgeai.devices.tuning import Tuning
 from edgeai.engines import DevicePlan
 from edgeai.errors import ConfigError
 
@@ -18,6 +20,8 @@ def plan(
     n_ctx_train: int,
     *,
     threads: int | None = None,
+    tuning: Tuning | None = None,
+    exact: bool = False,
     verbose: bool = False,
     profile: Profile | None = None,
     machine: Machine | None = None,
@@ -27,7 +31,8 @@ def plan(
     the profile says, or 4096.
 
     ``threads`` compute, at all times; None means one a fast core, at most what the profile says for this
-    machine's state and the goal, and fewer while others use the cores.
+    machine's state and the goal, and fewer while others use the cores. ``tuning`` is what was measured here;
+    ``exact`` leaves out of it what would change answers.
     Raises ConfigError when more is asked for than the model was trained for, or for a number that cannot be.
     """
     _check_threads(threads)
@@ -40,14 +45,17 @@ def plan(
             remedy=f"Use at most {n_ctx_train}",
         )
     chat = None if profile is None else profile.models["chat"]
-    usual = DEFAULT_N_CTX if chat is None else int(chat.n_ctx.value)
-    return DevicePlan(
-        n_ctx=n_ctx or min(n_ctx_train, usual),
-        n_threads=threads or most_threads(profile, machine, goal),
-        follow_load=threads is None,
+    most = most_threads(profile, machine, goal)
+    usual = DevicePlan(
+        n_ctx=n_ctx or min(n_ctx_train, DEFAULT_N_CTX if chat is None else int(chat.n_ctx.value)),
+        n_threads=most,
         verbose=verbose,
         kv_type="f16" if chat is None else chat.kv_type,
     )
+    tuned = usual if tuning is None else tuning.apply(usual, exact=exact)
+    if threads is not None:
+        return replace(tuned, n_threads=threads, follow_load=False)
+    return replace(tuned, n_threads=min(tuned.n_threads, most))
 
 
 def most_threads(profile: Profile | None, machine: Machine | None, goal: Goal) -> int:

@@ -25,8 +25,11 @@ class DevicePlan:
     """What the engine may use: decided by `edgeai.devices`, never by the engine.
 
     ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. With ``follow_load`` those are
-    the most, and an engine that can uses fewer while other programs are busy. ``kv_type`` is the format of
-    keys and values; engines whose graph fixes it are not given another than "f16".
+    the most, and an engine that can uses fewer while other programs are busy.
+    What only some engines have, None for their own choice. llama.cpp: ``n_ubatch`` tokens are computed at
+    once, ``flash_attn`` joins the steps of attention, ``kv_type`` of the KV cache is f16 or q8_0. ONNX
+    Runtime: threads wait ``spin_us`` microseconds before they sleep, ``prepack`` orders weights for the
+    processor, which takes memory.
     """
 
     n_ctx: int
@@ -34,7 +37,11 @@ class DevicePlan:
     provider: str = "cpu"
     verbose: bool = False
     follow_load: bool = True
+    n_ubatch: int | None = None
+    flash_attn: bool | None = None
     kv_type: Literal["f16", "q8_0"] = "f16"
+    spin_us: int | None = None
+    prepack: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time, thread_time
@@ -28,13 +28,14 @@ class Cores:
 
     def __init__(self, stat: Path = _STAT) -> None:
         self._idle_s = _idle_of(stat)
+        self._count = len(_mine())
         self._stat = stat
         self._last: _Reading | None = None
         self._pause_s = _WINDOW_S
 
     def restart(self) -> None:
-        """Forget what was read: the number of threads changes now."""
-        self._last = None
+        """Measure from now on: the number of threads changes."""
+        self._last = self._read(perf_counter())
 
     def free(self, n_threads: int) -> float | None:
         """Cores that idled or worked for us since the last reading; None when that is too short ago.
@@ -51,6 +52,14 @@ class Cores:
         own = min(reading.process_s - last.process_s, n_threads * (reading.thread_s - last.thread_s))
         return (reading.idle_s - last.idle_s + own) / (reading.at - last.at)
 
+    def others(self) -> float | None:
+        """Cores that other programs used since the last reading; None where that cannot be read."""
+        last, reading = self._last, self._read(perf_counter())
+        if last is None or reading is None or reading.at == last.at:
+            return None
+        ours = reading.idle_s - last.idle_s + reading.process_s - last.process_s
+        return max(0.0, self._count - ours / (reading.at - last.at))
+
     def free_now(self) -> float | None:
         """Cores on which nothing runs this moment, ours included; None where the system does not tell.
 
@@ -65,11 +74,16 @@ class Cores:
         return None if idle_s is None else _Reading(now, idle_s, process_time(), thread_time())
 
 
+def _mine() -> Collection[int]:
+    """The processors that this process may use."""
+    return os.sched_getaffinity(0) if sys.platform == "linux" else range(os.cpu_count() or 1)
+
+
 def _idle_of(stat: Path) -> Callable[[], float | None]:
     """How to read the seconds that all cores together have been idle."""
     if sys.platform == "linux":
-        tick, mine = os.sysconf("SC_CLK_TCK"), os.sched_getaffinity(0)
-        names = frozenset(b"cpu%d" % cpu for cpu in mine)
+        tick = os.sysconf("SC_CLK_TCK")
+        names = frozenset(b"cpu%d" % cpu for cpu in _mine())
         return lambda: _idle_ticks(stat, names, tick)
     import psutil  # here, as Linux needs none of it
 

@@ -43,8 +43,10 @@ class Pace:
             self.n_threads = self._governor.n_threads
 
     def _resume(self, governor: Governor) -> None:
+        """A neighbour that sleeps just now may have been busy during the pause, and the other way round."""
         if self._cores is None:
             self._cores = Cores()  # now, as its clocks are those of this thread
+        seen = (self._cores.free(self.n_threads), self._cores.free_now())
+        governor.resume(min((free for free in seen if free is not None), default=None))
         self._cores.restart()
-        governor.resume(self._cores.free_now())
         self.n_threads = governor.n_threads

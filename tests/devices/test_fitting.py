@@ -28,13 +28,14 @@ def rough(value: float) -> Figure:
 OPEN = """
 import sys
 import psutil
-import edgeai.devices.fitting, edgeai.load
+from edgeai import Edge
+from edgeai.devices import fitting
 from edgeai.models import store
+store.find(sys.argv[1])
 before = psutil.Process().memory_info().rss
-engine = edgeai.load.open_package(store.find(sys.argv[1]), n_ctx=512)
-engine.score("Hello,", [" world"])
-print(psutil.Process().memory_info().rss - before)
-engine.close()
+with Edge(sys.argv[1], n_ctx=512, ledger=False) as edge:
+    edge.ask("Hello", max_tokens=1)
+    print(psutil.Process().memory_info().rss - before)
 """
 KV_TYPES: tuple[KvType, ...] = ("f16", "q8_0")
 ALL = MemoryBudget(model_share=rough(1), keep_free_mb=rough(0))

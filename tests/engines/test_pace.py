@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -103,3 +104,16 @@ def test_slow_steps_cost_threads() -> None:
         time.sleep(seconds)
         pace.end(1)
     assert pace.begin() < 4
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "now", "threads"),
+    [(2.0, 2, 2), (0.9, 2, 1), (2.0, 1, 1), (None, 1, 1), (None, None, 2)],
+)
+def test_after_a_pause(
+    meanwhile: float | None, now: float | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All cores only where they were free meanwhile and are so this moment; unknown changes nothing."""
+    seen = SimpleNamespace(free=lambda n: meanwhile, free_now=lambda: now, restart=lambda: None)
+    monkeypatch.setattr("edgeai.engines.pace.Cores", lambda: seen)
+    assert Pace(2, follow_load=True).begin() == threads

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgeai.engines import DevicePlan, EngineInfo, OnState
 from edgeai.engines.jobs import Steps
 from edgeai.engines.llamacpp import binding
-from edgeai.engines.llamacpp.context import KV_SIZE, MAX_OUTPUTS, Context
+from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
 from edgeai.engines.llamacpp.jobs import N_SCRATCH, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.local import N_LIVE, LocalEngine
@@ -31,8 +31,15 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     model = Model(path)
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
-        pace = Pace(plan.n_threads, follow_load=plan.follow_load)
-        context = Context(model, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH, pace=pace, kv_type=plan.kv_type)
+        context = Context(
+            model,
+            n_ctx=n_ctx,
+            n_seq=N_LIVE + N_SCRATCH,
+            pace=Pace(plan.n_threads, follow_load=plan.follow_load),
+            kv_type=plan.kv_type,
+            n_ubatch=plan.n_ubatch,
+            flash_attn=plan.flash_attn,
+        )
     except BaseException:
         model.free()
         raise
@@ -43,9 +50,8 @@ class LlamaCppEngine(LocalEngine):
     """An `edgeai.engines.Engine`. Made by `open_engine`."""
 
     def __init__(self, model: Model, context: Context, *, plan: DevicePlan, name: str) -> None:
-        self._model = model
+        self._model, self._kv_type = model, plan.kv_type
         self._context = context
-        self._kv_bytes_per_token = model.kv_bytes_per_token * KV_SIZE[plan.kv_type]
         info = EngineInfo(
             engine="llamacpp",
             model=name,
@@ -64,7 +70,7 @@ class LlamaCppEngine(LocalEngine):
         """Where the memory goes, in bytes: mapped weights, KV cache, output rows."""
         return {
             "weights": self._model.size_bytes,
-            "kv_cache": round(self.info.n_ctx * self._kv_bytes_per_token),
+            "kv_cache": self.info.n_ctx * self._model.kv_bytes(self._kv_type),
             "outputs": MAX_OUTPUTS * (self.info.n_vocab + self.info.n_embd) * 4,
         }
 

@@ -6,13 +6,15 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from edgeai.engines.llamacpp.binding import complaints, native, refusal, start
 from edgeai.engines.text import utf8
 from edgeai.errors import EngineCrashed, ModelNotFound, ModelUnsupported
 
-__all__ = ["Model"]
+__all__ = ["KvType", "Model"]
+
+KvType: TypeAlias = Literal["f16", "q8_0"]
 
 _PIECE_BYTES: Final = 64  # enough for nearly all tokens
 
@@ -132,6 +134,10 @@ class Model:
             * 2
             * (key + value)
         )
+
+    def kv_bytes(self, kv_type: KvType) -> int:
+        """Bytes of KV cache that one token takes in all layers; 8 bits have a scale for every 32 values."""
+        return self.kv_bytes_per_token * 34 // 64 if kv_type == "q8_0" else self.kv_bytes_per_token
 
     @property
     def template_hash(self) -> str:
