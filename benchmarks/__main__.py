@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.table import Row, table
 from edgeai.devices.probe import probe
 
-NAMES = ("speed", "engines", "startup")
+NAMES = ("speed", "engines", "startup", "isolation")
 BY_NAME_ONLY = ("genai", "load", "memory", "redaction", "soak")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

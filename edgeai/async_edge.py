@@ -13,7 +13,7 @@ from edgeai.cloud import Cloud
 from edgeai.edge import DEFAULT_MODEL, Edge, Turns
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import Cancelled, ConfigError
-from edgeai.load import EngineName
+from edgeai.load import EngineName, IsolationName
 from edgeai.policy import Policy
 from edgeai.session import Preview, Session
 from edgeai.standing import DriftAlarm
@@ -138,6 +138,8 @@ class AsyncEdge:
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
         allow_large: bool = False,
+        isolation: IsolationName = "auto",
+        isolation_memory_bytes: int | None = None,
     ) -> None:
         self._open = lambda: Edge(
             model,
@@ -150,6 +152,8 @@ class AsyncEdge:
             policy=policy,
             ledger=ledger,
             allow_large=allow_large,
+            isolation=isolation,
+            isolation_memory_bytes=isolation_memory_bytes,
         )
         self._edge: Edge | None = None
         self._opened = False

@@ -35,6 +35,7 @@ WORDS = {
     "no": False,
     "off": False,
 }
+_ABOVE_ZERO = ("n_ctx", "deadline_s", "isolation_memory_bytes")
 TYPE_NAMES: dict[object, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -53,7 +54,7 @@ class Settings:
     environment variable that holds its key; ``prices`` is a price table of one's own (`edgeai.prices`).
     ``min_score`` (higher is safer) and ``deadline_s`` (seconds) are reasons to leave the device, unless
     ``privacy`` is "local". ``ledger`` switches the record of queries. ``contract`` is the file of one, in
-    place of ``min_score``.
+    place of ``min_score``. ``isolation`` and ``isolation_memory_bytes`` as of `edgeai.Edge`.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -70,6 +71,8 @@ class Settings:
     contract: str | None = None
     deadline_s: float | None = None
     ledger: bool = True
+    isolation: Literal["auto", "thread", "process"] = "auto"
+    isolation_memory_bytes: int | None = None
 
     @classmethod
     def load(
@@ -177,7 +180,11 @@ def _problem(name: str, kind: object, value: object) -> str | None:
         return TYPE_NAMES[kind]
     if isinstance(value, float) and not math.isfinite(value):
         return "finite"
-    if name in ("n_ctx", "deadline_s") and isinstance(value, int | float) and value <= 0:
+    if (
+        name in ("n_ctx", "deadline_s", "isolation_memory_bytes")
+        and isinstance(value, int | float)
+        and value <= 0
+    ):
         return "above zero"
     return None
 

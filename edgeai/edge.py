@@ -17,7 +17,7 @@ from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
 from edgeai.kept import open_ledger, open_waiting
-from edgeai.load import EngineName, open_meter, open_model
+from edgeai.load import EngineName, IsolationName, Wanted, open_meter, open_model
 from edgeai.options import read_messages
 from edgeai.policy import Policy
 from edgeai.record import check_budget
@@ -69,6 +69,9 @@ class Edge:
     queue_key: encrypts the questions that wait under ``when_offline="queue"`` (`edgeai queue key` makes one).
     allow_large: load a model of more than 3 billion parameters, or one that memory is too small for, all
         the same.
+    isolation: "process" runs the engine in a child process, so that a crash in native code ends the queries
+        that were under way, not the app; "thread" does not; "auto" does for a file that nobody vouches for.
+    isolation_memory_bytes: bounds that process's private memory, which excludes mapped weights (Linux).
 
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError, MissingExtra, PolicyError and
     LedgerError. Safe from any thread. Close it, or use it in a ``with`` block.
@@ -88,6 +91,8 @@ class Edge:
         ledger: "bool | str | Path | Ledger" = True,
         queue_key: str | None = None,
         allow_large: bool = False,
+        isolation: IsolationName = "auto",
+        isolation_memory_bytes: int | None = None,
     ) -> None:
         bigger = open_clouds(cloud)
         check_budget(policy, bigger, has_ledger=ledger is not False)
@@ -95,17 +100,19 @@ class Edge:
         weights = None
         if isinstance(engine, str):
             bound = None if policy.contract is None else read_contract(policy.contract).binding.weights
-            loaded = open_model(
-                model,
-                engine,
+            wanted = Wanted(
                 n_ctx=n_ctx,
-                allow_large=allow_large,
-                weights=bound,
                 threads=threads,
                 profile=profile,
                 goal=goal,
+                allow_large=allow_large,
+                isolation=isolation,
+                isolation_memory_bytes=isolation_memory_bytes,
             )
+            loaded = open_model(model, engine, wanted, weights=bound)
             engine, weights = loaded.engine, loaded.weights
+        elif isolation != "auto" or isolation_memory_bytes is not None:
+            raise ConfigError("An engine of your own runs where you opened it", remedy="Leave isolation out")
         try:
             meter = open_meter(profile)
             book = open_ledger(ledger)

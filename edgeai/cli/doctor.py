@@ -93,6 +93,7 @@ def _findings(*, quick: bool) -> Iterator[Finding]:
     yield model
     if model.state == "ok" and not quick:
         yield from trial_findings(settings.model)
+    yield from _isolation(settings)
     yield _cloud(settings)
 
 
@@ -193,6 +194,24 @@ def _model(name: str) -> Finding:
         found = " ".join(part for part in (error.what, error.why) if part)
         return Finding(about="model", state="problem", found=found, remedy=error.remedy)
     return Finding(about="model", state="ok", found=f"{model.id}, its files have the right hashes")
+
+
+def _isolation(settings: "Settings") -> Iterator[Finding]:
+    """Where the engine of the settings' model would run."""
+    from edgeai.load import needs_process
+    from edgeai.models import store
+
+    try:
+        isolated = needs_process(
+            store.find(settings.model), settings.isolation, settings.isolation_memory_bytes
+        )
+    except ModelError:  # said where the model is looked at
+        return
+    except ConfigError as error:
+        yield Finding(about="isolation", state="problem", found=error.what, remedy=error.remedy)
+        return
+    where = "the engine runs in a process of its own" if isolated else "the engine runs in the app's process"
+    yield Finding(about="isolation", state="ok", found=f"{settings.isolation}: {where}")
 
 
 def _cloud(settings: "Settings") -> Finding:

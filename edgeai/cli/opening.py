@@ -30,6 +30,8 @@ def open_edge(settings: Settings) -> Edge:
         cloud=cloud,
         policy=policy,
         ledger=settings.ledger,
+        isolation=settings.isolation,
+        isolation_memory_bytes=settings.isolation_memory_bytes,
     )
 
 
