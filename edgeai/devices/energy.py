@@ -154,7 +154,8 @@ def _nvml() -> Counter | None:
 
     def joules() -> float | None:
         try:
-            return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(device) for device in devices) / 1e3
+            used = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(device) for device in devices)
+            return float(used) / 1e3
         except pynvml.NVMLError:  # a card that was taken away
             return None
 

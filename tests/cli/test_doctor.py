@@ -184,6 +184,8 @@ def test_scrubbing() -> None:
     assert scrub({"a": ["https://h/x", "AMD w/ Radeon", "tok/s", "/dev/accel/accel0"]}) == {
         "a": ["<address>", "AMD w/ Radeon", "tok/s", "/dev/accel/accel0"]
     }
+
+
 def test_where_the_engine_runs(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the app for a model of the catalog, unless the settings say otherwise; what cannot be is told."""
     assert "the app's process" in findings(run, Exit.OK)["isolation"]["found"]
