@@ -4,29 +4,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from edgeai.converters.decoder import Floats
+from edgeai.engines import DevicePlan
+from edgeai.engines.context import Context
 from edgeai.engines.template import ChatTemplate
 from edgeai.engines.vocabulary import Vocabulary
-from edgeai.errors import EngineError, ModelUnsupported
+from edgeai.errors import ModelUnsupported
 
 __all__ = ["Running", "Voice", "cores", "folder_voice", "package_ids", "running"]
 
 _CHUNK = 64  # tokens whose logits are in memory at a time
-
-
-class _Context(Protocol):
-    """What both engines' contexts do."""
-
-    def add(self, tokens: Sequence[int], start: int, seq: int, *, outputs: int = 0) -> int: ...
-    def decode(self) -> int: ...
-    def failure(self, code: int) -> EngineError: ...
-    def logits(self, row: int) -> Floats: ...
-    def forget(self, seq: int, start: int = 0) -> bool: ...
-    def free(self) -> None: ...
 
 
 class Voice:
@@ -74,7 +64,7 @@ class Running:
     """A loaded model. Belongs to one thread; raises EngineError."""
 
     def __init__(
-        self, vocabulary: Vocabulary, context: _Context, n_vocab: int, close: Callable[[], None]
+        self, vocabulary: Vocabulary, context: Context, n_vocab: int, close: Callable[[], None]
     ) -> None:
         self.voice = Voice(vocabulary)
         self.n_vocab = n_vocab
@@ -143,18 +133,17 @@ def cores() -> int:
 
 
 def _open_gguf(path: Path, n_ctx: int, n_threads: int) -> Running:
-    from edgeai.engines.llamacpp.context import Context
+    from edgeai.engines.llamacpp.context import Context as LlamaContext
     from edgeai.engines.llamacpp.model import Model
     from edgeai.engines.pace import Pace
 
     model = Model(path)
-    context = Context(model, n_ctx=n_ctx, n_seq=1, pace=Pace(n_threads, follow_load=False))
+    context = LlamaContext(model, n_ctx=n_ctx, n_seq=1, pace=Pace(n_threads, follow_load=False))
     return Running(model, context, model.n_vocab, model.free)
 
 
 def _open_onnx(path: Path, n_ctx: int, n_threads: int) -> Running:
-    from edgeai.engines import DevicePlan
-    from edgeai.engines.onnx.context import Context
+    from edgeai.engines.onnx.context import Context as OnnxContext
     from edgeai.engines.onnx.facts import graph_file
     from edgeai.engines.onnx.folder import read_folder
     from edgeai.engines.onnx.proto import read_graph
@@ -171,5 +160,5 @@ def _open_onnx(path: Path, n_ctx: int, n_threads: int) -> Running:
         session := Session(file, DevicePlan(n_ctx=n_ctx, n_threads=n_threads)), graph, folder
     )
     vocabulary = PackageVocabulary(folder, signature.n_vocab)
-    context = Context(session, signature, n_ctx=min(n_ctx, signature.max_length or n_ctx), n_seq=1)
+    context = OnnxContext(session, signature, n_ctx=min(n_ctx, signature.max_length or n_ctx), n_seq=1)
     return Running(vocabulary, context, signature.n_vocab, vocabulary.close)

@@ -44,7 +44,7 @@ def convert(
         str | None, typer.Option(help="A number format such as q4_k_m or int8; auto: search for the best.")
     ] = None,
     target: Annotated[
-        str, typer.Option("--for", help="The device: this one. For another give its --max-memory.")
+        str, typer.Option("--for", help="The device: this one, or a profile's name; its memory counts.")
     ] = "this",
     goal: Annotated[
         Literal["quality", "speed"], typer.Option(help="What a search looks for, among what keeps the gates.")
@@ -171,12 +171,19 @@ def _gates(
 
 
 def _memory(target: str) -> int:
-    """The memory of the device, in bytes."""
-    if target != "this":
-        raise ConfigError(f"There is no profile {target!r}", remedy="Give --for this, with --max-memory")
+    """What a model may take of the device's memory, in bytes."""
     from edgeai.devices.probe import probe
+    from edgeai.devices.profiles import choose
 
-    return probe().memory_bytes
+    machine = probe()
+    profile = choose("auto" if target == "this" else target, machine)
+    least = [rules.memory_gb[0] * 1e9 for rules in profile.match if rules.memory_gb is not None]
+    if target != "this" and not least:
+        raise ConfigError(
+            f"The profile {target} does not say how much memory there is", remedy="Give --max-memory"
+        )
+    total = machine.memory_bytes if target == "this" else min(least)
+    return int(total * profile.memory.model_share.value)
 
 
 def read_size(text: str) -> int:

@@ -65,6 +65,14 @@ def test_sizes_are_read(text: str, n_bytes: int) -> None:
     assert read_size(text) == n_bytes
 
 
+def test_a_profile_bounds_the_memory() -> None:
+    """A share of the device's memory, and of this machine's without a name."""
+    from edgeai.cli.convert import _memory
+
+    assert 1e9 < _memory("raspberry-pi-5-8gb") < 8e9
+    assert _memory("this") > 0
+
+
 @pytest.mark.parametrize("text", ["", "MB", "-1MB", "many", "nan"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     """With an example."""
