@@ -101,9 +101,10 @@ def rivals(file: Path) -> list[Row]:
 def latencies() -> list[Row]:
     """An interactive query beside a saturating background, against alone: 95th percentiles."""
     with Edge(GGUF, n_ctx=N_CTX, parallel=8, ledger=False) as edge:
-        alone = feel(edge, LATENCIES)
+        numbers = itertools.count(20_000)
+        alone = feel(edge, LATENCIES, numbers)
         with background(edge, 16):
-            beside = feel(edge, LATENCIES)
+            beside = feel(edge, LATENCIES, numbers)
     return (
         [
             at_most(f"interactive beside background ÷ alone, {what}", b / a, 2)
@@ -127,10 +128,10 @@ def at_most(what: str, value: float, aim: float) -> Row:
     return Row(what=what, figure=f"{value:.2f}", aim=f"≤ {aim:g}", reached=value <= aim)
 
 
-def feel(edge: Edge, n: int) -> tuple[float, float]:
+def feel(edge: Edge, n: int, numbers: Iterator[int]) -> tuple[float, float]:
     """95th percentiles of the seconds to the first token, and between tokens."""
     firsts, steps = [], []
-    for number in range(n):
+    for number in itertools.islice(numbers, n):
         asked = time.perf_counter()
         events = edge.stream(question(number), max_tokens=N_TOKENS)
         stamps = [time.perf_counter() for event in events if isinstance(event, Delta)]

@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         Tool,
         ToolCall,
         Usage,
+        Warmed,
     )
 
 __all__ = [
@@ -149,6 +150,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "Usage",
+    "Warmed",
     "open_cloud",
 ]
 
@@ -230,6 +232,7 @@ _PLACES = {
         "Tool",
         "ToolCall",
         "Usage",
+        "Warmed",
     ),
 }
 _LAZY = {name: module for module, names in _PLACES.items() for name in names}

@@ -2,18 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from edgeai.call import Call
 from edgeai.cloud import Cloud
-from edgeai.edge import DEFAULT_MODEL, Edge, Turns
+from edgeai.edge import DEFAULT_MODEL, MOST_WARM_BYTES, Edge, Turns
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import Cancelled, ConfigError
 from edgeai.load import EngineName
+from edgeai.options import warm_request
 from edgeai.policy import Policy
 from edgeai.session import Preview, Session
 from edgeai.standing import DriftAlarm
@@ -29,6 +30,8 @@ from edgeai.types import (
     JsonSchema,
     Message,
     Prompt,
+    Tool,
+    Warmed,
 )
 
 if TYPE_CHECKING:
@@ -136,6 +139,7 @@ class AsyncEdge:
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
         allow_large: bool = False,
+        adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         self._open = lambda: Edge(
             model,
@@ -147,6 +151,7 @@ class AsyncEdge:
             policy=policy,
             ledger=ledger,
             allow_large=allow_large,
+            adapters=adapters,
         )
         self._edge: Edge | None = None
         self._opened = False
@@ -230,6 +235,19 @@ class AsyncEdge:
     async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """As `Edge.embed`."""
         return await asyncio.to_thread(self._session.embed, texts)
+
+    async def warm(
+        self,
+        system: str | None = None,
+        messages: Sequence[Message] = (),
+        *,
+        tools: Sequence[Tool] = (),
+        adapter: str | None = None,
+        most_bytes: int = MOST_WARM_BYTES,
+    ) -> Warmed:
+        """As `Edge.warm`."""
+        request = warm_request(system, messages, tools, adapter)
+        return await asyncio.to_thread(self._session.engine.warm, request, most_bytes=most_bytes)
 
     async def wait_for_audits(self, timeout_s: float | None = None) -> None:
         """As `Edge.wait_for_audits`."""

@@ -34,7 +34,7 @@ def binding(
         method=method,
         task=request.task,
         engine=info.engine,
-        weights=weights,
+        weights=_adapted(weights, info, request.adapter),
         template=form_hash() if scored else info.template_hash,
         head=_head_hash(request),
         temperature=0.0 if scored else float(request.sampling.temperature),
@@ -42,6 +42,11 @@ def binding(
         schema=None if request.schema is None else _hash(_in_order(request.schema)),
         cloud=cloud,
     )
+
+
+def _adapted(weights: str, info: EngineInfo, adapter: str | None) -> str:
+    """What stands for the weights under an adapter: those of both."""
+    return weights if adapter is None else _hash([weights, info.adapters.get(adapter)])
 
 
 def form_hash() -> str:

@@ -52,7 +52,8 @@ class Settings:
     not the provider's own; ``cloud_key_variable`` names the environment variable that holds its key;
     ``prices`` is a price table of one's own (`edgeai.prices`). ``min_score`` (higher is safer) and
     ``deadline_s`` (seconds) are reasons to leave the device, unless ``privacy`` is "local". ``ledger``
-    switches the record of queries. ``contract`` is the file of one, in place of ``min_score``.
+    switches the record of queries. ``contract`` is the file of one, in place of ``min_score``. ``when_full``
+    is as in `Policy`.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -66,6 +67,7 @@ class Settings:
     min_score: float | None = None
     contract: str | None = None
     deadline_s: float | None = None
+    when_full: Literal["error", "shift", "escalate"] = "error"
     ledger: bool = True
 
     @classmethod

@@ -5,9 +5,9 @@ walks it through a `Run` (the decisions) in a `Call` (the moving parts), and giv
 answer at its end. `AsyncEdge` (`edgeai.async_edge`) is the same with ``await``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from edgeai.binding import weights_of_info
@@ -18,7 +18,7 @@ from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
 from edgeai.kept import open_ledger, open_waiting
 from edgeai.load import EngineName, open_model
-from edgeai.options import read_messages
+from edgeai.options import read_adapters, read_messages, warm_request
 from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.session import Preview, Session
@@ -33,6 +33,8 @@ from edgeai.types import (
     JsonSchema,
     Message,
     Prompt,
+    Tool,
+    Warmed,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 DEFAULT_MODEL = "smollm2-135m-instruct"
+MOST_WARM_BYTES = 1 << 30
 
 
 class Edge:
@@ -66,6 +69,7 @@ class Edge:
         in it (the Edge then closes it); False nowhere.
     queue_key: encrypts the questions that wait under ``when_offline="queue"`` (`edgeai queue key` makes one).
     allow_large: load a model of more than 3 billion parameters all the same.
+    adapters: LoRA adapters (GGUF files) by name, one of which a call may ask for as ``adapter``.
 
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError, MissingExtra, PolicyError and
     LedgerError. Safe from any thread. Close it, or use it in a ``with`` block.
@@ -84,6 +88,7 @@ class Edge:
         ledger: "bool | str | Path | Ledger" = True,
         queue_key: str | None = None,
         allow_large: bool = False,
+        adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         bigger = open_clouds(cloud)
         check_budget(policy, bigger, has_ledger=ledger is not False)
@@ -99,8 +104,11 @@ class Edge:
                 speculate=speculate,
                 allow_large=allow_large,
                 weights=bound,
+                adapters=read_adapters(adapters),
             )
             engine, weights = loaded.engine, loaded.weights
+        elif adapters:
+            raise ConfigError("adapters are given beside an engine of your own", remedy="Give them to it")
         try:
             book = open_ledger(ledger)
             waiting = open_waiting(bigger, policy, book, key=queue_key)
@@ -175,6 +183,28 @@ class Edge:
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd). Always on the device."""
         return self._session.embed(texts)
+
+    def warm(
+        self,
+        system: str | None = None,
+        messages: Sequence[Message] = (),
+        *,
+        tools: Sequence[Tool] = (),
+        adapter: str | None = None,
+        most_bytes: int = MOST_WARM_BYTES,
+    ) -> Warmed:
+        """Compute the head of later prompts now, and keep it on the disk for later starts.
+
+        ``system``, few-shot ``messages``, or a document as a user's message, which later ones continue. A
+        query that begins with it has its first token at once, also after a restart, as long as model, adapter
+        and library are the same; call it again at each start, and it is computed only when needed.
+        What is kept tells as much as the text itself: it lies in the cache folder, readable for this user
+        alone (`edgeai warm clear` deletes it), and nothing is ever kept without this call. All of it takes at
+        most ``most_bytes``; what has not been used for longest goes first.
+        Raises ContextOverflow, ModelUnsupported, DiskFull, ConfigError.
+        """
+        request = warm_request(system, messages, tools, adapter)
+        return self._session.engine.warm(request, most_bytes=most_bytes)
 
     def on_drift(self, listener: Callable[[DriftAlarm], None]) -> None:
         """Call ``listener`` when audits show that a contract no longer holds, those of other processes too.

@@ -2,10 +2,11 @@
 
 import importlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
 from edgeai.binding import weights_hash
@@ -49,18 +50,22 @@ def open_model(
     weights: str | None = None,
     parallel: int | None = None,
     speculate: bool = True,
+    adapters: Mapping[str, Path] = MappingProxyType({}),
 ) -> Loaded:
     """Load an installed model. No network: a model that is not there is a ModelNotFound with the remedy.
 
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
     on this machine is taken; the first time that is measured, which takes some seconds. But one that has
-    these ``weights`` comes before any other: a contract is bound to it.
+    these ``weights`` comes before any other: a contract is bound to it. With ``adapters``, LoRA adapters by
+    name, it is llama.cpp, which alone takes them.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
+    if adapters and engine == "auto":
+        engine = "llamacpp"
     found = choose_package(model, engine, allow_large=allow_large, weights=weights)
-    opened = open_package(found, n_ctx=n_ctx, parallel=parallel, speculate=speculate)
+    opened = open_package(found, n_ctx=n_ctx, parallel=parallel, speculate=speculate, adapters=adapters)
     return Loaded(engine=opened, weights=weights_hash(found))
 
 
@@ -91,9 +96,11 @@ def open_package(
     n_ctx: int | None = None,
     parallel: int | None = None,
     speculate: bool = True,
+    adapters: Mapping[str, Path] = MappingProxyType({}),
 ) -> Engine:
     """Load this package on its engine."""
     from edgeai.devices.plan import plan
+    from edgeai.models.gguf_adapter import check_adapters
     from edgeai.models.vet import vet
 
     name = model.manifest.engine
@@ -105,7 +112,10 @@ def open_package(
     if name == "llamacpp" and not model.trusted:
         vet(model.path)
     package = importlib.import_module(f"edgeai.engines.{name}")
+    if adapters:
+        check_adapters(model, adapters)
     device = plan(n_ctx, model.manifest.context, parallel=parallel, speculate=speculate)
+    device = replace(device, weights=weights_hash(model), adapters=adapters)
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened
 

@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Unpack, get_args
 
 from edgeai.errors import ConfigError
@@ -72,6 +73,27 @@ def read_messages(prompt: Prompt, system: str | None = None) -> tuple[Message, .
     if not last.text.strip() and not last.images:
         raise ConfigError("The prompt is empty", remedy="Ask something")
     return messages
+
+
+def warm_request(
+    system: str | None, messages: Sequence[Message], tools: Sequence[Tool], adapter: str | None
+) -> Request:
+    """What stands for the head of later prompts. Raises ConfigError when it is empty or malformed."""
+    if not messages and system is None:
+        raise ConfigError("There is nothing to warm", remedy="Give a system text, or messages")
+    turns = messages if system is None else (Message("system", system), *messages)
+    request = Request(messages=read_messages(turns), tools=_tools(tools), adapter=adapter)
+    _check(request)
+    return request
+
+
+def read_adapters(adapters: Mapping[str, str | Path]) -> dict[str, Path]:
+    """Names and files of LoRA adapters. Raises ConfigError."""
+    if not isinstance(adapters, Mapping) or not all(
+        isinstance(name, str) and name and isinstance(path, str | Path) for name, path in adapters.items()
+    ):
+        raise ConfigError(f"adapters is {adapters!r}", remedy='Give a dict, as {"support": "support.gguf"}')
+    return {name: Path(path).expanduser() for name, path in adapters.items()}
 
 
 def json_schema(schema: JsonSchema | type[Any] | None) -> JsonSchema | None:
@@ -160,6 +182,8 @@ def _check(request: Request) -> None:
     seed = sampling.seed
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise ConfigError(f"seed is {seed!r}, expected a whole number, 0 or more")
+    if request.adapter is not None and not isinstance(request.adapter, str):
+        raise ConfigError(f"adapter is {request.adapter!r}, expected the name of one")
     if request.grammar is not None and not isinstance(request.grammar, str):
         raise ConfigError(f"grammar is {request.grammar!r}, expected a text in llguidance's Lark dialect")
     _in_range("max_tokens", request.max_tokens, 1, 1_000_000)

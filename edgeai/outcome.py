@@ -3,10 +3,14 @@
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
+from edgeai.cloud import Cloud
+from edgeai.cloud.tiers import tiers_of
 from edgeai.economics import Price
+from edgeai.engines import EngineInfo
 from edgeai.engines.generation import Finished
-from edgeai.errors import ContextOverflow, EdgeError, ModelUnsupported
+from edgeai.errors import ContextOverflow, EdgeError, EngineError, ModelUnsupported
 from edgeai.monitor import Monitor
+from edgeai.policy import Policy
 from edgeai.types import Reason, Timing, Usage
 
 
@@ -40,6 +44,24 @@ class Labels:
         if not sent.n_bytes:
             return 0.0
         return None if on_device or self.price is None else self.price.cost(usage)
+
+
+def labels_of(info: EngineInfo, cloud: Cloud | None, adapter: str | None) -> Labels:
+    """The names for a query on this engine, with this cloud; the model's tells the adapter, too."""
+    device_model = info.model if adapter is None else f"{info.model}+{adapter}"
+    if cloud is None:
+        return Labels(device_model=device_model, engine=info.engine)
+    first, *above = (
+        Labels(
+            device_model=device_model,
+            engine=info.engine,
+            cloud_model=one.model,
+            endpoint=one.endpoint,
+            price=one.price,
+        )
+        for one in tiers_of(cloud)
+    )
+    return replace(first, above=tuple(above))
 
 
 @dataclass(slots=True)
@@ -86,6 +108,13 @@ def leaves_for(error: EdgeError) -> Reason:
     if isinstance(error, ContextOverflow):
         return Reason.CONTEXT_OVERFLOW
     return Reason.UNSUPPORTED if isinstance(error, ModelUnsupported) else Reason.ENGINE_ERROR
+
+
+def is_reason(error: EdgeError, policy: Policy) -> bool:
+    """Whether the device's error is one to leave for: a mistake of the caller's is none."""
+    if isinstance(error, ContextOverflow):
+        return policy.when_full == "escalate"
+    return isinstance(error, EngineError | ModelUnsupported)
 
 
 def device_usage(monitor: Monitor, finished: Finished | None) -> Usage:

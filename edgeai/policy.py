@@ -29,7 +29,8 @@ class State:
     """What is known besides the query itself. Times are upper predictions in seconds, None when unknown.
 
     ``routed``: the contract sends this query away before anything is generated. ``suspended``: the contract
-    does not hold, and the policy wants everything to leave then.
+    does not hold, and the policy wants everything to leave then. ``dropped_turns`` are the exchanges of the
+    conversation that the device is not told, because its context is full.
     """
 
     has_cloud: bool
@@ -40,6 +41,7 @@ class State:
     hedge_s: float | None = None
     routed: bool = False
     suspended: bool = False
+    dropped_turns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,11 @@ class Policy:
     budget_usd: US dollars per "query", rolling "hour", "day" and "month". The price must be known.
     when_offline: "keep" the device's answer when the cloud cannot be reached; "queue" keeps it, too, and
         stores the question until the network is back (see `Edge.send_queued`); "error" raises.
+    when_full: when a prompt is longer than the device's context: "error" (default) raises ContextOverflow;
+        "shift" leaves the oldest exchanges of the conversation out, system messages stay, and the answer says
+        how many (``Answer.dropped_turns``); "escalate" asks the cloud, as far as the policy allows it. An
+        answer that reaches the context's end is cut off there (``finish_reason="length"``), which is a
+        reason to leave whatever is set here.
     disclose: what of a conversation the cloud sees: "all", "turns:n" (the last n exchanges) or "question";
         system messages go along.
     document_chars: of a question or tool's result that is longer, the cloud sees only the passages that have
@@ -92,6 +99,7 @@ class Policy:
     hedge: bool = False
     budget_usd: Mapping[Window, float] = field(default_factory=dict)
     when_offline: Literal["keep", "queue", "error"] = "keep"
+    when_full: Literal["error", "shift", "escalate"] = "error"
     disclose: str = "all"
     document_chars: int | None = None
     labels: Mapping[str, LabelRule | Literal["local", "redact", "allow"]] = field(default_factory=dict)
@@ -101,6 +109,7 @@ class Policy:
         _one_of("privacy", self.privacy, ("local", "redact", "allow"))
         _one_of("prefer", self.prefer, ("device", "cloud"))
         _one_of("when_offline", self.when_offline, ("keep", "queue", "error"))
+        _one_of("when_full", self.when_full, ("error", "shift", "escalate"))
         _one_of("on_mismatch", self.on_mismatch, ("keep", "escalate"))
         _one_of("on_drift", self.on_drift, ("keep", "escalate"))
         parse_disclose(self.disclose)
@@ -208,8 +217,12 @@ def explain(
     policy: Policy,
     signals: Signals | None,
     cause: str | None = None,
+    dropped_turns: int = 0,
 ) -> str:
-    """The decision in a sentence for people: what spoke for leaving, and what kept the query, if anything."""
+    """The decision in a sentence for people: what spoke for leaving, and what kept the query, if anything.
+
+    Another says what the device was not told, if its answer stands.
+    """
     why = _EXPLAIN_LEAVE.get(wanted, "") if wanted else ""
     if wanted is Reason.LOW_CONFIDENCE and signals:
         why = _low(policy, signals) or why
@@ -220,7 +233,11 @@ def explain(
     stay = _EXPLAIN_STAY[kept]
     if cause:
         stay = f"{stay} ({cause.rstrip('.')})"
-    return _sentence(f"{why}, but {stay}" if why else stay)
+    said = _sentence(f"{why}, but {stay}" if why else stay)
+    if not dropped_turns:
+        return said
+    exchanges = "exchange was" if dropped_turns == 1 else f"{dropped_turns} exchanges were"
+    return f"{said} The conversation is longer than the device's context: its oldest {exchanges} left out."
 
 
 def _low(policy: Policy, signals: Signals) -> str | None:

@@ -28,13 +28,12 @@ from edgeai.errors import (
     CloudTimeout,
     CloudUnavailable,
     EdgeError,
-    EngineError,
     ModelUnsupported,
     PolicyError,
     PrivacyViolation,
 )
 from edgeai.monitor import Monitor
-from edgeai.outcome import Labels, Sent, Side, Track, device_usage, leaves_for, timing
+from edgeai.outcome import Labels, Sent, Side, Track, device_usage, is_reason, leaves_for, timing
 from edgeai.policy import Policy, State, explain
 from edgeai.shown import Shown
 from edgeai.standing import Standing
@@ -53,7 +52,6 @@ from edgeai.types import (
 )
 
 TICK_S = 0.02
-LEAVES_FOR = (EngineError, ModelUnsupported)  # a mistake of the caller's is no reason to ask somebody else
 _KEPT_BY: dict[type[EdgeError], Reason] = {
     BudgetExceeded: Reason.BUDGET,
     PrivacyViolation: Reason.PRIVATE,
@@ -206,7 +204,7 @@ class Run:
             self._wanted = reason
         elif self.cloud.side is Side.FAILED and self.cloud.error is not None:
             self._fail(BothFailed("The device failed and the cloud failed", [error, self.cloud.error]))
-        elif self._shown.final or not isinstance(error, LEAVES_FOR) or not self._leave(reason):
+        elif self._shown.final or not is_reason(error, self.policy) or not self._leave(reason):
             self._fail(error)
 
     def _finish_device(self) -> None:
@@ -355,6 +353,7 @@ class Run:
         kept = Reason.CANCELLED if cancelled else self._stay_reason() if on_device else None
         text = track.text[: self._shown.n_pieces] if cancelled else track.text
         wanted = None if cancelled else self._wanted
+        dropped = self.state.dropped_turns if on_device else 0
         answer = Answer(
             text="".join(text),
             source=source,
@@ -362,7 +361,7 @@ class Run:
             engine=self.labels.engine if on_device else None,
             endpoint=None if on_device else self.labels.endpoint,
             reason=kept or self._wanted or Reason.POLICY,
-            explanation=explain(wanted, kept, self.policy, self._signals, self._cause),
+            explanation=explain(wanted, kept, self.policy, self._signals, self._cause, dropped),
             score=self._signals.score if self._signals else None,
             score_name=self._signals.score_name if self._signals else None,
             usage=usage,
@@ -372,6 +371,7 @@ class Run:
             finish_reason=finish_reason,
             disclosed_bytes=self.sent.n_bytes,
             tool_calls=calls,
+            dropped_turns=dropped,
         )
         return answer if self.standing is None else self.standing.stamp(answer, self._signals)
 

@@ -20,10 +20,11 @@ from edgeai.gate import check_redaction, outbound
 from edgeai.hedge import EVERY, QUANTILE, Hedges
 from edgeai.monitor import CloudTimes, Monitor, TimeModel, Watch
 from edgeai.options import read_policy, read_request, schema_parser
-from edgeai.outcome import Labels
+from edgeai.outcome import labels_of
 from edgeai.policy import Policy, State
 from edgeai.record import QueryRecord, check_budget
 from edgeai.run import Accept, Run
+from edgeai.shift import shifted
 from edgeai.standing import Contracts, Standing
 from edgeai.types import FIELDS, Answer, CallOptions, CommonOptions, JsonSchema, Prompt, Request
 
@@ -112,8 +113,11 @@ class Session:
         if policy is not self.policy:
             check_budget(policy, self.cloud, has_ledger=self.ledger is not None)
             check_redaction(policy)
+        spoken, n_dropped = request, 0
+        if policy.when_full == "shift" and open_device is None:
+            spoken, n_dropped = shifted(self.engine, request)
         whole = whole or (policy.contract is not None and request.hold is None)
-        standing = standing or self.standing(request, policy, method, whole=whole)
+        standing = standing or self.standing(spoken, policy, method, whole=whole)
         guard = standing.guard() if standing else None
         watch = self._watch(request) if self.watching or guard else None
         request = replace(request, hidden=self.watching or (guard is not None and guard.needs_hidden))
@@ -125,11 +129,12 @@ class Session:
             guard=guard,
         )
         state = replace(
-            self._state(request, policy, monitor),
+            self._state(spoken, policy, monitor),
+            dropped_turns=n_dropped,
             routed=guard is not None and watch is not None and guard.routes(watch.before()),
             suspended=standing is not None and _is_suspended(standing, policy),
         )
-        labels = self._labels()
+        labels = labels_of(self.engine.info, self.cloud, request.adapter)
         run = Run(
             request,
             policy,
@@ -154,7 +159,7 @@ class Session:
         )
         call = Call(
             run,
-            open_device=open_device or (lambda: self.engine.stream(request)),
+            open_device=open_device or (lambda: self.engine.stream(replace(spoken, hidden=request.hidden))),
             cloud=self.cloud,
             release=lambda cloud: outbound(request, policy, cloud),
             record=record,
@@ -258,22 +263,6 @@ class Session:
         from edgeai.net.breaker import is_reachable  # not needed where nothing leaves
 
         return any(is_reachable(cloud.endpoint) for cloud in tiers_of(self.cloud))
-
-    def _labels(self) -> Labels:
-        info = self.engine.info
-        if self.cloud is None:
-            return Labels(device_model=info.model, engine=info.engine)
-        first, *above = (
-            Labels(
-                device_model=info.model,
-                engine=info.engine,
-                cloud_model=cloud.model,
-                endpoint=cloud.endpoint,
-                price=cloud.price,
-            )
-            for cloud in tiers_of(self.cloud)
-        )
-        return replace(first, above=tuple(above))
 
     def classification(
         self,

@@ -26,7 +26,7 @@ from edgeai.economics import Price
 from edgeai.engines import EngineInfo, Generation, OnState
 from edgeai.engines.generation import Finished
 from edgeai.errors import CloudError, ContextOverflow, EngineError, PrivacyViolation
-from edgeai.types import Released, Request, Token, Usage
+from edgeai.types import Released, Request, Token, Usage, Warmed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,6 +140,11 @@ class FakeEngine:
     def count_prompt(self, request: Request) -> int:
         """The words of all messages."""
         return sum(len(message.text.split()) for message in request.messages)
+
+    def warm(self, request: Request, *, most_bytes: int) -> Warmed:
+        """Nothing to compute, and nothing is kept."""
+        n_tokens = self.count_prompt(request)
+        return Warmed(tokens=n_tokens, cached_tokens=n_tokens, kept_bytes=0)
 
     def close(self) -> None:
         """Nothing to free."""

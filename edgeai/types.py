@@ -154,7 +154,8 @@ class Request:
     ``schema`` (JSON schema) and ``grammar`` (llguidance's Lark dialect) constrain the answer; at most one is
     set. ``choices`` makes it a classification by label likelihood, ``examples`` are its (text, label) pairs,
     ``fields`` the names of text and label in its prompt.
-    ``hold`` is the number of first tokens kept back, see `edgeai.run`. ``hidden`` asks the engine for the
+    ``hold`` is the number of first tokens kept back, see `edgeai.run`. ``adapter`` names the LoRA adapter
+    under which the device answers, None for the plain model. ``hidden`` asks the engine for the
     hidden state with each token (`Token.hidden`).
     """
 
@@ -171,6 +172,7 @@ class Request:
     task: str | None = None
     priority: Literal["interactive", "background"] = "interactive"
     hold: int | None = None
+    adapter: str | None = None
     hidden: bool = False
 
 
@@ -276,6 +278,7 @@ class Answer:
     answer is right; None without a contract that was calibrated for exactly this, and for the cloud's
     answers. ``certified`` is true only for an answer that such a contract keeps; ``contract`` is then, and
     whenever one applied, the hash that names it. ``disclosed_bytes`` left the device for this answer.
+    ``dropped_turns`` is the number of exchanges that the device was not told, see `Policy.when_full`.
     ``price_as_of`` says which price list ``cost_usd`` was reckoned by: its name and version, or its date.
     """
 
@@ -299,6 +302,7 @@ class Answer:
     finish_reason: FinishReason | None = None
     disclosed_bytes: int = 0
     tool_calls: tuple[ToolCall, ...] = ()
+    dropped_turns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +348,18 @@ class Extraction(Generic[T]):
     answer: Answer
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warmed:
+    """A prompt's head that is ready: its tokens, those that needed no computing, and its bytes on the disk.
+
+    ``kept_bytes`` is 0 when it was on the disk already.
+    """
+
+    tokens: int
+    cached_tokens: int
+    kept_bytes: int
+
+
 class CommonOptions(TypedDict, total=False):
     """The keywords of every call. An unknown one is a ConfigError, so that a slip is not ignored."""
 
@@ -357,6 +373,7 @@ class CommonOptions(TypedDict, total=False):
     task: str | None
     priority: Literal["interactive", "background"]
     hold: int | None
+    adapter: str | None
     policy: Any
 
 

@@ -191,10 +191,13 @@ def test_each_failure_of_the_server_keeps_the_answer(
     assert key not in answer.explanation
 
 
+ESCALATE = Policy(privacy="allow", when_full="escalate")
+
+
 def test_both_sides_fail(model_path: Path, dead_url: str) -> None:
     """A prompt too long for the device and a dead cloud raise both causes."""
     with pytest.raises(BothFailed) as caught:
-        ask(model_path, cloud_at(dead_url), question="word " * 2000)
+        ask(model_path, cloud_at(dead_url), ESCALATE, question="word " * 2000)
     device, cloud = caught.value.exceptions
     assert isinstance(device, ContextOverflow)
     assert isinstance(cloud, CloudUnavailable)
@@ -202,7 +205,7 @@ def test_both_sides_fail(model_path: Path, dead_url: str) -> None:
 
 def test_a_prompt_too_long_for_the_device_goes_to_the_cloud(model_path: Path, katan_url: str) -> None:
     """context_overflow is a reason of its own."""
-    answer = ask(model_path, cloud_at(katan_url), question="word " * 2000)
+    answer = ask(model_path, cloud_at(katan_url), ESCALATE, question="word " * 2000)
     assert (answer.source, answer.reason) == ("cloud", Reason.CONTEXT_OVERFLOW)
 
 

@@ -206,7 +206,9 @@ def test_an_engine_error_leaves() -> None:
 def test_an_overflow_leaves_by_its_own_name() -> None:
     """A prompt that is too long for the device goes to the cloud as context_overflow."""
     overflow = ContextOverflow("too long", n_prompt=9, n_ctx=3)
-    assert answer_of(play(a_run(), overflow, CloudText("Z"), CLOUD_END)).reason is Reason.CONTEXT_OVERFLOW
+    run = a_run(Policy(privacy="allow", when_full="escalate"))
+    assert answer_of(play(run, overflow, CloudText("Z"), CLOUD_END)).reason is Reason.CONTEXT_OVERFLOW
+    assert play(a_run(), overflow)[-1] == Fail(overflow)
 
 
 def test_a_private_engine_error_is_raised_plain() -> None:

@@ -47,7 +47,7 @@ def write_tiny_gguf(
     writer.add_rope_dimension_count(n_embd // n_head)
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-5)
-    n_vocab = _add_vocabulary(writer)
+    n_vocab = add_vocabulary(writer)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     random = np.random.default_rng(seed)
@@ -80,7 +80,8 @@ def _tensors(
         yield block + "ffn_down.weight", (n_embd, n_ff)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter) -> int:
+def add_vocabulary(writer: gguf.GGUFWriter) -> int:
+    """Write the byte-level vocabulary; how many tokens it has."""
     tokens = [*SPECIALS, *_byte_letters(), *(merge.replace(" ", "") for merge in MERGES)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")

@@ -20,6 +20,7 @@ VERBS = (
     "chat",
     "models",
     "ledger",
+    "warm",
     "queue",
     "bench",
     "calibrate",

@@ -39,6 +39,7 @@ def chat(
     min_score: options.MinScore = None,
     contract: options.Contract = None,
     deadline: options.Deadline = None,
+    when_full: options.WhenFull = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
@@ -67,6 +68,7 @@ def chat(
             "min_score": min_score,
             "contract": contract,
             "deadline_s": deadline,
+            "when_full": when_full,
             "ledger": ledger,
         }
     )

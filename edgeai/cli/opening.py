@@ -18,6 +18,7 @@ def open_edge(settings: Settings) -> Edge:
         min_score=settings.min_score,
         contract=settings.contract,
         deadline_s=settings.deadline_s,
+        when_full=settings.when_full,
     )
     cloud = open_cloud_of(settings)
     _pull_if_missing(settings.model)

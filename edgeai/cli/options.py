@@ -50,6 +50,13 @@ Contract = Annotated[
     typer.Option(help="A contract's file: what it keeps is certified, what it does not keep may leave."),
 ]
 Deadline = Annotated[float | None, typer.Option("--deadline", help="Seconds for the whole answer.")]
+WhenFull = Annotated[
+    str | None,
+    typer.Option(
+        "--when-full",
+        help="Beyond the context: error, shift (leave the oldest turns out), or escalate (ask the cloud).",
+    ),
+]
 UseLedger = Annotated[bool | None, typer.Option("--ledger/--no-ledger", help="Record the query.")]
 
 System = Annotated[str | None, typer.Option("--system", "-s", help="What the model should be or do.")]

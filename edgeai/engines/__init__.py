@@ -3,12 +3,13 @@
 An engine package (`edgeai.engines.llamacpp`) opens one model file and answers many callers at once.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edgeai.engines.generation import Generation
-from edgeai.types import Request
+from edgeai.types import Request, Warmed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,10 @@ class DevicePlan:
 
     ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. ``parallel`` is the number of
     queries that are answered at once, None what the engine does best. With ``speculate`` tokens may be
-    guessed ahead where that pays.
+    guessed ahead where that pays. ``kv_type`` is how keys and values are kept: 8 bits take about half the
+    memory. ``weights`` is the hash of the
+    model's files: by it `Engine.warm` knows what it has kept; without it, it keeps nothing. ``adapters`` are
+    the files of LoRA adapters that requests may name.
     """
 
     n_ctx: int
@@ -35,11 +39,18 @@ class DevicePlan:
     verbose: bool = False
     parallel: int | None = None
     speculate: bool = True
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    weights: str = ""
+    adapters: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What the loaded model is. ``template_hash`` is the SHA-256 of the chat template's source."""
+    """What the loaded model is. ``template_hash`` is the SHA-256 of the chat template's source.
+
+    ``inactive_parameters`` are those of experts that a token does not go through, 0 for a dense model.
+    ``adapters`` are the names of the LoRA adapters that requests may ask for, with the SHA-256 of each file.
+    """
 
     engine: str
     model: str
@@ -51,6 +62,13 @@ class EngineInfo:
     quantization: str
     template_hash: str
     provider: str = "cpu"
+    inactive_parameters: int = 0
+    adapters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def active_parameters(self) -> int:
+        """How many parameters a token goes through: all of them, but in a mixture of experts."""
+        return self.parameters - self.inactive_parameters
 
 
 class Engine(Protocol):
@@ -95,6 +113,15 @@ class Engine(Protocol):
 
     def count_prompt(self, request: Request) -> int:
         """How many tokens the request's prompt has after the chat template."""
+        ...
+
+    def warm(self, request: Request, *, most_bytes: int) -> Warmed:
+        """Compute the head of prompts that begin with the request's messages, and keep it on the disk.
+
+        Prompts that begin with it, also those of later engines with the same weights, need no prefill for
+        it. What is kept of all models takes at most ``most_bytes``. Raises ModelUnsupported when the engine
+        keeps nothing, DiskFull, and what `stream` raises.
+        """
         ...
 
     def close(self) -> None:

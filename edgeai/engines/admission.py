@@ -1,12 +1,14 @@
 """Who waits, who is worked on, and who has to make way."""
 
 from collections import deque
+from functools import partial
 from time import perf_counter
 from typing import Final
 
 from edgeai.engines.jobs import Job
 from edgeai.engines.query import Query
 from edgeai.engines.slots import Slot, Slots
+from edgeai.engines.turns import Turns
 from edgeai.errors import QueueFull
 
 __all__ = ["Admission"]
@@ -22,8 +24,9 @@ class Admission:
     its tokens, waits at the head of the queue, and goes on as if nothing had happened.
     """
 
-    def __init__(self, slots: Slots, parallel: int, max_waiting: int) -> None:
+    def __init__(self, slots: Slots, turns: Turns, parallel: int, max_waiting: int) -> None:
         self._slots = slots
+        self._turns = turns
         self._parallel = parallel
         self.max_waiting = max_waiting
         self.waiting: deque[Query | Job] = deque()
@@ -40,12 +43,15 @@ class Admission:
 
     def admit(self) -> None:
         """Start waiting work in its order, what a person waits for before what runs in the background."""
+        self._turns.look()
         for work in sorted(self.waiting, key=lambda work: work.background):
             if isinstance(work, Query) and not work.wanted:
                 continue  # it had to leave, and its reader still pauses
             if self._is_full() and not self._movable(work):
                 return
-            if self._slots.expects(work.prompt, self._arriving(work)):
+            if not self._turns.begin(work.adapter, is_free=partial(self._clear, work)):
+                continue
+            if self._slots.expects(work.prompt, self._arriving(work), work.adapter):
                 continue  # it need not compute what another one computes now
             slot = self._place(work)
             if slot is None:
@@ -115,7 +121,7 @@ class Admission:
     def _place(self, work: Query | Job) -> Slot | None:
         while True:
             if not self._is_full():
-                slot = self._slots.acquire(work.prompt, work.need, fresh=work.fresh)
+                slot = self._slots.acquire(work.prompt, work.need, work.adapter, fresh=work.fresh)
                 if slot is not None:
                     return slot
             if not self._make_way(work):
@@ -127,6 +133,14 @@ class Admission:
         if movable:
             self._leave(movable[0])
         return bool(movable)
+
+    def _clear(self, work: Query | Job) -> bool:
+        """Let all wait outside who are worked on, if all can."""
+        if self.jobs or {*self._movable(work)} != {*self.live}:
+            return False
+        for query in self.live[::-1]:
+            self._leave(query)
+        return True
 
     def _movable(self, work: Query | Job) -> list[Query]:
         """Who makes way for the work: the longest paused; for a person, who came last in the background."""

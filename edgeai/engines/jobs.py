@@ -23,7 +23,7 @@ Steps = Callable[[Slot], Generator[None, None, None]]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """``prompt`` is where it starts, ``need`` the cells that it takes.
+    """``prompt`` is where it starts, ``need`` the cells that it takes. It runs under ``adapter``.
 
     Its slot may know a head of the prompt, unless it must be ``fresh``.
     """
@@ -33,6 +33,7 @@ class Job:
     steps: Steps
     background: bool = False
     fresh: bool = False
+    adapter: str | None = None
     done: Future[None] = field(default_factory=Future)
     _slot: Slot | None = None
     _running: Generator[None, None, None] | None = None

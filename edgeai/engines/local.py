@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edgeai.engines import EngineInfo, Generation, OnState
-from edgeai.engines.context import Context
 from edgeai.engines.jobs import Job, Steps
 from edgeai.engines.prompt import chat_template, prompt_tokens
 from edgeai.engines.query import Query
@@ -21,8 +20,10 @@ from edgeai.engines.scheduler import Scheduler
 from edgeai.engines.slots import Slots, common
 from edgeai.engines.text import TextAssembler
 from edgeai.engines.vocabulary import Vocabulary
-from edgeai.errors import Cancelled, ConfigError, ContextOverflow
-from edgeai.types import Request
+from edgeai.engines.warm import Keeping, WarmShelf, head_of, warm_steps
+from edgeai.errors import Cancelled, ConfigError, ContextOverflow, ModelUnsupported
+from edgeai.models import prefixes
+from edgeai.types import Request, Warmed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,22 +61,38 @@ class LocalEngine(ABC):
     def __init__(
         self,
         vocabulary: Vocabulary,
-        context: Context,
+        context: Keeping,
         info: EngineInfo,
         *,
         places: Places,
         at_end: Callable[[], None] = lambda: None,
+        shelf: WarmShelf | None = None,
+        carry: Callable[[str | None], None] = lambda adapter: None,
     ) -> None:
         self.info = info
+        self._context, self._shelf = context, shelf
         self._vocabulary = vocabulary
         self._template = chat_template(vocabulary)
         self._scratch = Scratch(info.n_vocab)
         self._constraint_lock = threading.Lock()
         self._constraint_tokenizer: object = None
-        slots = Slots(context, places.sequences, places.cells, rewinds=places.rewinds, shares=places.shares)
+        slots = Slots(
+            context,
+            places.sequences,
+            places.cells,
+            rewinds=places.rewinds,
+            shares=places.shares,
+            shelf=shelf,
+        )
         end = partial(_end, at_end, self._constraint_lock)
         self._scheduler = Scheduler(
-            context, slots, end, name=info.engine, parallel=places.parallel, speculates=places.speculates
+            context,
+            slots,
+            end,
+            name=info.engine,
+            parallel=places.parallel,
+            speculates=places.speculates,
+            carry=carry,
         )
         # Also at interpreter exit. The thread knows nothing of the engine, so that it does not keep it alive.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
@@ -128,6 +145,7 @@ class LocalEngine(ABC):
             piece=self._vocabulary.piece,
             eog=self._vocabulary.eog,
             background=request.priority == "background",
+            adapter=self._adapter(request),
             hidden=request.hidden,
             constraint=self._constraint(request),
         )
@@ -186,6 +204,26 @@ class LocalEngine(ABC):
         """How many tokens the request's prompt has after the chat template; errors as of `stream`."""
         return len(prompt_tokens(self._vocabulary, self._template, request))
 
+    def warm(self, request: Request, *, most_bytes: int = prefixes.MOST_BYTES) -> Warmed:
+        """Compute the head of prompts that begin with the request's messages, and keep it on the disk.
+
+        Raises ModelUnsupported when the plan named no weights by which to find it again, DiskFull, and what
+        `stream` raises.
+        """
+        shelf, adapter = self._shelf, self._adapter(request)
+        if shelf is None:
+            raise ModelUnsupported("This engine keeps no prefixes", why="Its plan does not name the weights")
+        head = head_of(partial(prompt_tokens, self._vocabulary, self._template), request)
+        self._check_fits(len(head), self.info.n_ctx - 1)
+        made, known = list[bytearray](), list[int]()
+        is_kept = partial(shelf.has, head, adapter)
+        self._run(head, len(head), partial(warm_steps, self._context, is_kept, made, known), adapter=adapter)
+        size = 0
+        for data in made:
+            key = shelf.key(adapter)
+            size = prefixes.write(key, head, data, model=self.info.model, most_bytes=most_bytes)
+        return Warmed(tokens=len(head), cached_tokens=known[0], kept_bytes=size)
+
     def close(self) -> None:
         """Cancel what runs and free the memory; may be called again."""
         self._finalizer()
@@ -216,10 +254,11 @@ class LocalEngine(ABC):
         need: int,
         steps: Steps,
         cancelled: Callable[[], bool] = lambda: False,
+        adapter: str | None = None,
         *,
         fresh: bool = False,
     ) -> None:
-        job = Job(prompt=tokens, need=need, steps=steps, fresh=fresh)
+        job = Job(prompt=tokens, need=need, steps=steps, adapter=adapter, fresh=fresh)
         self._scheduler.submit(job)
         try:
             while not _ended(job):
@@ -231,6 +270,17 @@ class LocalEngine(ABC):
         finally:
             if job.done.cancel():  # also after Ctrl-C: nobody waits for it
                 self._scheduler.wake(job)
+
+    def _adapter(self, request: Request) -> str | None:
+        """The request's adapter. Raises ConfigError for one that is not loaded."""
+        if request.adapter is not None and request.adapter not in self.info.adapters:
+            known = ", ".join(sorted(self.info.adapters))
+            raise ConfigError(
+                f"There is no adapter {request.adapter!r}",
+                why=f"Loaded are {known}" if known else "The model was opened without adapters",
+                remedy="Name it when the model is opened: adapters={name: path}",
+            )
+        return request.adapter
 
     def _constraint(self, request: Request) -> "Constraint | None":
         if request.schema is None and request.grammar is None and not request.tools:

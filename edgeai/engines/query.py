@@ -56,6 +56,7 @@ class Query:
     piece: Callable[[int], bytes]
     eog: frozenset[int]
     background: bool = False
+    adapter: str | None = None
     hidden: bool = False
     constraint: "Constraint | None" = None
     slot: Slot | None = None

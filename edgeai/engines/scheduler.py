@@ -18,6 +18,7 @@ from edgeai.engines.jobs import Job
 from edgeai.engines.query import Query
 from edgeai.engines.slots import Slots
 from edgeai.engines.speculate import Costs, Speculation
+from edgeai.engines.turns import Turns
 from edgeai.errors import EngineCrashed, EngineError
 
 __all__ = ["MAX_WAITING", "Scheduler"]
@@ -32,7 +33,8 @@ class Scheduler:
     """Starts its thread, named after the engine; ``close`` ends it, which frees the context.
 
     ``parallel`` queries and jobs are worked on at once. ``speculates``: tokens may be guessed ahead.
-    ``at_end`` is called when the context is gone.
+    ``at_end`` is called when the context is gone. ``carry`` makes the context carry another adapter, of which
+    it can have one at a time: see `Turns`.
     """
 
     def __init__(
@@ -45,13 +47,14 @@ class Scheduler:
         parallel: int,
         speculates: bool = False,
         max_waiting: int = MAX_WAITING,
+        carry: Callable[[str | None], None] = lambda adapter: None,
     ) -> None:
         self._context = context
         self._at_end = at_end
         self._slots = slots
         self._untold: list[Generation] = []
         self._changed = threading.Condition()  # re-entrant: a dying Generation may call `wake` anywhere
-        self._admission = Admission(slots, parallel, max_waiting)
+        self._admission = Admission(slots, Turns(carry), parallel, max_waiting)
         self._waiting = self._admission.waiting
         self._live = self._admission.live
         self._jobs = self._admission.jobs

@@ -12,13 +12,16 @@ from typing import Final, Protocol
 
 from edgeai.engines.cells import Cells
 
-__all__ = ["Cache", "Slot", "Slots", "common"]
+__all__ = ["Cache", "Find", "Shelf", "Slot", "Slots", "common"]
 
 _CUT: Final = 32
 """Fewest cells that an idle slot is cut by."""
 
 _WORTH_WAITING: Final = 32
 """Tokens of a head that another query is computing, which a newcomer rather waits for than computes, too."""
+
+_WORTH_RESTORING: Final = 32
+"""Tokens more than any sequence knows that a kept prefix must bring: fewer are as soon computed again."""
 
 
 class Cache(Protocol):
@@ -33,11 +36,31 @@ class Cache(Protocol):
         ...
 
 
+class Find(Protocol):
+    """A prefix on the shelf; the first ``known`` of its ``tokens`` are those that were looked for."""
+
+    known: int
+    tokens: tuple[int, ...]
+
+    def restore(self, seq: int) -> bool:
+        """Bring all of it into the empty sequence; False when it is damaged."""
+        ...
+
+
+class Shelf(Protocol):
+    """Prefixes that were kept outside of the cache."""
+
+    def find(self, tokens: Sequence[int], adapter: str | None, *, most: int) -> Find | None:
+        """The prefix that knows most of ``tokens``, of those that take at most ``most`` cells."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Slot:
     """One sequence. ``tokens[:n_past]`` are in the cache, the rest waits to be decoded.
 
     It holds ``cells``: one for each token in the cache, which others may share, and those beyond for itself.
+    ``adapter`` is the one under which the tokens were computed.
     """
 
     seq: int
@@ -46,39 +69,54 @@ class Slot:
     cells: list[int] = field(default_factory=list)
     busy: bool = False
     used: int = 0
+    adapter: str | None = None
 
 
 class Slots:
     """The sequences 0 … n-1 of a cache with ``n_cells`` cells.
 
-    ``rewinds``: parts can be forgotten. ``shares``: a shared head takes no cells of its own.
+    ``rewinds``: parts can be forgotten. ``shares``: a shared head takes no cells of its own. What no sequence
+    knows is looked for on the ``shelf``.
     """
 
     def __init__(
-        self, cache: Cache, n: int, n_cells: int, *, rewinds: bool = True, shares: bool = True
+        self,
+        cache: Cache,
+        n: int,
+        n_cells: int,
+        *,
+        rewinds: bool = True,
+        shares: bool = True,
+        shelf: Shelf | None = None,
     ) -> None:
         self._cache = cache
+        self._shelf = shelf
         self._slots = [Slot(seq) for seq in range(n)]
         self._cells = Cells(n_cells)
         self._rewinds = rewinds
         self._shares = shares
         self._clock = count(1)
 
-    def acquire(self, tokens: Sequence[int], need: int, *, fresh: bool = False) -> Slot | None:
+    def acquire(
+        self, tokens: Sequence[int], need: int, adapter: str | None = None, *, fresh: bool = False
+    ) -> Slot | None:
         """A slot that holds the longest known head of ``tokens`` (never all of it), with room for ``need``.
 
-        The head is that of any slot, busy or idle; with ``fresh`` nothing is taken over. None when the
-        sequences or cells are taken: try again after a `release`.
+        The head is that of any slot, busy or idle, that was computed under the same ``adapter``; with
+        ``fresh`` nothing is taken over. None when the sequences or cells are taken: try again after a
+        `release`.
         """
         idle = [slot for slot in self._slots if not slot.busy]
-        source, known = self._best(() if fresh else tokens)
+        source, known = self._best(() if fresh else tokens, adapter)
         if not idle or need > self._obtainable(source, known):
             return None
-        target = _target(idle, source, known)
-        self._fill(target, source, known)
+        target = None if fresh else self._restored(idle, tokens, need, known, adapter)
+        if target is None:
+            target = _target(idle, source, known)
+            self._fill(target, source, known)
         target.busy, target.used = True, next(self._clock)
         self.grow(target, need)
-        target.tokens = list(tokens)
+        target.tokens, target.adapter = list(tokens), adapter
         return target
 
     def grow(self, slot: Slot, size: int) -> bool:
@@ -114,23 +152,56 @@ class Slots:
             self._cut(slot, 0)
         return bool(dropped)
 
-    def expects(self, tokens: Sequence[int], arriving: Sequence[Slot]) -> bool:
+    def expects(self, tokens: Sequence[int], arriving: Sequence[Slot], adapter: str | None = None) -> bool:
         """Whether one of these busy slots is about to know a much longer head of ``tokens`` than any does."""
+        arriving = [slot for slot in arriving if slot.adapter == adapter]
         if not arriving or not self._rewinds:
             return False
         coming = max(common(slot.tokens[:-1], tokens[:-1]) for slot in arriving)
-        return coming > _WORTH_WAITING and coming > self._best(tokens)[1] + _WORTH_WAITING
+        return coming > _WORTH_WAITING and coming > self._best(tokens, adapter)[1] + _WORTH_WAITING
 
-    def _best(self, tokens: Sequence[int]) -> tuple[Slot, int]:
+    def _best(self, tokens: Sequence[int], adapter: str | None) -> tuple[Slot, int]:
         """The slot with the longest common head, the latest used of equals, and the head's length."""
-        heads = ((common(slot.tokens[: slot.n_past], tokens[:-1]), slot.used, slot) for slot in self._slots)
+        heads = (
+            (
+                common(slot.tokens[: slot.n_past], tokens[:-1]) if slot.adapter == adapter else 0,
+                slot.used,
+                slot,
+            )
+            for slot in self._slots
+        )
         known, _, best = max(heads, key=lambda head: head[:2])
         return (best, known) if self._rewinds else (best, 0)
 
+    def _restored(
+        self, idle: Sequence[Slot], tokens: Sequence[int], need: int, known: int, adapter: str | None
+    ) -> Slot | None:
+        """The slot unused for the longest time, with what the shelf knows; None if that is not worth it."""
+        room = self._cells.n - self._held()
+        if self._shelf is None or len(tokens) <= known + _WORTH_RESTORING or need > room:
+            return None
+        find = self._shelf.find(tokens[:-1], adapter, most=room)
+        if find is None or find.known < known + _WORTH_RESTORING:
+            return None
+        if not self._rewinds and find.known != len(find.tokens):
+            return None
+        target = min(idle, key=lambda slot: slot.used)
+        self._cut(target, 0)
+        target.busy = True  # so that it is not cut for itself
+        self.grow(target, len(find.tokens))
+        if find.restore(target.seq):
+            target.n_past = len(find.tokens)
+            if find.known < target.n_past:
+                self.rewind(target, find.known)
+        self._trim(target)
+        return target
+
+    def _held(self) -> int:
+        return len({cell for slot in self._slots if slot.busy for cell in slot.cells})
+
     def _obtainable(self, source: Slot, known: int) -> int:
         """Cells that a newcomer can have if everything idle goes, with the head it shares with the source."""
-        held = {cell for slot in self._slots if slot.busy for cell in slot.cells}
-        return self._cells.n - len(held) + (known if source.busy and self._shares else 0)
+        return self._cells.n - self._held() + (known if source.busy and self._shares else 0)
 
     def _make_room(self, missing: int) -> bool:
         """Cut idle slots, the longest unused first, until so many cells are free."""
@@ -178,6 +249,7 @@ def _target(idle: Sequence[Slot], source: Slot, known: int) -> Slot:
 
 def common(left: Sequence[int], right: Sequence[int]) -> int:
     """Length of the common head."""
+    left, right = list(left), list(right)
     size = min(len(left), len(right))
     if left[:size] == right[:size]:
         return size

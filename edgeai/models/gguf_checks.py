@@ -18,10 +18,40 @@ __all__ = ["ARCHITECTURES", "Shape", "check", "quantization_label"]
 
 # Decoders of attention and feed-forward blocks, to which the rules below apply.
 ARCHITECTURES = {
-    "arcee", "exaone", "exaone4", "ernie4_5", "falcon", "gemma", "gemma2", "gemma3", "gpt2", "gptneox",
-    "granite", "hunyuan-dense", "internlm2", "lfm2", "llama", "minicpm", "nemotron", "olmo", "olmo2",
-    "openelm", "phi2", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "stablelm", "starcoder2",
-}  # fmt: skip
+    "arcee",
+    "exaone",
+    "exaone4",
+    "ernie4_5",
+    "falcon",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gpt2",
+    "gptneox",
+    "granite",
+    "granitemoe",
+    "hunyuan-dense",
+    "internlm2",
+    "lfm2",
+    "llama",
+    "minicpm",
+    "nemotron",
+    "olmo",
+    "olmo2",
+    "olmoe",
+    "openelm",
+    "phi2",
+    "phi3",
+    "qwen2",
+    "qwen2moe",
+    "qwen3",
+    "qwen3moe",
+    "seed_oss",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+}
+MIXTURES = {"granitemoe", "olmoe", "qwen2moe", "qwen3moe"}  # fmt: skip
 PARTLY_ROTATED = {
     "gemma", "gemma2", "gemma3", "gpt2", "gptneox", "lfm2", "nemotron", "openelm", "phi2", "phi3", "stablelm",
 }  # fmt: skip
@@ -184,6 +214,8 @@ class _Checks:
         groups_used = self._arch_int("expert_group_used_count", 0, most=max(0, groups - 1))
         if (n_expert > 0) != (used > 0) or (groups > 1 and (n_expert % groups or not groups_used)):
             self._wrong(f"{used} of {n_expert} experts in {groups} groups cannot be used")
+        if self._arch in MIXTURES and not n_expert:
+            self._wrong("a mixture of experts has none")
 
     def tensors(self, shape: Shape, tensors: tuple[TensorInfo, ...]) -> None:
         """Each layer is there, no other is, and the tensors we know have the shape the numbers say."""
@@ -225,6 +257,23 @@ class _Checks:
             "attn_output.weight": (shape.n_head * shape.head_dim_v, shape.n_embd),
             "ffn_gate.weight": (shape.n_embd, n_ff),
             "ffn_down.weight": (n_ff, shape.n_embd),
+            **self._expert_shapes(shape, n_ff),
+        }
+
+    def _expert_shapes(self, shape: Shape, n_ff: int) -> dict[str, tuple[int, ...]]:
+        """Those of the experts, which lie in one tensor each kind."""
+        n_expert = self._arch_int("expert_count", 0, most=MAX_EXPERTS)
+        if not n_expert:
+            return {}
+        used = self._arch_int("expert_used_count", least=1, most=n_expert)
+        width = n_ff
+        if self._arch.startswith("qwen"):
+            width = self._arch_int("expert_feed_forward_length", 0, most=MAX_WIDTH) or n_ff // used
+        return {
+            "ffn_gate_inp.weight": (shape.n_embd, n_expert),
+            "ffn_gate_exps.weight": (shape.n_embd, width, n_expert),
+            "ffn_up_exps.weight": (shape.n_embd, width, n_expert),
+            "ffn_down_exps.weight": (width, shape.n_embd, n_expert),
         }
 
     def _wrong(self, what: str) -> NoReturn:

@@ -14,7 +14,7 @@ from edgeai.converters.linear import Quant
 from edgeai.errors import ModelUnsupported
 from tests.converters.graph_runner import GraphRunner
 from tests.converters.test_default_model import LlamaCpp
-from tests.tiny_gguf import _add_vocabulary, write_tiny_gguf
+from tests.tiny_gguf import add_vocabulary, write_tiny_gguf
 
 N_EMBD, N_HEADS, N_KV, N_FF, N_LAYERS = 64, 4, 2, 96, 3
 IDS = np.random.default_rng(5).integers(3, 250, 48).tolist()
@@ -47,7 +47,7 @@ def write(path: Path, arch: str) -> Path:
     if arch == "gemma3":
         writer.add_sliding_window(8)
         writer.add_uint32("gemma3.attention.sliding_window_pattern", 2)
-    n_vocab = _add_vocabulary(writer)
+    n_vocab = add_vocabulary(writer)
     random = np.random.default_rng(1)
     for name, shape in tensors(arch, n_vocab, head_dim):
         values = random.normal(1.0 if "norm" in name else 0.0, 0.15, shape).astype(np.float32)

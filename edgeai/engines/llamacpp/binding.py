@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 from edgeai.errors import EngineError, EngineLoadFailed, MissingExtra, ModelUnsupported, OutOfMemory
 
 try:
+    from llama_cpp import __version__ as VERSION  # it is one
     from llama_cpp import llama_cpp as native
 except ImportError as error:
     raise MissingExtra("llama-cpp-python is not installed", extra="llama", why=str(error)) from error
@@ -29,6 +30,7 @@ except (OSError, RuntimeError) as error:  # its shared library is missing or doe
 
 __all__ = [
     "ABORT_FUNCTION",
+    "VERSION",
     "complaints",
     "embedding_address",
     "logits_address",

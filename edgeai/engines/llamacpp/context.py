@@ -15,7 +15,7 @@ from edgeai.engines.llamacpp.binding import (
     native,
     refusal,
 )
-from edgeai.engines.llamacpp.model import Model
+from edgeai.engines.llamacpp.model import KvType, Model
 from edgeai.errors import EngineError
 
 if TYPE_CHECKING:
@@ -33,10 +33,13 @@ class Context:
     ``n_ctx`` is the number of KV cells, shared by ``n_seq`` sequences.
     """
 
-    def __init__(self, model: Model, *, n_ctx: int, n_seq: int, n_threads: int) -> None:
+    def __init__(
+        self, model: Model, *, n_ctx: int, n_seq: int, n_threads: int, kv_type: KvType = "f16"
+    ) -> None:
         self._n_vocab, self._n_embd = model.n_vocab, model.n_embd
+        self._adapters = model.adapters
         self._flag = ctypes.create_string_buffer(b"\x00\x00", 2)
-        self._handle: int | None = _open(model, n_ctx, n_seq, n_threads)
+        self._handle: int | None = _open(model, n_ctx, n_seq, n_threads, kv_type)
         self._memory = native.llama_get_memory(self._handle)
         self.n_ctx: int = min(native.llama_n_ctx(self._handle), n_ctx)
         native.llama_set_abort_callback(self._handle, ABORT_FUNCTION, ctypes.addressof(self._flag))
@@ -127,6 +130,33 @@ class Context:
         """Give ``target`` the first ``end`` cells of ``source``; nothing is copied."""
         native.llama_memory_seq_cp(self._memory, source, target, -1, end)
 
+    def save(self, seq: int) -> bytearray:
+        """All that the sequence holds, as llama.cpp writes it. Raises EngineError."""
+        data = bytearray(native.llama_state_seq_get_size(self._handle, seq))
+        size = native.llama_state_seq_get_data(self._handle, _bytes_of(data), len(data), seq)
+        if not data or size != len(data):
+            raise EngineError("llama.cpp could not give out a sequence")
+        return data
+
+    def load(self, seq: int, n_tokens: int, data: bytearray) -> bool:
+        """Put ``n_tokens`` that `save` gave into the empty sequence; False when they do not fit."""
+        size = native.llama_state_seq_set_data(self._handle, _bytes_of(data), len(data), seq)
+        last = native.llama_memory_seq_pos_max(self._memory, seq)
+        if size == len(data) and last == n_tokens - 1:
+            return True
+        self.forget(seq)
+        return False
+
+    # adapters
+
+    def carry(self, adapter: str | None) -> None:
+        """Compute with this adapter, or with the plain model, from the next decode on."""
+        chosen = [] if adapter is None else [self._adapters[adapter]]
+        handles = (native.llama_adapter_lora_p_ctypes * 1)(*chosen)
+        scales = (ctypes.c_float * 1)(1.0)
+        if native.llama_set_adapters_lora(self._handle, handles, len(chosen), scales) != 0:
+            raise EngineError(f"llama.cpp does not take the adapter {adapter!r}")
+
     # control
 
     def abort(self) -> None:
@@ -144,7 +174,11 @@ class Context:
             native.llama_free(handle)
 
 
-def _open(model: Model, n_ctx: int, n_seq: int, n_threads: int) -> int:
+def _bytes_of(data: bytearray) -> "ctypes.Array[ctypes.c_uint8]":
+    return (ctypes.c_uint8 * len(data)).from_buffer(data)
+
+
+def _open(model: Model, n_ctx: int, n_seq: int, n_threads: int, kv_type: KvType) -> int:
     params = native.llama_context_default_params()
     params.n_ctx = n_ctx
     params.n_batch = params.n_ubatch = N_BATCH
@@ -154,10 +188,13 @@ def _open(model: Model, n_ctx: int, n_seq: int, n_threads: int) -> int:
     params.n_threads = params.n_threads_batch = n_threads
     params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
     params.kv_unified = True
+    if kv_type == "q8_0":
+        params.type_k = params.type_v = native.GGML_TYPE_Q8_0
+        params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_ENABLED  # quantized values need it
     params.no_perf = True
     with complaints() as heard:
         handle = native.llama_init_from_model(model.handle, params)
     if handle is None:
-        size = n_ctx * model.kv_bytes_per_token / 2**20
+        size = n_ctx * model.kv_bytes(kv_type) / 2**20
         raise refusal(f"llama.cpp cannot make a context of {n_ctx} tokens ({size:.0f} MiB)", heard)
     return int(handle)

@@ -12,6 +12,8 @@ from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
 from edgeai.engines.llamacpp.jobs import N_SCRATCH, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.local import LocalEngine, Places
+from edgeai.engines.warm import WarmShelf
+from edgeai.models.disk import remembered_sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,16 +38,22 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     """
     if plan.verbose:
         binding.speak()
-    model = Model(path)
+    hashes = {name: remembered_sha256(file) for name, file in plan.adapters.items()}
+    model = Model(path, plan.adapters)
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
         places = _places(model, n_ctx, plan)
-        n_seq = places.sequences + N_SCRATCH
-        context = Context(model, n_ctx=places.cells, n_seq=n_seq, n_threads=plan.n_threads)
+        context = Context(
+            model,
+            n_ctx=places.cells,
+            n_seq=places.sequences + N_SCRATCH,
+            n_threads=plan.n_threads,
+            kv_type=plan.kv_type,
+        )
     except BaseException:
         model.free()
         raise
-    return LlamaCppEngine(model, context, places, n_ctx=n_ctx, plan=plan, name=name)
+    return LlamaCppEngine(model, context, places, n_ctx=n_ctx, plan=plan, name=name, adapters=hashes)
 
 
 def _places(model: Model, n_ctx: int, plan: DevicePlan) -> Places:
@@ -67,12 +75,20 @@ def _places(model: Model, n_ctx: int, plan: DevicePlan) -> Places:
 class LlamaCppEngine(LocalEngine):
     """An `edgeai.engines.Engine`. Made by `open_engine`."""
 
+    _context: Context
+
     def __init__(
-        self, model: Model, context: Context, places: Places, *, n_ctx: int, plan: DevicePlan, name: str
+        self,
+        model: Model,
+        context: Context,
+        places: Places,
+        *,
+        n_ctx: int,
+        plan: DevicePlan,
+        name: str,
+        adapters: Mapping[str, str],
     ) -> None:
-        self._model = model
-        self._context = context
-        self._places = places
+        self._model, self._kv_type, self._places = model, plan.kv_type, places
         info = EngineInfo(
             engine="llamacpp",
             model=name,
@@ -84,14 +100,25 @@ class LlamaCppEngine(LocalEngine):
             quantization=model.quantization,
             template_hash=model.template_hash,
             provider=plan.provider,
+            inactive_parameters=model.n_inactive,
+            adapters=adapters,
         )
-        super().__init__(model, context, info, places=places, at_end=model.free)
+        shelf = WarmShelf(context, partial(_key, info, plan.weights, model.layout(info.n_ctx, plan.kv_type)))
+        super().__init__(
+            model,
+            context,
+            info,
+            places=places,
+            at_end=model.free,
+            shelf=shelf if plan.weights else None,
+            carry=context.carry,
+        )
 
     def memory(self) -> Mapping[str, int]:
         """Where the memory goes, in bytes: mapped weights, KV cache, output rows."""
         return {
             "weights": self._model.size_bytes,
-            "kv_cache": self._places.cells * self._model.kv_bytes_per_token,
+            "kv_cache": self._places.cells * self._model.kv_bytes(self._kv_type),
             "outputs": MAX_OUTPUTS * (self.info.n_vocab + self.info.n_embd) * 4,
         }
 
@@ -110,3 +137,13 @@ class LlamaCppEngine(LocalEngine):
         from edgeai.engines.constrain import tokenizer_from_llamacpp
 
         return self._model.with_vocab(tokenizer_from_llamacpp)
+
+
+def _key(info: EngineInfo, weights: str, layout: str, adapter: str | None) -> Mapping[str, str]:
+    return {
+        "engine": f"{info.engine} {binding.VERSION}",
+        "weights": weights,
+        "template": info.template_hash,
+        "adapter": "" if adapter is None else info.adapters[adapter],
+        "layout": layout,
+    }

@@ -4,11 +4,10 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from edgeai.engines import OnState
-from edgeai.engines.context import ABORTED
 from edgeai.engines.jobs import log_total
 from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
+from edgeai.engines.prefill import decode, prefill
 from edgeai.engines.slots import Slot
-from edgeai.errors import Cancelled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +17,6 @@ __all__ = ["N_SCRATCH", "embed_steps", "score_steps", "scratch_cells"]
 
 N_SCRATCH: Final = 8
 """Sequences for continuations that are scored side by side."""
-
-_CHUNK: Final = 64
 
 
 def score_steps(
@@ -32,10 +29,10 @@ def score_steps(
 ) -> Generator[None, None, None]:
     """Add to ``totals`` the log-probability of each of ``tails`` after the slot's tokens."""
     try:
-        yield from _prefill(context, slot, len(slot.tokens) - 1)
+        yield from prefill(context, slot, len(slot.tokens) - 1)
         row = context.add(slot.tokens[-1:], slot.n_past, slot.seq, outputs=1)
         context.set_states(on=on_state is not None)
-        _decode(context)
+        decode(context)
         if on_state is not None:
             on_state(context.state(row).copy())
             context.set_states(on=False)
@@ -79,7 +76,7 @@ def _score_group(
             context.add([tails[number][at]], slot.n_past + at, first_scratch + number - group[0], outputs=1)
             for number, at in part
         ]
-        _decode(context)
+        decode(context)
         _collect(context, rows, [tails[number][at + 1] for number, at in part], [n for n, _ in part], totals)
         yield
 
@@ -102,27 +99,10 @@ def embed_steps(context: Context, sums: "NDArray[np.float64]", slot: Slot) -> Ge
         last = context.add(chunk, slot.n_past, slot.seq, outputs=len(chunk))
         context.set_states(on=True)
         try:
-            _decode(context)
+            decode(context)
             for row in range(last + 1):
                 sums += context.state(row)
         finally:
             context.set_states(on=False)
         slot.n_past += len(chunk)
         yield
-
-
-def _prefill(context: Context, slot: Slot, end: int) -> Generator[None, None, None]:
-    while slot.n_past < end:
-        chunk = slot.tokens[slot.n_past : min(end, slot.n_past + _CHUNK)]
-        context.add(chunk, slot.n_past, slot.seq)
-        _decode(context)
-        slot.n_past += len(chunk)
-        yield
-
-
-def _decode(context: Context) -> None:
-    code = context.decode()
-    if code == ABORTED:
-        raise Cancelled("The engine was closed")
-    if code != 0:
-        raise context.failure(code)

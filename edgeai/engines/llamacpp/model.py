@@ -4,15 +4,18 @@ import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
 
 from edgeai.engines.llamacpp.binding import complaints, native, refusal, start
 from edgeai.engines.text import utf8
 from edgeai.errors import EngineCrashed, ModelNotFound, ModelUnsupported
 
-__all__ = ["Model"]
+__all__ = ["KvType", "Model"]
+
+KvType: TypeAlias = Literal["f16", "q8_0"]
 
 _PIECE_BYTES: Final = 64  # enough for nearly all tokens
 
@@ -23,13 +26,15 @@ class Model:
     Raises ModelNotFound, ModelUnsupported, EngineLoadFailed or OutOfMemory.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, adapters: Mapping[str, Path] = MappingProxyType({})) -> None:
         start()
         if not path.is_file():
             raise ModelNotFound(f"There is no model file at {path}", remedy="Pull or import the model first")
         self._lock = threading.Lock()
         self._pieces: dict[int, bytes] = {}
         self.handle: int | None = _load(path)
+        self.adapters = {name: self._adapter(name, file) for name, file in adapters.items()}
+        """LoRA adapters by name; llama.cpp frees them with the model."""
         self.vocab: int | None = native.llama_model_get_vocab(self.handle)
         self.n_vocab: int = native.llama_vocab_n_tokens(self.vocab)
         self.n_embd: int = native.llama_model_n_embd_out(self.handle)
@@ -49,6 +54,8 @@ class Model:
         self.chat_template = self._chat_template()
         self.quantization = self._quantization()
         """The file's quantization, such as ``Q4_1`` or ``Q4_K_M``."""
+        self.n_inactive = self._n_inactive()
+        """Parameters of experts that a token does not go through."""
         self.kv_bytes_per_token = self._kv_bytes_per_token()
         """Bytes of KV cache (16-bit) that one token takes in all layers."""
 
@@ -58,6 +65,14 @@ class Model:
             handle, self.handle, self.vocab = self.handle, None, None
         if handle is not None:
             native.llama_model_free(handle)
+
+    def _adapter(self, name: str, path: Path) -> object:
+        with complaints() as heard:
+            handle = native.llama_adapter_lora_init(self.handle, os.fsencode(path))
+        if not handle:
+            native.llama_model_free(self.handle)
+            raise refusal(f"llama.cpp cannot load the adapter {name} from {path.name}", heard)
+        return handle
 
     def tokenize(self, text: str, *, special: bool = False, whole: bool = False) -> list[int]:
         """Token ids of ``text``; ``special`` reads control tokens, ``whole`` adds what starts a document.
@@ -132,6 +147,33 @@ class Model:
             * 2
             * (key + value)
         )
+
+    def _n_inactive(self) -> int:
+        """Each expert of a layer has three matrices (gate, up, down) of the experts' width."""
+        n_experts, n_used, width, own = (
+            int(self._arch_meta(key) or 0)
+            for key in (
+                "expert_count",
+                "expert_used_count",
+                "feed_forward_length",
+                "expert_feed_forward_length",
+            )
+        )
+        if n_experts <= n_used:
+            return 0
+        if str(self.meta("general.architecture")).startswith("qwen"):
+            width = own or width // n_used
+        sizes = native.llama_model_n_layer(self.handle) * native.llama_model_n_embd(self.handle)
+        return 3 * int(sizes) * width * (n_experts - n_used)
+
+    def kv_bytes(self, kv_type: KvType) -> int:
+        """Bytes of KV cache that one token takes in all layers; 8 bits have a scale for every 32 values."""
+        return self.kv_bytes_per_token * 34 // 64 if kv_type == "q8_0" else self.kv_bytes_per_token
+
+    def layout(self, n_ctx: int, kv_type: KvType) -> str:
+        """What a token's keys and values depend on beside the model: their type, and rarely the context."""
+        scaled = self._arch_meta("rope.scaling.type") == "longrope"  # one set of factors beyond a length
+        return f"{kv_type} n_ctx {n_ctx}" if scaled else kv_type
 
     @property
     def template_hash(self) -> str:

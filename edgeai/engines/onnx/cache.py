@@ -42,6 +42,14 @@ class Cache(Protocol):
         """Give ``target`` the first ``length`` entries of ``source``."""
         ...
 
+    def save(self, seq: int, length: int) -> bytearray:
+        """The first ``length`` entries of all layers, as bytes."""
+        ...
+
+    def load(self, seq: int, length: int, data: bytearray) -> bool:
+        """Put saved entries into the sequence; False when there are more or fewer bytes than they take."""
+        ...
+
 
 def make_cache(signature: Signature, *, n_seq: int, n_ctx: int) -> Cache:
     """The best cache that the graph allows. Raises OutOfMemory."""
@@ -98,6 +106,17 @@ class SharedCache:
         for array in self._arrays:
             array[target, :, :length] = array[source, :, :length]
 
+    def save(self, seq: int, length: int) -> bytearray:
+        """One layer after the other."""
+        return bytearray().join(array[seq, :, :length].tobytes() for array in self._arrays)
+
+    def load(self, seq: int, length: int, data: bytearray) -> bool:
+        """As `save` gave them."""
+        loaded = _loaded(self._entries, length, data)
+        for array, values in zip(self._arrays, loaded, strict=False):
+            array[seq, :, :length] = values
+        return bool(loaded)
+
 
 class GrowingCache:
     """For graphs that join past and new entries into a longer present: it becomes the next past."""
@@ -131,10 +150,34 @@ class GrowingCache:
         self._values[target], self._lengths[target] = self._values[source], self._lengths[source]
         self._cut(target, length)
 
+    def save(self, seq: int, length: int) -> bytearray:
+        """One layer after the other."""
+        return bytearray().join(past.numpy()[0, :, :length].tobytes() for past in self._values[seq])
+
+    def load(self, seq: int, length: int, data: bytearray) -> bool:
+        """As `save` gave them."""
+        loaded = _loaded(self._entries, length, data)
+        if loaded:
+            self._values[seq] = [value(array[np.newaxis].copy()) for array in loaded]
+            self._lengths[seq] = length
+        return bool(loaded)
+
     def _cut(self, seq: int, length: int) -> None:
         if length < self._lengths[seq]:
             self._values[seq] = [value(past.numpy()[:, :, :length].copy()) for past in self._values[seq]]
             self._lengths[seq] = length
+
+
+def _loaded(entries: Sequence[CacheEntry], length: int, data: bytearray) -> list[NDArray[Any]]:
+    """The arrays of all entries, views of ``data``; none if the size is wrong."""
+    shapes = [(entry.heads, length, entry.width) for entry in entries]
+    ends = np.cumsum([_size(shape, entry) for shape, entry in zip(shapes, entries, strict=True)]).tolist()
+    if ends[-1:] != [len(data)]:
+        return []
+    return [
+        np.frombuffer(data, entry.dtype, int(np.prod(shape)), start).reshape(shape)
+        for entry, shape, start in zip(entries, shapes, [0, *ends], strict=False)
+    ]
 
 
 def _size(shape: tuple[int, ...], entry: CacheEntry) -> int:

@@ -222,6 +222,17 @@ class Context:
         self._cache.copy(source, target, end)
         self._used[target] = end
 
+    def save(self, seq: int) -> bytearray:
+        """All that the sequence holds."""
+        return self._cache.save(seq, self._used[seq])
+
+    def load(self, seq: int, n_tokens: int, data: bytearray) -> bool:
+        """Put ``n_tokens`` that `save` gave into the empty sequence; False when they do not fit."""
+        if n_tokens > self.n_ctx or not self._cache.load(seq, n_tokens, data):
+            return False
+        self._used[seq] = n_tokens
+        return True
+
     # control
 
     def abort(self) -> None:

@@ -20,10 +20,11 @@ from edgeai.engines.onnx.facts import (
 from edgeai.engines.onnx.folder import Folder, read_folder
 from edgeai.engines.onnx.jobs import embed_steps, score_cells, score_steps
 from edgeai.engines.onnx.proto import Graph, read_graph
-from edgeai.engines.onnx.session import Session, give_back
+from edgeai.engines.onnx.session import VERSION, Session, give_back
 from edgeai.engines.onnx.signature import Signature, read_signature
 from edgeai.engines.onnx.tokenizer import PackageVocabulary
 from edgeai.engines.onnx.vetting import check, weights_size
+from edgeai.engines.warm import WarmShelf
 from edgeai.errors import EngineLoadFailed, ModelUnsupported
 from edgeai.models.package import MANIFEST, read_manifest
 
@@ -42,6 +43,10 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     Raises ModelNotFound, ModelCorrupt, ModelUnsupported, EngineLoadFailed, OutOfMemory; MissingExtra on
     import.
     """
+    if plan.adapters:
+        raise ModelUnsupported("ONNX Runtime takes no LoRA adapters", remedy="Use engine='llamacpp'")
+    if plan.kv_type != "f16":
+        raise ModelUnsupported(f"ONNX Runtime keeps no {plan.kv_type} cache", why="The graph says its type")
     path = graph_file(path)
     graph = read_graph(path)
     check(graph, path)
@@ -55,11 +60,14 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     _try_out(context, path)
     give_back()
     places = Places(parallel=parallel, sequences=parallel, cells=info.n_ctx, shares=False)
-    return OnnxEngine(vocabulary, context, info, signature, weights_size(graph), places)
+    n_bytes = weights_size(graph)
+    return OnnxEngine(vocabulary, context, info, signature, n_bytes, places, plan.weights)
 
 
 class OnnxEngine(LocalEngine):
     """An `edgeai.engines.Engine`. Made by `open_engine`."""
+
+    _context: Context
 
     def __init__(
         self,
@@ -69,12 +77,13 @@ class OnnxEngine(LocalEngine):
         signature: Signature,
         n_bytes: int,
         places: Places,
+        weights: str,
     ) -> None:
         self._signature = signature
         self._n_bytes = n_bytes
-        self._context = context
         self._model = vocabulary
-        super().__init__(vocabulary, context, info, places=places, at_end=vocabulary.close)
+        shelf = WarmShelf(context, lambda adapter: _key(info, weights)) if weights else None
+        super().__init__(vocabulary, context, info, places=places, at_end=vocabulary.close, shelf=shelf)
 
     def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """The mean of each text's last hidden states as a unit vector: shape (len(texts), n_embd).
@@ -122,6 +131,14 @@ def _try_out(context: Context, path: Path) -> None:
     if not np.isfinite(context.logits(row)).any():
         raise EngineLoadFailed(f"{path.name} computes no numbers", remedy="Verify the files")
     context.forget(0)
+
+
+def _key(info: EngineInfo, weights: str) -> dict[str, str]:
+    return {
+        "engine": f"{info.engine} {VERSION} {info.provider}",
+        "weights": weights,
+        "template": info.template_hash,
+    }
 
 
 def _info(

@@ -1,22 +1,19 @@
 """Scoring and embedding with ONNX Runtime, one batch a step."""
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from edgeai.engines import OnState
-from edgeai.engines.context import ABORTED
 from edgeai.engines.jobs import log_total
 from edgeai.engines.onnx.context import MAX_OUTPUTS, Context
+from edgeai.engines.prefill import decode, prefill
 from edgeai.engines.slots import Slot
-from edgeai.errors import Cancelled
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["embed_steps", "score_cells", "score_steps"]
-
-_CHUNK: Final = 64
 
 
 def score_steps(
@@ -30,10 +27,10 @@ def score_steps(
 
     Every tail is written over the one before: what the slot holds stays, and nothing is copied.
     """
-    yield from _prefill(context, slot, len(slot.tokens) - 1)
+    yield from prefill(context, slot, len(slot.tokens) - 1)
     row = context.add(slot.tokens[-1:], slot.n_past, slot.seq, outputs=1)
     context.set_states(on=on_state is not None)
-    _decode(context)
+    decode(context)
     if on_state is not None and (state := context.state(row)) is not None:
         on_state(state.copy())
     context.set_states(on=False)
@@ -53,7 +50,7 @@ def _score(context: Context, slot: Slot, tail: Sequence[int], at: int) -> float:
     """The log-probability of up to MAX_OUTPUTS tokens after ``tail[at]``."""
     part = tail[at : min(at + MAX_OUTPUTS, len(tail) - 1)]
     last = context.add(part, slot.n_past + at, slot.seq, outputs=len(part))
-    _decode(context)
+    decode(context)
     total = 0.0
     for row, token in enumerate(tail[at + 1 : at + 1 + len(part)], start=last + 1 - len(part)):
         logits = context.logits(row)
@@ -75,27 +72,10 @@ def embed_steps(context: Context, sums: "NDArray[np.float64]", slot: Slot) -> Ge
         last = context.add(chunk, slot.n_past, slot.seq, outputs=len(chunk))
         context.set_embeddings(on=True)
         try:
-            _decode(context)
+            decode(context)
             for row in range(last + 1):
                 sums += context.logits(row)
         finally:
             context.set_embeddings(on=False)
         slot.n_past += len(chunk)
         yield
-
-
-def _prefill(context: Context, slot: Slot, end: int) -> Generator[None, None, None]:
-    while slot.n_past < end:
-        chunk = slot.tokens[slot.n_past : min(end, slot.n_past + _CHUNK)]
-        context.add(chunk, slot.n_past, slot.seq)
-        _decode(context)
-        slot.n_past += len(chunk)
-        yield
-
-
-def _decode(context: Context) -> None:
-    code = context.decode()
-    if code == ABORTED:
-        raise Cancelled("The engine was closed")
-    if code != 0:
-        raise context.failure(code)

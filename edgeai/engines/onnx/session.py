@@ -21,6 +21,7 @@ from edgeai.errors import (
 
 try:
     import onnxruntime
+    from onnxruntime import __version__ as VERSION  # it is one
     from onnxruntime.capi import onnxruntime_pybind11_state as native
 except ImportError as error:
     raise MissingExtra("onnxruntime is not installed", extra="onnx", why=str(error)) from error
@@ -28,7 +29,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Binding", "Port", "Session", "Stop", "give_back", "value"]
+__all__ = ["VERSION", "Binding", "Port", "Session", "Stop", "give_back", "value"]
 
 _FATAL: Final = 4
 _ABORTED: Final = "terminate flag"
