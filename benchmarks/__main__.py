@@ -11,7 +11,7 @@ from benchmarks.table import Row, table
 from edgeai.devices.probe import probe
 
 NAMES = ("speed", "engines", "startup")
-BY_NAME_ONLY = ("genai", "parallel", "redaction", "soak", "speculation", "warm")
+BY_NAME_ONLY = ("genai", "load", "parallel", "redaction", "soak", "speculation", "warm")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 

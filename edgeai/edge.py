@@ -58,6 +58,8 @@ class Edge:
         network (``edgeai models pull NAME`` installs a model of the catalog).
     engine: "auto", the name of an engine, or an `Engine` of your own.
     n_ctx: tokens per conversation; None takes the model's own, up to 4096.
+    threads: how many compute, at all times; None takes one a core, and on llama.cpp fewer while other
+        programs use the cores.
     parallel: queries that are answered at once, 1 to 64; more wait. None: what the engine does best (8 on
         llama.cpp). They share the memory of one full context, or of 256 tokens each if that is more.
     speculate: let the engine guess tokens ahead where answers repeat what came before and where it pays
@@ -81,6 +83,7 @@ class Edge:
         *,
         engine: EngineName | Engine = "auto",
         n_ctx: int | None = None,
+        threads: int | None = None,
         parallel: int | None = None,
         speculate: bool = True,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
@@ -100,6 +103,7 @@ class Edge:
                 model,
                 engine,
                 n_ctx=n_ctx,
+                threads=threads,
                 parallel=parallel,
                 speculate=speculate,
                 allow_large=allow_large,

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
 from edgeai.binding import weights_hash
-from edgeai.engines import Engine
+from edgeai.engines import DevicePlan, Engine
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def open_model(
     n_ctx: int | None,
     allow_large: bool,
     weights: str | None = None,
+    threads: int | None = None,
     parallel: int | None = None,
     speculate: bool = True,
     adapters: Mapping[str, Path] = MappingProxyType({}),
@@ -65,7 +66,15 @@ def open_model(
     if adapters and engine == "auto":
         engine = "llamacpp"
     found = choose_package(model, engine, allow_large=allow_large, weights=weights)
-    opened = open_package(found, n_ctx=n_ctx, parallel=parallel, speculate=speculate, adapters=adapters)
+    opened = open_package(
+        found,
+        n_ctx=n_ctx,
+        threads=threads,
+        exact=weights is not None,
+        parallel=parallel,
+        speculate=speculate,
+        adapters=adapters,
+    )
     return Loaded(engine=opened, weights=weights_hash(found))
 
 
@@ -94,13 +103,36 @@ def open_package(
     model: "InstalledModel",
     *,
     n_ctx: int | None = None,
+    threads: int | None = None,
+    exact: bool = False,
     parallel: int | None = None,
     speculate: bool = True,
     adapters: Mapping[str, Path] = MappingProxyType({}),
 ) -> Engine:
-    """Load this package on its engine."""
+    """Load this package on its engine, with what `edgeai tune` found.
+
+    ``exact``: without settings that would change what a contract is bound to.
+    """
     from edgeai.devices.plan import plan
+    from edgeai.devices.tuning import recall
     from edgeai.models.gguf_adapter import check_adapters
+
+    device = plan(
+        n_ctx=n_ctx,
+        n_ctx_train=model.manifest.context,
+        threads=threads,
+        tuning=recall(model),
+        exact=exact,
+        parallel=parallel,
+        speculate=speculate,
+    )
+    if adapters:
+        check_adapters(model, adapters)
+    return open_planned(model, replace(device, weights=weights_hash(model), adapters=adapters))
+
+
+def open_planned(model: "InstalledModel", device: DevicePlan) -> Engine:
+    """Load this package on its engine, as planned."""
     from edgeai.models.vet import vet
 
     name = model.manifest.engine
@@ -112,10 +144,6 @@ def open_package(
     if name == "llamacpp" and not model.trusted:
         vet(model.path)
     package = importlib.import_module(f"edgeai.engines.{name}")
-    if adapters:
-        check_adapters(model, adapters)
-    device = plan(n_ctx, model.manifest.context, parallel=parallel, speculate=speculate)
-    device = replace(device, weights=weights_hash(model), adapters=adapters)
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened
 

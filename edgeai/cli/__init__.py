@@ -23,6 +23,7 @@ VERBS = (
     "warm",
     "queue",
     "bench",
+    "tune",
     "calibrate",
     "simulate",
     "contracts",

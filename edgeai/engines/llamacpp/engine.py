@@ -12,6 +12,7 @@ from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
 from edgeai.engines.llamacpp.jobs import N_SCRATCH, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.local import LocalEngine, Places
+from edgeai.engines.pace import Pace
 from edgeai.engines.warm import WarmShelf
 from edgeai.models.disk import remembered_sha256
 
@@ -47,8 +48,10 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
             model,
             n_ctx=places.cells,
             n_seq=places.sequences + N_SCRATCH,
-            n_threads=plan.n_threads,
+            pace=Pace(plan.n_threads, follow_load=plan.follow_load),
             kv_type=plan.kv_type,
+            n_ubatch=plan.n_ubatch,
+            flash_attn=plan.flash_attn,
         )
     except BaseException:
         model.free()
