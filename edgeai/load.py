@@ -128,7 +128,7 @@ def open_package(
     )
     if adapters:
         check_adapters(model, adapters)
-    return open_planned(model, replace(device, weights=weights_hash(model), adapters=adapters))
+    return open_planned(model, replace(device, weights=weights_hash(model), adapters=_paths(adapters)))
 
 
 def open_planned(model: "InstalledModel", device: DevicePlan) -> Engine:
@@ -146,6 +146,10 @@ def open_planned(model: "InstalledModel", device: DevicePlan) -> Engine:
     package = importlib.import_module(f"edgeai.engines.{name}")
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened
+
+
+def _paths(adapters: Mapping[str, Path]) -> dict[str, str]:
+    return {name: str(path.absolute()) for name, path in adapters.items()}
 
 
 def family_speeds(name: str, *, again: bool = False) -> "tuple[Speed, ...]":

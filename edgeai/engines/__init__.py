@@ -5,7 +5,6 @@ An engine package (`edgeai.engines.llamacpp`) opens one model file and answers m
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edgeai.engines.generation import Generation
@@ -44,7 +43,7 @@ class DevicePlan:
     parallel: int | None = None
     speculate: bool = True
     weights: str = ""
-    adapters: Mapping[str, Path] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
     follow_load: bool = True
     n_ubatch: int | None = None
     flash_attn: bool | None = None

@@ -39,8 +39,9 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     """
     if plan.verbose:
         binding.speak()
-    hashes = {name: remembered_sha256(file) for name, file in plan.adapters.items()}
-    model = Model(path, plan.adapters)
+    adapters = {name: Path(file) for name, file in plan.adapters.items()}
+    hashes = {name: remembered_sha256(file) for name, file in adapters.items()}
+    model = Model(path, adapters)
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
         places = _places(model, n_ctx, plan)

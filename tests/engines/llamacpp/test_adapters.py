@@ -14,6 +14,7 @@ from edgeai.engines.llamacpp.engine import LlamaCppEngine
 from edgeai.errors import ConfigError
 from edgeai.types import Token
 from tests.engines.conftest import alike, plan, request
+from tests.tiny_gguf import write_tiny_gguf
 from tests.tiny_lora import write_lora
 
 ADAPTERS = (None, "one", "two")
@@ -32,7 +33,11 @@ def files(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 @pytest.fixture(scope="module")
 def adapted(model_path: Path, files: dict[str, Path]) -> Iterator[LlamaCppEngine]:
     """An engine with both."""
-    engine = open_engine(model_path, replace(plan(1024), adapters=files), name="smollm2")
+    engine = open_engine(
+        model_path,
+        replace(plan(1024), adapters={name: str(path) for name, path in files.items()}),
+        name="smollm2",
+    )
     yield engine
     engine.close()
 
@@ -90,9 +95,14 @@ def test_an_unknown_adapter_is_named(adapted: LlamaCppEngine, engine: LlamaCppEn
         engine.stream(replace(request("Hello"), adapter="one"))
 
 
-def test_the_answer_says_which_adapter_spoke(model_path: Path, files: dict[str, Path]) -> None:
+def test_the_answer_says_which_adapter_spoke(tmp_path: Path) -> None:
     """Answer and ledger name it with the model; what a contract is bound to changes with the adapter."""
-    with Edge(model_path, n_ctx=256, adapters=files, ledger=False, policy=Policy()) as edge:
+    model = write_tiny_gguf(tmp_path / "tiny.gguf")
+    files = {
+        name: write_lora(tmp_path / f"{name}.gguf", model, seed=seed)
+        for seed, name in enumerate(("one", "two"))
+    }
+    with Edge(model, n_ctx=256, adapters=files, ledger=False, policy=Policy()) as edge:
         answer = edge.ask("Hello", adapter="one", max_tokens=4)
         assert answer.model == f"{edge.info.model}+one"
         facts = [

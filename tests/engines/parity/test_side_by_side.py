@@ -10,7 +10,7 @@ from edgeai.engines.local import LocalEngine
 from edgeai.types import Message, Request
 from tests.engines.conftest import ROUNDING
 
-LONG = "The lamp in the north wing was made in 1851 by a clockmaker. " * 24
+LONG = "The lamp in the north wing was made in 1851 by a clockmaker. " * 13
 LABELS = (" yes", " no")
 
 
@@ -38,7 +38,7 @@ def test_a_stream_goes_on_between_the_steps_of_a_long_job(engine: LocalEngine) -
             meanwhile += 1
         beside = job.result()
         again = engine.score(LONG, LABELS)
-    assert meanwhile >= 3
+    assert meanwhile >= 2
     assert float(alone[0] @ beside[0]) > 0.999
     assert again == pytest.approx(scored, abs=ROUNDING)
 
