@@ -27,6 +27,7 @@ VERBS = (
     "calibrate",
     "simulate",
     "contracts",
+    "devices",
     "doctor",
 )
 

@@ -32,6 +32,7 @@ class Context:
     """Belongs to one thread, except for `abort` and `proceed`. Raises EngineLoadFailed or OutOfMemory.
 
     ``n_ctx`` is the number of KV cells, shared by ``n_seq`` sequences. ``pace`` says how many threads.
+    With ``kv_type`` "q8_0" keys and values take 34 bytes for 32 of them, and not 64.
     """
 
     def __init__(
@@ -227,6 +228,9 @@ def _open(
     params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
     params.kv_unified = True
     params.no_perf = True
+    if kv_type == "q8_0":
+        params.type_k = params.type_v = native.GGML_TYPE_Q8_0
+        params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_ENABLED  # values are only read by it
     with complaints() as heard:
         handle = native.llama_init_from_model(model.handle, params)
     if handle is None:
