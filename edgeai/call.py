@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeai.arriving import arrived
 from edgeai.cloud import Cloud, CloudEnd, Piece
@@ -70,7 +70,8 @@ class Call:
     ) -> None:
         self.run = self._run = run
         self._record = record
-        self._meter, self._share = meter, cast("Share | None", None)
+        self._meter = meter
+        self._share: Share | None = None
         self._open_device, self._clouds, self._release = open_device, tiers_of(cloud), release
         self._generation: Generation | None = None
         self._sending: Future[None] | None = None

@@ -130,6 +130,7 @@ class Edge:
         elif isolation != "auto" or isolation_memory_bytes is not None:
             raise ConfigError("An engine of your own runs where you opened it", remedy="Leave isolation out")
         try:
+            meter = open_meter(profile)
             book = open_ledger(ledger)
             waiting = open_waiting(bigger, policy, book, key=queue_key)
         except EdgeError:
@@ -143,7 +144,7 @@ class Edge:
             weights=weights or weights_of_info(engine.info),
             contracts=Contracts(book.history if book else None),
             waiting=waiting,
-            meter=open_meter(profile),
+            meter=meter,
         )
         try:
             self._session.contracts.live(policy)

@@ -151,5 +151,12 @@ def _nvml() -> Counter | None:
             pynvml.nvmlDeviceGetTotalEnergyConsumption(device)
     except pynvml.NVMLError:  # no driver, or a card without the counter
         return None
-    count = pynvml.nvmlDeviceGetTotalEnergyConsumption
-    return (lambda: sum(count(device) for device in devices) / 1e3) if devices else None
+
+    def joules() -> float | None:
+        try:
+            used = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(device) for device in devices)
+            return float(used) / 1e3
+        except pynvml.NVMLError:  # a card that was taken away
+            return None
+
+    return joules if devices else None

@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,18 @@ def rough(value: float) -> Figure:
     return Figure(value=value, provenance="estimated")
 
 
+OPEN = """
+import sys
+import psutil
+from edgeai import Edge
+from edgeai.devices import fitting
+from edgeai.models import store
+store.find(sys.argv[1])
+before = psutil.Process().memory_info().rss
+with Edge(sys.argv[1], n_ctx=512, ledger=False) as edge:
+    edge.ask("Hello", max_tokens=1)
+    print(psutil.Process().memory_info().rss - before)
+"""
 KV_TYPES: tuple[KvType, ...] = ("f16", "q8_0")
 ALL = MemoryBudget(model_share=rough(1), keep_free_mb=rough(0))
 SHRINKS = MemoryBudget(model_share=rough(1), keep_free_mb=rough(0), adjust=("n_ctx",))
@@ -48,6 +62,13 @@ def test_the_terms(model: InstalledModel) -> None:
     with_q8 = needs(model).at(1024, "q8_0").kv_cache
     assert with_q8 == found.kv_cache * 34 / 64
     assert found.total == (found.weights + found.kv_cache + found.tokenizer + found.buffers + found.code)
+
+
+def test_the_prediction_is_near_what_a_process_holds(model: InstalledModel) -> None:
+    """A rough bound on the growth of a child's resident size; `python -m benchmarks memory` is exact."""
+    child = [sys.executable, "-c", OPEN, str(model.path)]
+    grown = int(subprocess.run(child, capture_output=True, text=True, check=True).stdout)
+    assert 0.7 < needs(model).at(512).total / grown < 1.4
 
 
 def test_room_is_what_profile_and_machine_leave() -> None:
