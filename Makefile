@@ -14,7 +14,7 @@ GENAI   := .venv-genai
 EMPTY     := build/empty
 EMPTY_BIN := cd build && empty/$(notdir $(BIN))
 
-.PHONY: demo test check pytest wheel bench bench-confidence bench-genai test-converters soak format clean help
+.PHONY: demo test check pytest wheel bench bench-confidence bench-genai bench-load test-converters soak format clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -46,6 +46,9 @@ wheel: $(VENV)/.test ## build the wheel from the sdist; install and import it in
 
 bench: $(VENV)/.test ## measure, and write the table in benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+bench-load: $(VENV)/.test ## decode beside busy neighbours; four minutes, and nothing else may run
+	$(BIN)/python -m benchmarks load
 
 bench-genai: $(VENV)/.test $(GENAI)/.made ## the same for onnxruntime-genai on one graph
 	EDGEAI_GENAI_PYTHON=$(abspath $(GENAI))/$(notdir $(BIN))/python $(BIN)/python -m benchmarks genai

@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.table import Row, table
 from edgeai.devices.probe import probe
 
-NAMES = ("speed", "engines", "startup")
-BY_NAME_ONLY = ("genai", "redaction", "soak", "warm")
+NAMES = ("speed", "engines", "startup", "isolation")
+BY_NAME_ONLY = ("genai", "load", "memory", "redaction", "soak", "warm")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 

@@ -5,14 +5,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 Contender = Mapping[str, Callable[[], float]]
-Build = Callable[..., Contender]
+T = TypeVar("T")
+Build = Callable[..., Mapping[str, Callable[[], T]]]
 
 
 @contextmanager
-def worker(build: Build, *arguments: object) -> Iterator[Callable[[str], float]]:
+def worker(build: Build[T], *arguments: object) -> Iterator[Callable[[str], T]]:
     """A child process that builds a contender, and how to ask it for one of its figures."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
@@ -22,9 +23,9 @@ def worker(build: Build, *arguments: object) -> Iterator[Callable[[str], float]]
     try:
         ours.recv()
 
-        def ask(name: str) -> float:
+        def ask(name: str) -> T:
             ours.send(name)
-            figure: float = ours.recv()
+            figure: T = ours.recv()
             return figure
 
         yield ask
@@ -33,7 +34,7 @@ def worker(build: Build, *arguments: object) -> Iterator[Callable[[str], float]]
         child.join(30)
 
 
-def _serve(connection: Connection, build: Build, arguments: tuple[Any, ...]) -> None:
+def _serve(connection: Connection, build: Build[Any], arguments: tuple[Any, ...]) -> None:
     contender = build(*arguments)
     connection.send("ready")
     while (name := connection.recv()) is not None:

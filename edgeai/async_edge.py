@@ -13,7 +13,7 @@ from edgeai.cloud import Cloud
 from edgeai.edge import DEFAULT_MODEL, MOST_WARM_BYTES, Edge, Turns
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import Cancelled, ConfigError
-from edgeai.load import EngineName
+from edgeai.load import EngineName, IsolationName
 from edgeai.options import warm_request
 from edgeai.policy import Policy
 from edgeai.session import Preview, Session
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgeai.devices.profiles import Goal
     from edgeai.ledger import Ledger
 
 M = TypeVar("M")
@@ -133,21 +134,31 @@ class AsyncEdge:
         *,
         engine: EngineName | Engine = "auto",
         n_ctx: int | None = None,
+        threads: int | None = None,
+        profile: str = "auto",
+        goal: "Goal" = "speed",
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
         allow_large: bool = False,
         adapters: Mapping[str, str | Path] = MappingProxyType({}),
+        isolation: IsolationName = "auto",
+        isolation_memory_bytes: int | None = None,
     ) -> None:
         self._open = lambda: Edge(
             model,
             engine=engine,
             n_ctx=n_ctx,
+            threads=threads,
+            profile=profile,
+            goal=goal,
             cloud=cloud,
             policy=policy,
             ledger=ledger,
             allow_large=allow_large,
             adapters=adapters,
+            isolation=isolation,
+            isolation_memory_bytes=isolation_memory_bytes,
         )
         self._edge: Edge | None = None
         self._opened = False

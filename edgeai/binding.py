@@ -22,7 +22,8 @@ def binding(
 ) -> "Binding":
     """The facts as they are now, for `Contract.matches`. ``weights`` is the hash of the model's files.
 
-    ``cloud`` is the cloud's model, if there is one.
+    ``cloud`` is the cloud's model, if there is one. An `ask` with a schema is asked and answered as an
+    `extract` is, so its method is that.
 
     A classification uses neither chat template nor sampling: its template is the form of its lines, and the
     rest is the same for all of them.
@@ -31,7 +32,7 @@ def binding(
 
     scored = method == "choose"
     return Binding(
-        method=method,
+        method="extract" if method == "ask" and request.schema is not None else method,
         task=request.task,
         engine=info.engine,
         weights=_adapted(weights, info, request.adapter),

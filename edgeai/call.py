@@ -10,7 +10,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgeai.arriving import arrived
 from edgeai.cloud import Cloud, CloudEnd, Piece
@@ -24,6 +25,7 @@ from edgeai.types import Answer, Delta, Done, Event, Replaced
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from edgeai.devices.energy import Meter, Share
     from edgeai.egress import Outbound
 
 # A lock cannot be interrupted by Ctrl-C on Windows, so there the driver looks up from time to time.
@@ -64,9 +66,11 @@ class Call:
         cloud: Cloud | None,
         release: "Callable[[Cloud], Outbound]",
         record: Record,
+        meter: "Meter | None" = None,
     ) -> None:
         self.run = self._run = run
         self._record = record
+        self._meter, self._share = meter, cast("Share | None", None)
         self._open_device, self._clouds, self._release = open_device, tiers_of(cloud), release
         self._generation: Generation | None = None
         self._sending: Future[None] | None = None
@@ -87,6 +91,7 @@ class Call:
             if self._closed:
                 return []
             self._wake, self._begun = wake, True
+            self._share = None if self._meter is None else self._meter.begin()
             return self._act(self._run.start(time.monotonic()))
 
     def step(self) -> list[Event]:
@@ -146,13 +151,21 @@ class Call:
                 case Cancel(side):
                     self._cancel(side)
                 case Fail(error):
+                    self._energy()
                     self._record.failed(self._run, error)
                     self._failure = error
-                case Delta() | Replaced() | Done():
-                    if isinstance(action, Done):
-                        self._record.answered(self._run, action.answer)
+                case Delta() | Replaced():
                     events.append(action)
+                case Done(answer):
+                    answer = replace(answer, **self._energy())
+                    self._record.answered(self._run, answer)
+                    events.append(Done(answer))
         return events
+
+    def _energy(self) -> dict[str, Any]:
+        """What the query has used, as fields of its answer."""
+        used = None if self._share is None else self._share.end()
+        return {} if used is None else {"energy_j": used.joules, "energy_source": used.source}
 
     def _start_device(self) -> list[Event]:
         if self._generation is not None:  # it was paused; what it made before is waiting

@@ -17,7 +17,7 @@ from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
 from edgeai.kept import open_ledger, open_waiting
-from edgeai.load import EngineName, open_model
+from edgeai.load import EngineName, IsolationName, Wanted, open_meter, open_model
 from edgeai.options import read_adapters, read_messages, warm_request
 from edgeai.policy import Policy
 from edgeai.record import check_budget
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgeai.devices.profiles import Goal
     from edgeai.ledger import Ledger
     from edgeai.resend import QueuedAnswer
     from edgeai.waiting import Waiting
@@ -58,14 +59,23 @@ class Edge:
         network (``edgeai models pull NAME`` installs a model of the catalog).
     engine: "auto", the name of an engine, or an `Engine` of your own.
     n_ctx: tokens per conversation; None takes the model's own, up to 4096.
+    threads: how many compute, at all times; None takes one a core, and on llama.cpp fewer while other
+        programs use the cores.
+    profile: the name of a device profile (`edgeai devices` lists them), which says how much memory a model
+        may take, how many threads compute and how long a context is usual; "auto" takes this machine's.
+    goal: "speed", or "battery" for what the profile does on battery.
     cloud: an address such as "openai:gpt-…", a `Cloud`, or a sequence of them from cheap to strong, of which
         the next is asked when one fails or refuses. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
     ledger: True records each query (no content) in the data folder; a path records there, an open `Ledger`
         in it (the Edge then closes it); False nowhere.
     queue_key: encrypts the questions that wait under ``when_offline="queue"`` (`edgeai queue key` makes one).
-    allow_large: load a model of more than 3 billion parameters all the same.
+    allow_large: load a model of more than 3 billion parameters, or one that memory is too small for, all
+        the same.
     adapters: LoRA adapters (GGUF files) by name, one of which a call may ask for as ``adapter``.
+    isolation: "process" runs the engine in a child process, so that a crash in native code ends the queries
+        that were under way, not the app; "thread" does not; "auto" does for a file that nobody vouches for.
+    isolation_memory_bytes: bounds that process's private memory, which excludes mapped weights (Linux).
 
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError, MissingExtra, PolicyError and
     LedgerError. Safe from any thread. Close it, or use it in a ``with`` block.
@@ -77,12 +87,17 @@ class Edge:
         *,
         engine: EngineName | Engine = "auto",
         n_ctx: int | None = None,
+        threads: int | None = None,
+        profile: str = "auto",
+        goal: "Goal" = "speed",
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
         queue_key: str | None = None,
         allow_large: bool = False,
         adapters: Mapping[str, str | Path] = MappingProxyType({}),
+        isolation: IsolationName = "auto",
+        isolation_memory_bytes: int | None = None,
     ) -> None:
         bigger = open_clouds(cloud)
         check_budget(policy, bigger, has_ledger=ledger is not False)
@@ -90,17 +105,22 @@ class Edge:
         weights = None
         if isinstance(engine, str):
             bound = None if policy.contract is None else read_contract(policy.contract).binding.weights
-            loaded = open_model(
-                model,
-                engine,
+            wanted = Wanted(
                 n_ctx=n_ctx,
+                threads=threads,
+                profile=profile,
+                goal=goal,
                 allow_large=allow_large,
-                weights=bound,
                 adapters=read_adapters(adapters),
+                isolation=isolation,
+                isolation_memory_bytes=isolation_memory_bytes,
             )
+            loaded = open_model(model, engine, wanted, weights=bound)
             engine, weights = loaded.engine, loaded.weights
         elif adapters:
             raise ConfigError("adapters are given beside an engine of your own", remedy="Give them to it")
+        elif isolation != "auto" or isolation_memory_bytes is not None:
+            raise ConfigError("An engine of your own runs where you opened it", remedy="Leave isolation out")
         try:
             book = open_ledger(ledger)
             waiting = open_waiting(bigger, policy, book, key=queue_key)
@@ -115,6 +135,7 @@ class Edge:
             weights=weights or weights_of_info(engine.info),
             contracts=Contracts(book.history if book else None),
             waiting=waiting,
+            meter=open_meter(profile),
         )
         try:
             self._session.contracts.live(policy)

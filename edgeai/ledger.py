@@ -171,6 +171,8 @@ class Ledger:
         """
         values = {name: getattr(answer, name) for name in OF_ANSWER} | asdict(answer.usage)
         timing = {name: getattr(answer.timing, name) for name in OF_TIMING}
+        if answer.energy_source == "estimate":
+            values["energy_j"] = None  # a record is of what was measured
         entry = Entry(time=_now(), task=task, wasted_cost_usd=wasted_cost_usd, **values, **timing)
         self._add(replace(entry, prompt=_plain(prompt), answer=answer.text))
 

@@ -2,24 +2,28 @@
 
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
 from edgeai.binding import weights_hash
-from edgeai.engines import Engine
+from edgeai.engines import DevicePlan, Engine
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 
 if TYPE_CHECKING:
+    from edgeai.devices.energy import Meter
+    from edgeai.devices.profiles import Goal, Setting
     from edgeai.measure import Speed
     from edgeai.models.store import InstalledModel
 
 EngineName = Literal["auto", "llamacpp", "onnx"]
+IsolationName = Literal["auto", "thread", "process"]
 # An engine's name, the library it needs, and the pip extra that brings it.
 LIBRARIES = {"llamacpp": ("llama_cpp", "llama"), "onnx": ("onnxruntime", "onnx")}
+_LOAD_S = 120.0
+_SLOWEST_DISK = 10e6  # bytes per second
 _log = logging.getLogger("edgeai.load")
 
 
@@ -36,34 +40,44 @@ class Loaded:
     weights: str
 
 
-def open_engine(model: str | Path, engine: EngineName, *, n_ctx: int | None, allow_large: bool) -> Engine:
-    """The engine of `open_model`."""
-    return open_model(model, engine, n_ctx=n_ctx, allow_large=allow_large).engine
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """How a model shall be loaded; the fields are the keywords of `edgeai.Edge`.
+
+    ``exact``: without settings that would change what a contract is bound to. With ``allow_large`` memory is
+    not looked at.
+    """
+
+    n_ctx: int | None = None
+    threads: int | None = None
+    parallel: int | None = None
+    speculate: bool = True
+    profile: str = "auto"
+    goal: "Goal" = "speed"
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    isolation: IsolationName = "auto"
+    isolation_memory_bytes: int | None = None
+    allow_large: bool = False
+    exact: bool = False
 
 
 def open_model(
-    model: str | Path,
-    engine: EngineName,
-    *,
-    n_ctx: int | None,
-    allow_large: bool,
-    weights: str | None = None,
-    adapters: Mapping[str, Path] = MappingProxyType({}),
+    model: str | Path, engine: EngineName, wanted: Wanted = Wanted(), *, weights: str | None = None
 ) -> Loaded:
     """Load an installed model. No network: a model that is not there is a ModelNotFound with the remedy.
 
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
     on this machine is taken; the first time that is measured, which takes some seconds. But one that has
-    these ``weights`` comes before any other: a contract is bound to it. With ``adapters``, LoRA adapters by
-    name, it is llama.cpp, which alone takes them.
+    these ``weights`` comes before any other: a contract is bound to it. With adapters it is llama.cpp, which
+    alone takes them.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
-    if adapters and engine == "auto":
+    if wanted.adapters and engine == "auto":
         engine = "llamacpp"
-    found = choose_package(model, engine, allow_large=allow_large, weights=weights)
-    opened = open_package(found, n_ctx=n_ctx, adapters=adapters)
+    found = choose_package(model, engine, allow_large=wanted.allow_large, weights=weights)
+    opened = open_package(found, replace(wanted, exact=wanted.exact or weights is not None))
     return Loaded(engine=opened, weights=weights_hash(found))
 
 
@@ -88,36 +102,129 @@ def _bound(model: str | Path, weights: str, *, allow_large: bool) -> "InstalledM
     return found and store.find(found.id, allow_large=allow_large)
 
 
-def open_package(
-    model: "InstalledModel",
-    *,
-    n_ctx: int | None = None,
-    adapters: Mapping[str, Path] = MappingProxyType({}),
-) -> Engine:
-    """Load this package on its engine."""
-    from edgeai.devices.plan import plan
+def needs_process(
+    model: "InstalledModel", isolation: IsolationName = "auto", memory_bytes: int | None = None
+) -> bool:
+    """Whether the engine gets a process of its own: where that is asked for, and with "auto" where nobody
+    vouches for the files, or memory is bounded. Raises ConfigError for what cannot be.
+    """
+    from edgeai.models.vouched import is_vouched
+
+    if isolation not in get_args(IsolationName):
+        known = ", ".join(get_args(IsolationName))
+        raise ConfigError(f"isolation is {isolation!r}", remedy=f"Use one of {known}")
+    if isolation == "thread" and memory_bytes is not None:
+        raise ConfigError(
+            "isolation_memory_bytes needs a process of the engine's own", remedy='Use isolation="process"'
+        )
+    if isolation == "auto":
+        return memory_bytes is not None or not is_vouched(model)
+    return isolation == "process"
+
+
+def open_package(model: "InstalledModel", wanted: Wanted = Wanted()) -> Engine:
+    """Load this package on its engine. Raises OutOfMemory, before it loads, when there is no room for it."""
     from edgeai.models.gguf_adapter import check_adapters
+
+    check_engine(model)
+    if wanted.adapters:
+        check_adapters(model, wanted.adapters)
+    device = replace(
+        device_plan(model, wanted),
+        weights=weights_hash(model),
+        adapters={name: str(path.absolute()) for name, path in wanted.adapters.items()},
+    )
+    return open_planned(model, device, isolation=wanted.isolation, memory_bytes=wanted.isolation_memory_bytes)
+
+
+def open_planned(
+    model: "InstalledModel",
+    device: DevicePlan,
+    *,
+    isolation: IsolationName = "auto",
+    memory_bytes: int | None = None,
+) -> Engine:
+    """Load this package on its engine, as planned, in this process or in one of its own."""
     from edgeai.models.vet import vet
 
+    isolated = needs_process(model, isolation, memory_bytes)
+    check_engine(model)
+    name = model.manifest.engine
+    if isolated:
+        from edgeai.engines.worker import open_engine as open_process
+
+        limit_s = _LOAD_S + model.manifest.size / _SLOWEST_DISK
+        return open_process(
+            name, model.path, device, name=model.id, memory_bytes=memory_bytes, limit_s=limit_s
+        )
+    if name == "llamacpp" and not model.trusted:
+        vet(model.path)
+    package = importlib.import_module(f"edgeai.engines.{name}")
+    opened: Engine = package.open_engine(model.path, device, name=model.id)
+    return opened
+
+
+def check_engine(model: "InstalledModel") -> None:
+    """Raise ModelUnsupported or MissingExtra unless the engine of this package is installed."""
     name = model.manifest.engine
     if name not in LIBRARIES:
         raise ModelUnsupported(f"{model.id} is for the engine {name!r}, which does not exist")
     if name not in available_engines():
         library, extra = LIBRARIES[name]
         raise MissingExtra(f"{model.id} needs {library}, which is not installed", extra=extra)
-    if name == "llamacpp" and not model.trusted:
-        vet(model.path)
-    package = importlib.import_module(f"edgeai.engines.{name}")
-    if adapters:
-        check_adapters(model, adapters)
-    device = plan(n_ctx=n_ctx, n_ctx_train=model.manifest.context)
-    device = replace(device, weights=weights_hash(model), adapters=_paths(adapters))
-    opened: Engine = package.open_engine(model.path, device, name=model.id)
-    return opened
 
 
-def _paths(adapters: Mapping[str, Path]) -> dict[str, str]:
-    return {name: str(path.absolute()) for name, path in adapters.items()}
+def device_plan(model: "InstalledModel", wanted: Wanted = Wanted()) -> DevicePlan:
+    """What the engine may use on this machine, now, with what `edgeai tune` found.
+
+    Raises ConfigError, OutOfMemory, ModelError's leaves.
+    """
+    from edgeai.devices.fitting import fit
+    from edgeai.devices.plan import plan
+    from edgeai.devices.probe import probe
+    from edgeai.devices.profiles import choose
+    from edgeai.devices.tuning import recall
+
+    machine = probe()
+    chosen = choose(wanted.profile, machine)
+    device = plan(
+        wanted.n_ctx,
+        model.manifest.context,
+        threads=wanted.threads,
+        parallel=wanted.parallel,
+        speculate=wanted.speculate,
+        tuning=recall(model),
+        exact=wanted.exact,
+        profile=chosen,
+        machine=machine,
+        goal=wanted.goal,
+    )
+    if wanted.allow_large:
+        return device
+    fixed: tuple[Setting, ...] = ("n_ctx",) if wanted.n_ctx is not None else ()
+    return fit(model, device, machine.memory, chosen.memory, fixed=fixed, others=relatives(model))
+
+
+def open_meter(profile: str) -> "Meter | None":
+    """What counts this machine's joules, or the profile's estimate; None where there is neither."""
+    from edgeai.devices.energy import find_meter
+    from edgeai.devices.probe import probe
+    from edgeai.devices.profiles import choose
+
+    if (meter := find_meter()) is not None:
+        return meter
+    watts = choose(profile, probe()).power.active_w
+    return find_meter(active_w=None if watts is None else watts.value)
+
+
+def relatives(model: "InstalledModel") -> "Iterator[InstalledModel]":
+    """The other installed packages of the model whose engine is installed, too, the smallest first."""
+    from edgeai.models import store
+
+    family = [found for found in store.installed() if found.manifest.name == model.manifest.name]
+    for found in sorted(family, key=lambda found: found.manifest.size):
+        if found.id != model.id and found.manifest.engine in available_engines():
+            yield found
 
 
 def family_speeds(name: str, *, again: bool = False) -> "tuple[Speed, ...]":

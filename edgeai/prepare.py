@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from edgeai.load import available_engines
 from edgeai.models import catalog, store
 from edgeai.models.store import InstalledModel, Progress
+from edgeai.models.vouched import vouch
 
 CONVERTER_LIBRARIES = ("onnx", "tokenizers")
 
@@ -63,4 +64,7 @@ def _onnx_package(
         progress(Progress(id=family, stage="convert", done=size * done // total, total=size))
 
     made = convert(source.path, family, allow_large=allow_large, progress=layers)
-    return store.find(made.manifest.id, allow_large=allow_large)
+    found = store.find(made.manifest.id, allow_large=allow_large)
+    if source.trusted:
+        vouch(found)
+    return found

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeai.audit import Audits
+    from edgeai.devices.energy import Meter
     from edgeai.ledger import Ledger
     from edgeai.waiting import Waiting
 
@@ -79,6 +80,7 @@ class Session:
     priors: Priors = field(default_factory=Priors)
     contracts: Contracts = field(default_factory=Contracts)
     waiting: "Waiting | None" = None
+    meter: "Meter | None" = None
     hedges: Hedges = field(default_factory=Hedges)
     audits: "Audits" = field(init=False)
     calls: "WeakSet[Call]" = field(default_factory=WeakSet)
@@ -163,6 +165,7 @@ class Session:
             cloud=self.cloud,
             release=lambda cloud: outbound(request, policy, cloud),
             record=record,
+            meter=self.meter,
         )
         self.calls.add(call)
         return call

@@ -172,7 +172,8 @@ class Contracts:
         live = self.live(policy)
         if live is None:
             return None
-        if mismatch := live.contract.matches(now()):
+        current = now()
+        if mismatch := live.contract.matches(current):
             return Standing(contract=live.contract, id=live.id, why=mismatch, applies=False)
         self._refresh(live)
         alarm = live.drift.in_words() if live.drift is not None and live.drift.alarmed else None
@@ -182,7 +183,7 @@ class Contracts:
             id=live.id,
             why=alarm or hasty or live.too_many_exits(),
             trusted=alarm is None,
-            unwatched=_unwatched(live, policy, has_cloud=has_cloud),
+            unwatched=_unwatched(live, policy, current.cloud, has_cloud=has_cloud),
         )
 
     def ended(self, answer: Answer) -> None:
@@ -287,12 +288,15 @@ def _alarm(live: Live, before: "Drift", after: "Drift") -> DriftAlarm | None:
     return DriftAlarm(contract=live.id, promise=str(live.contract.promise), drift=after)
 
 
-def _unwatched(live: Live, policy: Policy, *, has_cloud: bool) -> str | None:
+def _unwatched(live: Live, policy: Policy, judge: str | None, *, has_cloud: bool) -> str | None:
+    """Why nobody audits, in words. How often another cloud than calibration's may differ is not known."""
     if policy.privacy == "local":
         return "the policy keeps everything on the device"
     if not has_cloud:
         return "no cloud is configured to compare with"
-    scorer = live.contract.binding.scorer
+    usual, scorer = live.contract.binding.cloud, live.contract.binding.scorer
+    if policy.audit and usual not in (None, judge):
+        return f"calibration compared with the cloud {usual}, and this one is {judge}"
     from edgeai.scorers import SCORERS
 
     if scorer is not None and scorer not in SCORERS:

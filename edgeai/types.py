@@ -279,6 +279,8 @@ class Answer:
     answers. ``certified`` is true only for an answer that such a contract keeps; ``contract`` is then, and
     whenever one applied, the hash that names it. ``disclosed_bytes`` left the device for this answer.
     ``dropped_turns`` is the number of exchanges that the device was not told, see `Policy.when_full`.
+    ``energy_j`` is what the device used in joules while the query ran, by the meter ``energy_source`` names
+    ("rapl", "nvml", "battery"; "estimate": a profile's watts); a cloud's share is not in it.
     ``price_as_of`` says which price list ``cost_usd`` was reckoned by: its name and version, or its date.
     """
 
@@ -299,6 +301,7 @@ class Answer:
     cost_usd: float | None = None
     price_as_of: str | None = None
     energy_j: float | None = None
+    energy_source: str | None = None
     finish_reason: FinishReason | None = None
     disclosed_bytes: int = 0
     tool_calls: tuple[ToolCall, ...] = ()

@@ -102,6 +102,21 @@ def test_where_nobody_looks_the_answer_says_so(rules: dict[str, Any], why: str) 
     assert cloud.received == []
 
 
+def test_another_cloud_than_at_calibration_does_not_audit() -> None:
+    """How often it differs while all is well is not known: it is not asked, and the answer says so."""
+    asked = made()
+    judged = replace(asked, binding=replace(asked.binding, cloud="judge-1"))
+    for name, n_asked in (("judge-2", 0), ("judge-1", 1)):
+        cloud = FakeCloud(SAME)
+        cloud.model = name
+        with opened(cloud=cloud, audit=1.0, contract=judged) as edge:
+            (answer,) = ask(edge)
+        assert answer.certified
+        watched = "compared with the cloud judge-1, and this one is judge-2" not in answer.explanation
+        assert watched is (n_asked == 1)
+        assert len(cloud.received) == n_asked
+
+
 def test_a_private_message_is_not_audited() -> None:
     """Whatever the policy allows."""
     cloud = FakeCloud(OTHER)

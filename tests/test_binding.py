@@ -37,3 +37,12 @@ def test_the_order_of_properties_is_bound() -> None:
     ]
     assert bound[0] == bound[2] != bound[1]
     assert "a schema with the hash" in (bound[0].matches(bound[1]) or "")
+
+
+def test_an_ask_with_a_schema_is_an_extract() -> None:
+    """It is the same question with the same constraint: a contract of the one holds for the other."""
+    request = read_request("x", schema={"type": "object"})
+    asked, extracted = (binding(FakeEngine().info, "w", request, method) for method in ("ask", "extract"))
+    assert asked == extracted
+    assert asked.method == "extract"
+    assert asked.schema is not None

@@ -17,6 +17,7 @@ SHIPPED = sorted(FOLDER.glob(f"*{SUFFIX}"))
 WEIGHTS = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 # An easy question for each task, of our own, and its answer.
 EASY = {
+    "arithmetic": ("What is 3 * 2? Answer with the number only.", "3 * 2 = 6"),
     "banking10": ("How do I change the PIN of my card?", "pin"),
     "clinc_oos": ("what is the weather like in paris today", "weather"),
     "headlines": ("gold ends up 1.2% at $1,250.40 an ounce", "up"),
@@ -41,7 +42,8 @@ def test_a_shipped_contract_certifies_a_live_answer(path: Path, model_path: Path
             turns = [(Message("user", a), Message("assistant", b)) for a, b in head["examples"]]
             asked = [*(turn for pair in turns for turn in pair), Message("user", question)]
             found = edge.ask(asked, task=head["task"], max_tokens=head["max_tokens"])
-            other = edge.ask(question, task=head["task"], max_tokens=head["max_tokens"])
+            strange = [Message("system", "Be quick."), *asked]
+            other = edge.ask(strange, task=head["task"], max_tokens=head["max_tokens"])
     assert found.text == answer
     assert found.certified, found.explanation
     assert not other.certified

@@ -108,7 +108,8 @@ def _example(
 def _file(task: Task, engine: str) -> Path:
     folder = cache_dir() / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{task.name}.{engine}.jsonl"
+    name = f"{task.name}.{task.part}" if task.part else task.name
+    return folder / f"{name}.{engine}.jsonl"
 
 
 def _read(path: Path, binding: Binding) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -20,6 +20,7 @@ __all__ = ["TASKS", "Item", "Task", "f1", "task"]
 TASKS = ("clinc_oos", "banking10", "headlines", "slots2", "arithmetic")
 HIGHEST = 20
 SEED, TRIAL_SEED, N_TRIED = 4, 1, 40
+STEPS_SEED, N_STEPS, N_WORKED = 7, 625, 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One task. ``right`` judges an answer by the right ones: 1 or 0. ``source`` names data and licence."""
+    """One task. ``right`` judges an answer by the right ones: 1 or 0. ``source`` names data and licence.
+
+    ``part`` tells apart several sets of items of one task, whose recordings are kept apart.
+    """
 
     name: str
     method: Literal["choose", "ask"]
@@ -43,6 +47,7 @@ class Task:
     labels: tuple[str, ...] = ()
     examples: tuple[tuple[str, str], ...] = ()
     max_tokens: int = 24
+    part: str = ""
 
     def prompt(self, item: Item) -> Prompt:
         """What is asked."""
@@ -53,11 +58,13 @@ class Task:
 
 
 def task(name: str) -> Task:
-    """The task of this name: one of `TASKS`, or "gsm8k"."""
+    """The task of this name: one of `TASKS`, "gsm8k" or "steps"."""
     if name == "arithmetic":
         return _arithmetic()
     if name == "gsm8k":
         return _gsm8k()
+    if name == "steps":
+        return _steps()
     return _recorded(name)
 
 
@@ -117,6 +124,32 @@ def _gsm8k() -> Task:
         right=_number,
         max_tokens=160,
     )
+
+
+def _steps() -> Task:
+    """Sums of three numbers in two steps, after worked ones; a tiny model gets some of them right."""
+    draw = random.Random(STEPS_SEED)
+    made = dict.fromkeys(
+        (draw.randint(1, HIGHEST), draw.randint(1, HIGHEST), draw.randint(1, HIGHEST)) for _ in range(N_STEPS)
+    )
+    worked = [(_sum_of(three), _in_steps(*three)) for three in made]
+    return Task(
+        name="steps",
+        method="ask",
+        items=tuple(Item(text=_sum_of(three), gold=(str(sum(three)),)) for three in made)[N_WORKED:],
+        source="made from a seed: sums of three numbers from 1 to 20",
+        right=_number,
+        examples=tuple(worked[:N_WORKED]),
+        max_tokens=96,
+    )
+
+
+def _sum_of(numbers: tuple[int, ...]) -> str:
+    return f"What is {' + '.join(map(str, numbers))}?"
+
+
+def _in_steps(a: int, b: int, c: int) -> str:
+    return f"Step by step: {a} + {b} = {a + b}, {a + b} + {c} = {a + b + c}. The answer is {a + b + c}."
 
 
 def _one_of(answer: str, gold: tuple[str, ...]) -> float:

@@ -77,7 +77,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """``queries`` of the ledger under one scenario.
+    """``queries`` of the ledger under one scenario; ``private`` ones may not leave, and stay under any.
 
     ``escalation`` is the share that would leave, ``kept`` the share answered on the device, and
     ``kept_by_outage`` the part of that which wanted to leave. ``unsure`` is the share whose decision the
@@ -88,6 +88,7 @@ class Replayed:
     scenario: Scenario
     queries: int
     unscored: int
+    private: int
     escalation: Interval
     kept: Interval
     kept_by_outage: Interval
@@ -139,6 +140,7 @@ def replay(entries: Sequence[Entry], scenario: Scenario, *, seed: int = 0) -> Re
         scenario=scenario,
         queries=len(known),
         unscored=sum(entry.score is None for entry in known),
+        private=sum(entry.reason == Reason.PRIVATE for entry in known),
         escalation=found["escalation"],
         kept=found["kept"],
         kept_by_outage=found["by_outage"],

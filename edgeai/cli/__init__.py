@@ -23,9 +23,11 @@ VERBS = (
     "warm",
     "queue",
     "bench",
+    "tune",
     "calibrate",
     "simulate",
     "contracts",
+    "devices",
     "doctor",
 )
 

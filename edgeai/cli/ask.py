@@ -22,6 +22,7 @@ def ask(
     system: options.System = None,
     model: options.Model = None,
     engine: options.Engine = None,
+    isolation: options.Isolation = None,
     n_ctx: options.Context = None,
     cloud: options.Cloud = None,
     cloud_base_url: options.CloudBaseUrl = None,
@@ -54,6 +55,7 @@ def ask(
         {
             "model": model,
             "engine": engine,
+            "isolation": isolation,
             "n_ctx": n_ctx,
             "cloud": cloud,
             "cloud_base_url": cloud_base_url,

@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeai.cli import options
 from edgeai.cli.exits import Exit
+from edgeai.cli.findings import Finding, State, machine_findings, trial_findings
 from edgeai.errors import ConfigError, LedgerError, ModelError
 
 if TYPE_CHECKING:
@@ -17,25 +19,23 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-State = Literal["ok", "note", "problem"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at; ``remedy`` says what to do where the state is not ok."""
-
-    about: str
-    state: State
-    found: str
-    remedy: str | None = None
-
 
 @app.command()
-def doctor(*, json: options.Json = False) -> None:
-    """Check this installation. Exit code 1 if something must be done."""
+def doctor(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="Look only: try no model.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a file for a bug report, without names, paths and addresses."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Check this machine and this installation. Exit code 1 if something must be done."""
     from edgeai.cli.output import write_json
 
-    findings = list(_findings())
+    findings = list(_findings(quick=quick))
+    if report is not None:
+        _report(report, findings)
     if json:
         write_json(findings)
     else:
@@ -52,11 +52,29 @@ def _write(findings: list[Finding]) -> None:
             typer.echo(f"{'':<15}{finding.remedy}")
 
 
-def _findings() -> Iterator[Finding]:
+def _report(path: Path, findings: list[Finding]) -> None:
+    from json import dumps
+
+    from edgeai.cli.output import write_text
+    from edgeai.cli.private import scrub
+    from edgeai.devices.probe import engine_versions, probe
+
+    facts = {
+        "findings": [asdict(finding) for finding in findings],
+        "machine": asdict(probe()),
+        "engines": dict(engine_versions()),
+    }
+    write_text(path, dumps(scrub(facts), indent=2) + "\n")
+
+
+def _findings(*, quick: bool) -> Iterator[Finding]:
     from edgeai.config import Settings
     from edgeai.paths import cache_dir, data_dir
 
-    yield from _machine()
+    profile = "auto"
+    with suppress(ConfigError):  # said where the settings are looked at
+        profile = Settings.load().profile
+    yield from _machine(profile)
     yield from _engines()
     yield _folder("models", cache_dir())
     yield _folder("data", data_dir())
@@ -71,26 +89,24 @@ def _findings() -> Iterator[Finding]:
         settings = Settings()
     else:
         yield _settings_file()
-    yield _model(settings.model)
+    model = _model(settings.model)
+    yield model
+    if model.state == "ok" and not quick:
+        yield from trial_findings(settings.model)
+    yield from _isolation(settings)
     yield _cloud(settings)
 
 
-def _machine() -> Iterator[Finding]:
+def _machine(profile: str) -> Iterator[Finding]:
     from importlib.metadata import version
 
-    from edgeai.cli.output import size
     from edgeai.devices.probe import probe
 
     machine = probe()
-    memory = f"{size(machine.memory_available_bytes)} of {size(machine.memory_bytes)} memory free"
     yield Finding(about="edgeai", state="ok", found=version("edgeai"))
     yield Finding(about="python", state="ok", found=machine.python)
     yield Finding(about="system", state="ok", found=machine.system)
-    yield Finding(
-        about="processor",
-        state="ok",
-        found=f"{machine.cpu}, {machine.usable_cores} of {machine.cores} cores usable, {memory}",
-    )
+    yield from machine_findings(machine, profile)
 
 
 def _engines() -> Iterator[Finding]:
@@ -178,6 +194,24 @@ def _model(name: str) -> Finding:
         found = " ".join(part for part in (error.what, error.why) if part)
         return Finding(about="model", state="problem", found=found, remedy=error.remedy)
     return Finding(about="model", state="ok", found=f"{model.id}, its files have the right hashes")
+
+
+def _isolation(settings: "Settings") -> Iterator[Finding]:
+    """Where the engine of the settings' model would run."""
+    from edgeai.load import needs_process
+    from edgeai.models import store
+
+    try:
+        isolated = needs_process(
+            store.find(settings.model), settings.isolation, settings.isolation_memory_bytes
+        )
+    except ModelError:  # said where the model is looked at
+        return
+    except ConfigError as error:
+        yield Finding(about="isolation", state="problem", found=error.what, remedy=error.remedy)
+        return
+    where = "the engine runs in a process of its own" if isolated else "the engine runs in the app's process"
+    yield Finding(about="isolation", state="ok", found=f"{settings.isolation}: {where}")
 
 
 def _cloud(settings: "Settings") -> Finding:

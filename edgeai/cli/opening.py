@@ -26,9 +26,13 @@ def open_edge(settings: Settings) -> Edge:
         settings.model,
         engine=cast("EngineName", settings.engine),  # Edge knows the names
         n_ctx=settings.n_ctx,
+        profile=settings.profile,
+        goal=settings.goal,
         cloud=cloud,
         policy=policy,
         ledger=settings.ledger,
+        isolation=settings.isolation,
+        isolation_memory_bytes=settings.isolation_memory_bytes,
     )
 
 

@@ -25,6 +25,9 @@ Model = Annotated[
     ),
 ]
 Engine = Annotated[str | None, typer.Option(help="auto, or the name of an engine.")]
+Isolation = Annotated[
+    str | None, typer.Option(help="process: the engine in a process of its own. auto, thread.")
+]
 Context = Annotated[int | None, typer.Option("--n-ctx", help="Tokens of prompt and answer together.")]
 Cloud = Annotated[
     str | None, typer.Option(help='The bigger model, such as "openai:gpt-4o-mini"; several, cheap first.')

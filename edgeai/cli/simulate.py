@@ -57,7 +57,9 @@ def simulate(
         write_json(found)
         return
     write_table(HEADS, [_cells(row) for row in found])
-    typer.echo(f"{found[0].queries} queries, {found[0].unscored} of them without a score. {UNKNOWN}")
+    counts = f"{found[0].queries} queries, {found[0].unscored} of them without a score"
+    stay = f", {found[0].private} private, which stay under any rule" if found[0].private else ""
+    typer.echo(f"{counts}{stay}. {UNKNOWN}")
 
 
 HEADS = ("RULES", "TO THE CLOUD", "KEPT", "BY OUTAGE", "UNSURE", "$ PER 1,000", "MEDIAN", "P95")

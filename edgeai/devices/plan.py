@@ -1,24 +1,89 @@
-"""The plan an engine gets: how many threads, and how long a context."""
+"""The plan an engine gets: how many threads, how long a context, and how keys and values are stored."""
 
-from edgeai.devices.probe import usable_cores
+from dataclasses import replace
+from typing import get_args
+
+from edgeai.devices.probe import Machine, fast_cores
+from edgeai.devices.profiles import Goal, Profile
+from edgeai.devices.tuning import Tuning
 from edgeai.engines import DevicePlan
 from edgeai.errors import ConfigError
 
 # Enough for a chat, and its KV cache stays small; a model may be trained for 100 times as much.
 DEFAULT_N_CTX = 4096
+# More are a slip of the finger, and the engines would make them all.
+MOST_THREADS = 512
 
 
-def plan(n_ctx: int | None, n_ctx_train: int, *, verbose: bool = False) -> DevicePlan:
-    """Decide for this machine. ``n_ctx`` in tokens; None means what the model was trained for, up to 4096.
+def plan(
+    n_ctx: int | None,
+    n_ctx_train: int,
+    *,
+    threads: int | None = None,
+    tuning: Tuning | None = None,
+    exact: bool = False,
+    verbose: bool = False,
+    profile: Profile | None = None,
+    machine: Machine | None = None,
+    goal: Goal = "speed",
+) -> DevicePlan:
+    """Decide for this machine. ``n_ctx`` in tokens; None means what the model was trained for, up to what
+    the profile says, or 4096.
 
-    Raises ConfigError when more is asked for than the model was trained for.
+    ``threads`` compute, at all times; None means one a fast core, at most what the profile says for this
+    machine's state and the goal, and fewer while others use the cores. ``tuning`` is what was measured here;
+    ``exact`` leaves out of it what would change answers.
+    Raises ConfigError when more is asked for than the model was trained for, or for a number that cannot be.
     """
+    _check_threads(threads)
+    if goal not in get_args(Goal):
+        raise ConfigError(f"goal is {goal!r}", remedy=f"Use one of {', '.join(get_args(Goal))}")
     if n_ctx is not None and not (isinstance(n_ctx, int) and 0 < n_ctx <= n_ctx_train):
         raise ConfigError(
             f"n_ctx is {n_ctx!r}",
             why=f"The model was trained for contexts of 1 to {n_ctx_train} tokens",
             remedy=f"Use at most {n_ctx_train}",
         )
-    return DevicePlan(
-        n_ctx=n_ctx or min(n_ctx_train, DEFAULT_N_CTX), n_threads=usable_cores(), verbose=verbose
+    chat = None if profile is None else profile.models["chat"]
+    most = most_threads(profile, machine, goal)
+    usual = DevicePlan(
+        n_ctx=n_ctx or min(n_ctx_train, DEFAULT_N_CTX if chat is None else int(chat.n_ctx.value)),
+        n_threads=most,
+        verbose=verbose,
+        kv_type="f16" if chat is None else chat.kv_type,
     )
+    tuned = usual if tuning is None else tuning.apply(usual, exact=exact)
+    if threads is not None:
+        return replace(tuned, n_threads=threads, follow_load=False)
+    return replace(tuned, n_threads=min(tuned.n_threads, most))
+
+
+def most_threads(profile: Profile | None, machine: Machine | None, goal: Goal) -> int:
+    """One a fast core, within what the profile allows in the machine's state."""
+    caps = [] if profile is None else [profile.threads]
+    if profile is not None and machine is not None:
+        caps += [profile.power.battery.threads] if saves_battery(machine, goal) else []
+        caps += [profile.power.hot.threads] if is_hot(profile, machine) else []
+    return max(1, min([fast_cores(), *(int(cap.value) for cap in caps if cap is not None)]))
+
+
+def saves_battery(machine: Machine, goal: Goal) -> bool:
+    """Whether the profile's policy for batteries applies: on battery, or when that is the goal."""
+    return goal == "battery" or machine.power.on_battery is True
+
+
+def is_hot(profile: Profile, machine: Machine) -> bool:
+    """Whether the processor has reached the profile's limit, or that which the system names."""
+    named = profile.power.hot_c
+    limit = machine.power.limit_c if named is None else named.value
+    hottest = machine.power.hottest_c
+    return hottest is not None and limit is not None and hottest >= limit
+
+
+def _check_threads(threads: int | None) -> None:
+    is_number = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (is_number and 0 < threads <= MOST_THREADS):
+        raise ConfigError(
+            f"threads is {threads!r}",
+            remedy=f"Use a number from 1 to {MOST_THREADS}, or None to follow the machine's load",
+        )

@@ -1,40 +1,108 @@
-"""What this machine is: processor, memory, system, and which engines are installed."""
+"""What this machine is: processor, memory, accelerators, power, system, and which engines are installed.
 
-import os
+Linux is read from /proc and /sys, below any ``root``, so that recorded machines can be looked at, too; macOS
+and Windows from their documented interfaces. Nothing native is loaded and no process started: some
+milliseconds. What is not known is None.
+"""
+
 import platform
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
-ROOT = Path("/")
+from edgeai.devices import macos, windows
+from edgeai.devices.accelerators import Accelerator, read_accelerators
+from edgeai.devices.board import Board, read_board
+from edgeai.devices.cpu import Cpu, cpu_name, fast_cores, read_cpu, usable_cores
+from edgeai.devices.files import ROOT
+from edgeai.devices.memory import Memory, Pressure, read_memory, read_pressure
+from edgeai.devices.power import Power, read_power
+
+__all__ = ["Machine", "cpu_name", "engine_versions", "fast_cores", "probe", "usable_cores"]
+
+Os = Literal["linux", "macos", "windows"]
 ENGINE_PACKAGES = ("llama-cpp-python", "onnxruntime", "llguidance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """One machine, now. ``cores`` are physical; ``usable_cores`` are those this process may keep busy."""
+    """One machine, now. ``system`` and ``python`` are names with versions, for people."""
 
-    cpu: str
-    cores: int
-    usable_cores: int
-    memory_bytes: int
-    memory_available_bytes: int
-    system: str
-    python: str
+    os: Os
+    processor: Cpu
+    memory: Memory
+    accelerators: tuple[Accelerator, ...] = ()
+    power: Power = field(default_factory=Power)
+    pressure: Pressure = field(default_factory=Pressure)
+    board: Board = field(default_factory=Board)
+    system: str = ""
+    python: str = ""
+
+    @property
+    def cpu(self) -> str:
+        """The processor's name."""
+        return self.processor.name
+
+    @property
+    def cores(self) -> int:
+        """Physical cores; where they are not known, those that this process may keep busy."""
+        return self.processor.cores or self.processor.usable
+
+    @property
+    def usable_cores(self) -> int:
+        """Cores that this process may keep busy."""
+        return self.processor.usable
+
+    @property
+    def memory_bytes(self) -> int:
+        """All memory, or the control group's limit."""
+        return self.memory.total
+
+    @property
+    def memory_available_bytes(self) -> int:
+        """What can be taken now without swapping."""
+        return self.memory.available
 
 
-def probe() -> Machine:
-    """Look at the machine; a few milliseconds, and nothing native is loaded."""
-    memory = psutil.virtual_memory()
+def probe(root: Path = ROOT) -> Machine:
+    """Look at the machine; with another ``root``, at the Linux machine recorded there."""
+    if sys.platform == "darwin" and root == ROOT:
+        cpu = macos.read_cpu()
+        return _foreign("macos", cpu, macos.read_board(), macos.read_accelerators(cpu))
+    if sys.platform == "win32" and root == ROOT:
+        return _foreign("windows", windows.read_cpu(), windows.read_board(), windows.read_accelerators())
     return Machine(
-        cpu=cpu_name(),
-        cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
-        usable_cores=usable_cores(),
-        memory_bytes=memory.total,
-        memory_available_bytes=memory.available,
+        os="linux",
+        processor=read_cpu(root),
+        memory=read_memory(root),
+        accelerators=read_accelerators(root),
+        power=read_power(root),
+        pressure=read_pressure(root),
+        board=read_board(root),
+        system=platform.platform(),
+        python=platform.python_version(),
+    )
+
+
+def _foreign(os: Os, cpu: Cpu, board: Board, accelerators: tuple[Accelerator, ...]) -> Machine:
+    """A machine without /proc; psutil knows its memory and battery."""
+    battery = psutil.sensors_battery()
+    return Machine(
+        os=os,
+        processor=cpu,
+        memory=read_memory(),
+        accelerators=accelerators,
+        power=Power(
+            has_battery=battery is not None,
+            on_battery=battery is not None and battery.power_plugged is False,
+            charge=battery.percent / 100 if battery else None,
+        ),
+        board=board,
         system=platform.platform(),
         python=platform.python_version(),
     )
@@ -45,71 +113,8 @@ def engine_versions() -> Mapping[str, str | None]:
     return {name: _version(name) for name in ENGINE_PACKAGES}
 
 
-def usable_cores(root: Path = ROOT) -> int:
-    """Physical cores within the affinity mask and the control group's quota; at least one.
-
-    ``root`` is where /proc and /sys are.
-    """
-    quota = min(_quotas(root), default=float("inf"))
-    # A thread beyond the quota would be throttled, and all others would wait for it: round down.
-    return max(1, int(min(_cores_in_mask(root), quota)))
-
-
-def cpu_name(root: Path = ROOT) -> str:
-    """The processor's name for people."""
-    for line in _text(root / "proc/cpuinfo").splitlines():
-        if line.startswith(("model name", "Model")):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _cores_in_mask(root: Path) -> int:
-    if not hasattr(os, "sched_getaffinity"):
-        return psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    mask = os.sched_getaffinity(0)
-    topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-    # Two threads of one core name the same siblings.
-    siblings = {_text(root / topology.format(cpu)).strip() or str(cpu) for cpu in mask}
-    return len(siblings)
-
-
-def _quotas(root: Path) -> Iterator[float]:
-    """The limits in cores of this process's control groups and of those around them."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            yield from _unified_quotas(root / "sys/fs/cgroup", path)
-        elif "cpu" in controllers.split(","):
-            yield from _legacy_quota(root / "sys/fs/cgroup/cpu", path)
-
-
-def _unified_quotas(mount: Path, path: str) -> Iterator[float]:
-    group = mount / path.lstrip("/")
-    for folder in (group, *group.parents):
-        if not folder.is_relative_to(mount):
-            return
-        match _text(folder / "cpu.max").split():
-            case [limit, period] if limit != "max":
-                yield int(limit) / int(period)
-
-
-def _legacy_quota(mount: Path, path: str) -> Iterator[float]:
-    for folder in (mount / path.lstrip("/"), mount):  # a container sees its own group at the mount
-        limit, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
-        if limit and period and int(limit) > 0:
-            yield int(limit) / int(period)
-
-
-def _text(path: Path) -> str:
-    """The file's text, empty where this system has no such file."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

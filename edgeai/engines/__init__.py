@@ -24,17 +24,26 @@ OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
 class DevicePlan:
     """What the engine may use: decided by `edgeai.devices`, never by the engine.
 
-    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. ``kv_type``
-    is how keys and values are kept: 8 bits take about half the memory. ``weights`` is the hash of the
-    model's files: by it `Engine.warm` knows what it has kept; without it, it keeps nothing. ``adapters`` are
-    the files of LoRA adapters that requests may name.
+    ``n_ctx`` is in tokens per sequence, ``n_threads`` counts compute threads. With ``follow_load`` those are
+    the most, and an engine that can uses fewer while other programs are busy.
+    What only some engines have, None for their own choice. llama.cpp: ``n_ubatch`` tokens are computed at
+    once, ``flash_attn`` joins the steps of attention, ``kv_type`` of the KV cache is f16 or q8_0. ONNX
+    Runtime: threads wait ``spin_us`` microseconds before they sleep, ``prepack`` orders weights for the
+    processor, which takes memory.
+    ``weights`` is the hash of the model's files: by it `Engine.warm` knows what it has kept; without it, it
+    keeps nothing. ``adapters`` are the files of LoRA adapters that requests may name.
     """
 
     n_ctx: int
     n_threads: int
     provider: str = "cpu"
     verbose: bool = False
+    follow_load: bool = True
+    n_ubatch: int | None = None
+    flash_attn: bool | None = None
     kv_type: Literal["f16", "q8_0"] = "f16"
+    spin_us: int | None = None
+    prepack: bool = True
     weights: str = ""
     adapters: Mapping[str, str] = field(default_factory=dict)
 

@@ -46,7 +46,7 @@ class Generation:
         self._on_change = on_change
         self._on_ready: Callable[[], None] | None = None
         self._cancelled = self._paused = False
-        self._ended = False
+        self._ended = self._read = False
         self.finished: Finished | None = None
 
     # the reader's side
@@ -59,6 +59,7 @@ class Generation:
             while not self._items and not self._ended:
                 self._changed.wait()
             item = self._items.popleft() if self._items else None
+            self._read = True
             resumed = len(self._items) == MAX_UNREAD - 1
         if resumed:
             self._on_change()
@@ -83,6 +84,7 @@ class Generation:
         with self._changed:
             items = list(self._items)
             self._items.clear()
+            self._read = self._read or bool(items)
         if len(items) >= MAX_UNREAD:
             self._on_change()
         return items
@@ -149,6 +151,14 @@ class Generation:
             callback = self._on_ready
         if callback:
             self._tell(callback)
+
+    def renew(self) -> bool:
+        """Forget what nobody has read, for an engine that begins anew; false if it is too late for that."""
+        with self._changed:
+            if self._read or self._ended:
+                return False
+            self._items.clear()
+            return True
 
     def finish(self, finished: Finished) -> None:
         """The last token has been handed over."""

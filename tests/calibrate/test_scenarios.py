@@ -64,6 +64,7 @@ def test_hard_rules_stay() -> None:
         entry(0.9),
     ]  # fmt: skip
     assert replay(rows, Scenario(name="", min_score=0.5)).escalation.value == 0.5
+    assert replay(rows, Scenario(name="", min_score=0.5)).private == 1
     assert replay(rows, Scenario(name="", min_score=0.0)).escalation.value == 0.5
     assert replay(rows, Scenario(name="", min_score=1.0)).escalation.value == 0.75
 

@@ -6,6 +6,11 @@ import pytest
 
 from edgeai import Answer, Reason
 from edgeai.cli.exits import Exit
+from edgeai.cli.findings import machine_findings
+from edgeai.cli.private import scrub
+from edgeai.cli.trial import try_out
+from edgeai.devices.accelerators import Accelerator
+from edgeai.devices.probe import probe
 from edgeai.ledger import Ledger
 from edgeai.monitor.codec import dumps, encode
 from edgeai.monitor.drift import Drift
@@ -16,7 +21,7 @@ from tests.cli.conftest import Run
 def findings(run: Run, code: int) -> dict[str, dict[str, str]]:
     """What the doctor says about each thing, without touching the network."""
     with forbid_network() as attempts:
-        shown = run("doctor", "--json")
+        shown = run("doctor", "--quick", "--json")
     assert attempts == []
     assert shown.code == code
     return {finding["about"]: finding for finding in json.loads(shown.out)}
@@ -34,7 +39,7 @@ def test_all_is_well(run: Run, model: Path) -> None:
 
 def test_plain_text(run: Run, model: Path) -> None:
     """Without --json each thing has a line."""
-    lines = run("doctor").out.splitlines()
+    lines = run("doctor", "--quick").out.splitlines()
     assert [line[4:14].strip() for line in lines[:4]] == ["edgeai", "python", "system", "processor"]
     assert all(line.startswith("ok  ") for line in lines)
 
@@ -123,3 +128,85 @@ def test_contracts_and_their_drift(run: Run, model: Path) -> None:
     found = findings(run, Exit.PROBLEM)["contract"]
     assert "the promise no longer holds: 5 of 5" in found["found"]
     assert found["remedy"] == "Calibrate again"
+
+
+def test_each_package_is_tried(run: Run, model: Path) -> None:
+    """Without --quick the model's packages say a token, each in a process of its own."""
+    shown = json.loads(run("doctor", "--json").out)
+    [trial] = [finding for finding in shown if finding["about"] == "trial"]
+    assert trial["state"] == "ok"
+    assert "smollm2-135m-instruct@llamacpp-q4_1 works: opened in" in trial["found"]
+
+
+def test_a_trial_that_fails_says_why(tmp_path: Path) -> None:
+    """An error is its own words, a child that hangs has a limit."""
+    assert "There is no model at" in str(try_out(str(tmp_path / "nothing.gguf")).why)
+    assert try_out("x", limit_s=0.01).why == "it did not answer within 0 s"
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        (Accelerator(kind="npu", vendor="Intel", state="no driver"), "intel_vpu"),
+        (
+            Accelerator(
+                kind="npu", vendor="AMD", driver="amdxdna", node="/dev/accel/accel0", state="no permission"
+            ),
+            "-aG render",
+        ),
+        (
+            Accelerator(
+                kind="npu",
+                vendor="Qualcomm",
+                driver="fastrpc",
+                node="/dev/fastrpc-cdsp",
+                state="no permission",
+            ),
+            "-aG fastrpc",
+        ),
+        (
+            Accelerator(kind="npu", vendor="Qualcomm", driver="fastrpc", node="/dev/fastrpc-cdsp"),
+            "onnxruntime-qnn",
+        ),
+    ],
+)
+def test_what_a_device_lacks(device: Accelerator, words: str) -> None:
+    """Driver, permission and package each have their own remedy."""
+    found = {f.about: f for f in machine_findings(replace(probe(), accelerators=(device,)), "auto")}
+    assert found["npu"].state == "note"
+    assert words in str(found["npu"].remedy)
+
+
+def test_a_report_has_no_private_data(
+    run: Run, model: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither user nor host, no path and no address; what helps is in it."""
+    monkeypatch.setattr("getpass.getuser", lambda: "ana.silva")
+    monkeypatch.setattr("socket.gethostname", lambda: "anas-laptop")
+    monkeypatch.setenv("EDGEAI_CLOUD", "vllm:ana.silva@http://10.0.0.5:8000/v1")
+    target = tmp_path / "report.json"
+    run("doctor", "--quick", "--report", str(target))
+    text = target.read_text()
+    for private in ("ana.silva", "anas-laptop", "10.0.0.5", str(home), str(tmp_path), str(Path.home())):
+        assert private not in text
+    facts = json.loads(text)
+    assert facts["machine"]["processor"]["cores"] >= 1
+    assert {finding["about"] for finding in facts["findings"]} >= {"processor", "engine", "model"}
+
+
+def test_scrubbing() -> None:
+    """Paths of all systems, and addresses; not what only looks like one."""
+    assert scrub(r"C:\\Users\\ana\\x.gguf, ~/a b, /home/ana/m: gone") == "<path>, <path> b, <path>: gone"
+    assert scrub({"a": ["https://h/x", "AMD w/ Radeon", "tok/s", "/dev/accel/accel0"]}) == {
+        "a": ["<address>", "AMD w/ Radeon", "tok/s", "/dev/accel/accel0"]
+    }
+
+
+def test_where_the_engine_runs(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the app for a model of the catalog, unless the settings say otherwise; what cannot be is told."""
+    assert "the app's process" in findings(run, Exit.OK)["isolation"]["found"]
+    monkeypatch.setenv("EDGEAI_ISOLATION", "process")
+    assert "of its own" in findings(run, Exit.OK)["isolation"]["found"]
+    monkeypatch.setenv("EDGEAI_ISOLATION", "thread")
+    monkeypatch.setenv("EDGEAI_ISOLATION_MEMORY_BYTES", "1000000000")
+    assert findings(run, Exit.PROBLEM)["isolation"]["remedy"] == 'Use isolation="process"'

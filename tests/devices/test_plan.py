@@ -23,4 +23,18 @@ def test_a_context_the_model_cannot_have(asked: int) -> None:
 def test_threads_are_the_usable_cores() -> None:
     """As many threads as cores this process may keep busy, and silent unless asked."""
     assert plan(None, 2048).n_threads == usable_cores()
+    assert plan(None, 2048).follow_load
     assert not plan(None, 2048).verbose
+
+
+def test_threads_that_somebody_fixed() -> None:
+    """As many as asked for, whatever the load."""
+    planned = plan(None, 2048, threads=3)
+    assert (planned.n_threads, planned.follow_load) == (3, False)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 513, 1.5, True])
+def test_threads_that_cannot_be(threads: int) -> None:
+    """Refused with what is possible."""
+    with pytest.raises(ConfigError, match="from 1 to 512"):
+        plan(None, 2048, threads=threads)

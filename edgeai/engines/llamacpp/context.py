@@ -15,6 +15,7 @@ from edgeai.engines.llamacpp.binding import (
     refusal,
 )
 from edgeai.engines.llamacpp.model import KvType, Model
+from edgeai.engines.pace import Pace
 from edgeai.errors import EngineError
 
 if TYPE_CHECKING:
@@ -31,20 +32,33 @@ MAX_OUTPUTS: Final = 64
 class Context:
     """Belongs to one thread, except for `abort` and `proceed`. Raises EngineLoadFailed or OutOfMemory.
 
-    ``n_ctx`` is the number of KV cells, shared by ``n_seq`` sequences.
+    ``n_ctx`` is the number of KV cells, shared by ``n_seq`` sequences. ``pace`` says how many threads.
+    With ``kv_type`` "q8_0" keys and values take 34 bytes for 32 of them, and not 64.
     """
 
     def __init__(
-        self, model: Model, *, n_ctx: int, n_seq: int, n_threads: int, kv_type: KvType = "f16"
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        n_seq: int,
+        pace: Pace,
+        kv_type: KvType = "f16",
+        n_ubatch: int | None = None,
+        flash_attn: bool | None = None,
     ) -> None:
         self._n_vocab, self._n_embd = model.n_vocab, model.n_embd
         self._adapters = model.adapters
         self._flag = ctypes.create_string_buffer(b"\x00\x00", 2)
-        self._handle: int | None = _open(model, n_ctx, n_seq, n_threads, kv_type)
+        self._handle: int | None = _open(
+            model, n_ctx, n_seq, pace.n_threads, kv_type, n_ubatch or N_BATCH, flash_attn=flash_attn
+        )
+        self._pace, self._n_threads = pace, pace.n_threads
         self._memory = native.llama_get_memory(self._handle)
         self.n_ctx: int = min(native.llama_n_ctx(self._handle), n_ctx)
         native.llama_set_abort_callback(self._handle, ABORT_FUNCTION, ctypes.addressof(self._flag))
         self.n_batch = N_BATCH
+        self.n_ubatch: int = native.llama_n_ubatch(self._handle)
         self.n_tokens = 0
         self._views: dict[int, NDArray[np.float32]] = {}
         self._states = False
@@ -89,8 +103,18 @@ class Context:
 
     def decode(self) -> int:
         """Run the batch and empty it: 0 is success, 1 no room in the KV cache, 2 aborted, below 0 failed."""
-        self._batch.n_tokens, self.n_tokens = self.n_tokens, 0
-        return int(native.llama_decode(self._handle, self._batch))
+        n_tokens, self.n_tokens = self.n_tokens, 0
+        self._batch.n_tokens = n_tokens
+        self._use(self._pace.begin())
+        code = int(native.llama_decode(self._handle, self._batch))
+        if code == 0:
+            self._pace.end(n_tokens)
+        return code
+
+    def _use(self, n_threads: int) -> None:
+        if n_threads != self._n_threads:
+            native.llama_set_n_threads(self._handle, n_threads, n_threads)
+            self._n_threads = n_threads
 
     def failure(self, code: int) -> EngineError:
         """What a code of `decode` other than success means."""
@@ -179,20 +203,32 @@ def _bytes_of(data: bytearray) -> "ctypes.Array[ctypes.c_uint8]":
     return (ctypes.c_uint8 * len(data)).from_buffer(data)
 
 
-def _open(model: Model, n_ctx: int, n_seq: int, n_threads: int, kv_type: KvType) -> int:
+def _open(
+    model: Model,
+    n_ctx: int,
+    n_seq: int,
+    n_threads: int,
+    kv_type: KvType,
+    n_ubatch: int,
+    *,
+    flash_attn: bool | None,
+) -> int:
     params = native.llama_context_default_params()
     params.n_ctx = n_ctx
-    params.n_batch = params.n_ubatch = N_BATCH
+    params.n_batch = N_BATCH
+    params.n_ubatch = min(n_ubatch, N_BATCH)
     params.n_seq_max = n_seq
     params.n_outputs_max = MAX_OUTPUTS
     params.n_outputs_max_per_seq = MAX_OUTPUTS
     params.n_threads = params.n_threads_batch = n_threads
+    if flash_attn is not None:
+        params.flash_attn_type = int(flash_attn)
     params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
     params.kv_unified = True
+    params.no_perf = True
     if kv_type == "q8_0":
         params.type_k = params.type_v = native.GGML_TYPE_Q8_0
-        params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_ENABLED  # quantized values need it
-    params.no_perf = True
+        params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_ENABLED  # values are only read by it
     with complaints() as heard:
         handle = native.llama_init_from_model(model.handle, params)
     if handle is None:

@@ -12,6 +12,7 @@ from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
 from edgeai.engines.llamacpp.jobs import N_SCRATCH, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.local import N_LIVE, LocalEngine
+from edgeai.engines.pace import Pace
 from edgeai.engines.warm import WarmShelf
 from edgeai.models.disk import remembered_sha256
 
@@ -35,7 +36,13 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
         context = Context(
-            model, n_ctx=n_ctx, n_seq=N_LIVE + N_SCRATCH, n_threads=plan.n_threads, kv_type=plan.kv_type
+            model,
+            n_ctx=n_ctx,
+            n_seq=N_LIVE + N_SCRATCH,
+            pace=Pace(plan.n_threads, follow_load=plan.follow_load),
+            kv_type=plan.kv_type,
+            n_ubatch=plan.n_ubatch,
+            flash_attn=plan.flash_attn,
         )
     except BaseException:
         model.free()
@@ -66,7 +73,10 @@ class LlamaCppEngine(LocalEngine):
             inactive_parameters=model.n_inactive,
             adapters=adapters,
         )
-        shelf = WarmShelf(context, partial(_key, info, plan.weights, model.layout(info.n_ctx, plan.kv_type)))
+        shelf = WarmShelf(
+            context,
+            partial(_key, info, plan.weights, f"{model.layout(info.n_ctx, plan.kv_type)} {plan.flash_attn}"),
+        )
         super().__init__(
             model,
             context,

@@ -10,9 +10,10 @@ from edgeai.engines import DevicePlan
 
 if TYPE_CHECKING:
     from edgeai.engines.onnx.engine import OnnxEngine
+    from edgeai.engines.onnx.facts import Needs
     from edgeai.models.shelf import InstalledModel
 
-__all__ = ["describe", "open_engine"]
+__all__ = ["describe", "measure", "open_engine"]
 
 
 def describe(path: Path) -> "InstalledModel":
@@ -23,6 +24,16 @@ def describe(path: Path) -> "InstalledModel":
     from edgeai.engines.onnx import facts
 
     return facts.describe(path)
+
+
+def measure(path: Path) -> "Needs":
+    """What the graph at ``path`` will need memory for; it is not loaded.
+
+    Raises ModelNotFound and ModelCorrupt.
+    """
+    from edgeai.engines.onnx import facts
+
+    return facts.measure(path)
 
 
 def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":

@@ -48,7 +48,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     graph = read_graph(path)
     check(graph, path)
     folder = read_folder(path.parent)
-    session = Session(path, n_threads=plan.n_threads, verbose=plan.verbose)
+    session = Session(path, plan)
     signature = read_signature(session, graph, folder)
     vocabulary = PackageVocabulary(folder, signature.n_vocab)
     info = _info(path, graph, folder, signature, vocabulary, plan, name)

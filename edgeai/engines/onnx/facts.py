@@ -1,12 +1,14 @@
 """What a graph that nobody packed is, told from its files without loading it: whoever exported it."""
 
+import re
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from edgeai.engines.onnx.folder import TOKENIZER, read_folder
 from edgeai.engines.onnx.proto import Graph, Tensor, read_graph
-from edgeai.engines.onnx.vetting import check
+from edgeai.engines.onnx.vetting import check, weights_size
 from edgeai.errors import ModelUnsupported
 from edgeai.models.disk import remembered_sha256
 from edgeai.models.package import Manifest, PackageFile
@@ -14,15 +16,59 @@ from edgeai.models.shelf import InstalledModel
 
 __all__ = [
     "DEFAULT_CONTEXT",
+    "PAST",
+    "Needs",
     "count_parameters",
     "describe",
     "graph_file",
+    "measure",
     "quantization_of",
 ]
 
 _MODEL: Final = "model.onnx"
 DEFAULT_CONTEXT: Final = 2048
 """Tokens, for packages that say nothing about it."""
+
+PAST: Final = re.compile(r"past\D*(\d+)\D*\b(key|value)\b|past_(key|value)\D*(\d+)$")
+"""The names of inputs for past keys and values, by the exporters that are known."""
+_VALUE_BYTES: Final = {1: 4, 10: 2, 16: 2, 2: 1, 3: 1}
+"""Bytes of one key or value, by ONNX's data type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What of a graph takes memory; ``weights`` and ``kv_value_bytes`` in bytes."""
+
+    weights: int
+    n_vocab: int
+    n_embd: int
+    kv_values_per_token: int
+    kv_value_bytes: int
+
+
+def measure(path: Path) -> Needs:
+    """What the graph at ``path`` will need memory for; it is not loaded.
+
+    Raises ModelNotFound and ModelCorrupt.
+    """
+    file = graph_file(path)
+    graph, folder = read_graph(file), read_folder(file.parent)
+    pasts = [graph.shapes[name] for name in graph.inputs if PAST.match(name)]
+    heads_and_widths = [
+        (dims[1] or folder.n_kv_heads or 0) * (dims[3] or folder.head_dim or 0)
+        for _, dims in pasts
+        if len(dims) == 4
+    ]
+    matrices = [tensor.dims for tensor in graph.tensors.values() if len(tensor.dims) > 1]
+    hidden = [dims[-1] or 0 for name, (_, dims) in graph.shapes.items() if "hidden" in name and dims]
+    logits = graph.shapes.get("logits", (0, ()))[1]
+    return Needs(
+        weights=weights_size(graph),
+        n_vocab=(logits[-1] if logits else None) or max((dims[0] for dims in matrices), default=0),
+        n_embd=folder.n_embd or max(hidden, default=0),
+        kv_values_per_token=sum(heads_and_widths),
+        kv_value_bytes=_VALUE_BYTES.get(pasts[0][0], 4) if pasts else 4,
+    )
 
 
 def describe(path: Path) -> InstalledModel:

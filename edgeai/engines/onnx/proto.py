@@ -5,19 +5,21 @@ milliseconds, and whatever is wrong in it becomes a ModelCorrupt.
 """
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from edgeai.errors import ModelCorrupt, ModelNotFound
 
-__all__ = ["Graph", "Node", "Tensor", "read_graph"]
+__all__ = ["Graph", "Node", "Shape", "Tensor", "read_graph"]
 
 _MAX_DEPTH: Final = 8
 _DAMAGED: Final = "Get the model again"
 
 Span = tuple[int, int]
+Shape = tuple[int, tuple[int | None, ...]]
+"""ONNX's number of a data type, and dimensions; None for those that are not fixed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +57,16 @@ class Node:
 
 @dataclass(slots=True, kw_only=True)
 class Graph:
-    """A model: nodes and initializers of all its graphs, names of the main graph's inputs and outputs."""
+    """A model: nodes and initializers of all its graphs, names of the main graph's inputs and outputs.
+
+    ``shapes`` are those of the inputs and outputs.
+    """
 
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
+    shapes: dict[str, Shape] = field(default_factory=dict)
     domains: set[str] = field(default_factory=set)
     functions: set[str] = field(default_factory=set)
     metadata: dict[str, str] = field(default_factory=dict)
@@ -113,10 +119,28 @@ class _Reader:
             elif number == 5:
                 tensor = self._tensor(self._span(value))
                 self._graph.tensors[tensor.name] = tensor
-            elif number == 11 and depth == 0:
-                self._graph.inputs.append(self._first_text(value, 1))
-            elif number == 12 and depth == 0:
-                self._graph.outputs.append(self._first_text(value, 1))
+            elif number in (11, 12) and depth == 0:
+                name = self._first_text(value, 1)
+                (self._graph.inputs if number == 11 else self._graph.outputs).append(name)
+                self._graph.shapes[name] = self._shape(self._span(value))
+
+    def _shape(self, port: Span) -> Shape:
+        """Of a port's type, if it is a tensor's: field 2, its field 1, with the data type and the shape."""
+        data_type, dims = 0, []
+        for tensor in self._inner(self._inner([port], 2), 1):
+            for number, value in self._fields(tensor):
+                if number == 1 and isinstance(value, int):
+                    data_type = value
+            for dim in self._inner(self._inner([tensor], 2), 1):
+                dims.append(next((v for n, v in self._fields(dim) if n == 1 and isinstance(v, int)), None))
+        return data_type, tuple(dims)
+
+    def _inner(self, spans: Iterable[Span], wanted: int) -> Iterator[Span]:
+        """The messages in a field of messages."""
+        for span in spans:
+            for number, value in self._fields(span):
+                if number == wanted:
+                    yield self._span(value)
 
     def _read_node(self, span: Span, depth: int) -> None:
         inputs, outputs, texts = [], [], {4: "", 7: ""}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgeai.engines import DevicePlan
 from edgeai.errors import (
     EngineError,
     EngineLoadFailed,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "Binding", "Port", "Session", "Stop", "give_back", "value"]
 
 _FATAL: Final = 4
+_SPIN_US: Final = 20
 _ABORTED: Final = "terminate flag"
 _MEMORY_WORDS: Final = ("bad_alloc", "failed to allocate", "out of memory", "bad allocation")
 _UNSUPPORTED_WORDS: Final = (
@@ -144,19 +146,21 @@ class Binding:
 class Session:
     """A loaded model. Raises ModelCorrupt, ModelUnsupported, EngineLoadFailed or OutOfMemory."""
 
-    def __init__(self, path: Path, *, n_threads: int, verbose: bool = False) -> None:
+    def __init__(self, path: Path, plan: DevicePlan) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = n_threads
+        options.intra_op_num_threads = plan.n_threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 1 if verbose else _FATAL
+        options.log_severity_level = 1 if plan.verbose else _FATAL
         # Threads that sleep between two operators cost 60 % of decode speed, threads that spin for long take
         # the cores of whoever else runs (a token in 9 ms becomes 35 beside two busy processes). So they spin
         # just as long as the next operator usually takes to come, and never between two runs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-        options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
+        spin_us = _SPIN_US if plan.spin_us is None else plan.spin_us
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin_us > 0)))
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin_us))
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Weights stay packed for the processor: without that, MatMulNBits is 20 times slower.
+        # Packed for the processor by default: without that, MatMulNBits is 20 times slower.
+        options.add_session_config_entry("session.disable_prepacking", str(int(not plan.prepack)))
         with _LOADING:
             try:
                 self.native: Any = onnxruntime.InferenceSession(

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeai.engines.onnx.facts import PAST
 from edgeai.engines.onnx.folder import Folder
 from edgeai.engines.onnx.proto import Graph
 from edgeai.engines.onnx.session import Port, Session
@@ -18,7 +19,6 @@ from edgeai.errors import ModelUnsupported
 
 __all__ = ["CacheEntry", "Signature", "read_signature"]
 
-_PAST: Final = re.compile(r"past\D*(\d+)\D*\b(key|value)\b|past_(key|value)\D*(\d+)$")
 _PRESENT: Final = re.compile(r"present\D*(\d+)\D*\b(key|value)\b|present_(key|value)\D*(\d+)$")
 _HIDDEN: Final = ("hidden_state", "hidden_states", "last_hidden_state")
 _INTEGERS: Final = {
@@ -80,7 +80,7 @@ def read_signature(session: Session, graph: Graph, folder: Folder) -> Signature:
 
     Raises ModelUnsupported with what is strange about it.
     """
-    pasts = _keyed(session.inputs.values(), _PAST)
+    pasts = _keyed(session.inputs.values(), PAST)
     presents = _keyed(session.outputs.values(), _PRESENT)
     if not pasts or pasts.keys() != presents.keys():
         raise _strange("its inputs and outputs for past keys and values do not fit together")

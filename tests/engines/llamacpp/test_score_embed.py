@@ -8,6 +8,7 @@ import pytest
 
 from edgeai.engines.llamacpp.context import Context
 from edgeai.engines.llamacpp.engine import LlamaCppEngine
+from edgeai.engines.pace import Pace
 from edgeai.errors import ConfigError, ContextOverflow
 from tests.engines.conftest import alike, request
 
@@ -19,7 +20,7 @@ def stepwise(engine: LlamaCppEngine, prompt: str, label: str) -> float:
     """The label's log-probability, one token a batch, in float64."""
     head, full = engine.tokenize(prompt), engine.tokenize(prompt + label)
     assert full[: len(head)] == head
-    context = Context(engine._model, n_ctx=256, n_seq=1, n_threads=1)
+    context = Context(engine._model, n_ctx=256, n_seq=1, pace=Pace(1, follow_load=False))
     total = 0.0
     try:
         for i, (token, following) in enumerate(pairwise(full)):

@@ -8,6 +8,7 @@ import pytest
 
 from edgeai.engines.llamacpp.context import Context
 from edgeai.engines.llamacpp.engine import LlamaCppEngine
+from edgeai.engines.pace import Pace
 from edgeai.engines.prompt import prompt_tokens
 from edgeai.engines.tools import parse_tool_calls
 from edgeai.errors import ConfigError, ContextOverflow, ModelUnsupported
@@ -50,7 +51,7 @@ def test_signals_equal_a_full_softmax(engine: LlamaCppEngine, ask: Ask) -> None:
     text = "Name three colours."
     _, tokens, _ = ask(text, max_tokens=12)
     prompt = prompt_tokens(engine._model, engine._template, request(text))
-    context = Context(engine._model, n_ctx=256, n_seq=1, n_threads=1)
+    context = Context(engine._model, n_ctx=256, n_seq=1, pace=Pace(1, follow_load=False))
     try:
         context.add(prompt[:-1], 0, 0)
         assert context.decode() == 0

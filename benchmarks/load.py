@@ -1,0 +1,198 @@
+"""Decode beside other programs, as a reader of the stream sees it: `Edge`, which chooses its threads token
+by token, against `Edge` with a fixed number of threads, and llama-cpp-python's chat stream as it comes. All
+in processes of their own, each of them for half a second in turn, beside each neighbour.
+Speeds are tokens by the sum of their times; the best fixed number is the fastest beside that neighbour.
+"""
+
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from statistics import quantiles
+from typing import Any
+
+import llama_cpp
+
+from benchmarks.table import Row, at_least, plain
+from benchmarks.workers import worker
+from edgeai import Edge
+from edgeai.devices.probe import usable_cores
+from edgeai.engines.cores import Cores
+from edgeai.models import store
+
+MODEL = "smollm2-135m-instruct"
+GGUF = "smollm2-135m-instruct@llamacpp-q4_1"
+QUESTION = "Explain quantum tunnelling to a ten-year-old, in detail, with an example from daily life."
+N_CTX = 1024
+N_TOKENS = 256
+SLICE_S = 0.5
+ROUNDS = 7
+COMING_ROUNDS = 14
+ROUNDS_AN_ANSWER = 4
+
+SPINNER = "while True: pass"
+BLAS = "import numpy\na = numpy.ones((1500, 1500))\nwhile True: a @ a"
+COMING = """
+import time
+while True:
+    end = time.monotonic() + 5
+    while time.monotonic() < end: pass
+    time.sleep(5)
+"""
+OURSELVES = f"""
+from edgeai import Edge
+edge = Edge({GGUF!r}, n_ctx={N_CTX}, ledger=False)
+print("ready", flush=True)
+while True: edge.ask({QUESTION!r}, max_tokens={N_TOKENS})
+"""
+
+Slices = Callable[[], list[float]]
+
+
+def measure() -> list[Row]:
+    """The rows of the table. Takes four minutes, alone on the machine."""
+    store.pull(MODEL)
+    n = usable_cores()
+    rows = [plain("cores that others use, before all", strangers(), "%")]
+    with ExitStack() as stack:
+        contenders = {"Edge": stack.enter_context(worker(edge_slices, None))}
+        for count in sorted({1, min(2, n), max(1, n // 2), n}):
+            contenders[f"{count}"] = stack.enter_context(worker(edge_slices, count))
+        contenders["Llama"] = stack.enter_context(worker(llama_slices))
+        for name, programs in neighbours(n).items():
+            rounds = COMING_ROUNDS if COMING in programs else ROUNDS
+            with running(programs):
+                steps: dict[str, list[float]] = {key: [] for key in contenders}
+                answers: dict[str, list[float]] = {"Edge": [], "Llama": []}
+                for number in range(rounds):
+                    for key, ask in contenders.items():
+                        steps[key] += ask("decode")
+                    if number % ROUNDS_AN_ANSWER == 0:
+                        for key, times in answers.items():
+                            times += contenders[key]("answer")
+            rows += judged(name, steps, answers)
+    return [*rows, plain("cores that others use, after all", strangers(), "%")]
+
+
+def neighbours(n: int) -> dict[str, list[str]]:
+    """The programs beside which all run, on ``n`` cores."""
+    return {
+        "nobody": [],
+        "a spinning loop": [SPINNER],
+        "one on each core": [SPINNER] * n,
+        "two on each core": [SPINNER] * 2 * n,
+        "a BLAS job on all cores": [BLAS],
+        "a second `Edge`": [OURSELVES],
+        "one on each core for 5 s of 10": [COMING] * n,
+    }
+
+
+def strangers() -> float:
+    """Percent of a core that programs use which are not ours."""
+    cores = Cores()
+    cores.free(1)
+    time.sleep(1)
+    return 100 * (cores.others() or 0.0)
+
+
+def judged(name: str, steps: dict[str, list[float]], answers: dict[str, list[float]]) -> list[Row]:
+    """What the steps beside one neighbour say."""
+    speed = {key: len(times) / sum(times) for key, times in steps.items()}
+    best = max(speed.keys() - {"Edge", "Llama"}, key=speed.__getitem__)
+    tail = {key: quantiles(times, n=100)[98] if len(times) > 1 else times[0] for key, times in steps.items()}
+    fixed = ", ".join(f"{speed[key]:.0f} with {key}" for key in speed if key not in ("Edge", "Llama"))
+    figures = f"{fixed}; Llama {speed['Llama']:.0f}"
+    tails = ", ".join(f"{key} {seconds * 1e3:.0f}" for key, seconds in tail.items())
+    return [
+        at_least(f"beside {name}: speed ÷ the best fixed ({best})", speed["Edge"] / speed[best], 0.9),
+        at_most(
+            f"p99 of a token's time ÷ that of the best fixed; ms: {tails}", tail["Edge"] / tail[best], 1.5
+        ),
+        at_least("speed ÷ Llama", speed["Edge"] / speed["Llama"], 1.1),
+        at_least(
+            "whole answers (a new prompt of 100 tokens, 32 tokens) in the time of Llama's",
+            sum(answers["Llama"]) / sum(answers["Edge"]),
+            1.1,
+        ),
+        plain(f"speed; fixed: {figures}", speed["Edge"], "tok/s"),
+    ]
+
+
+def at_most(what: str, value: float, aim: float) -> Row:
+    """A ratio that should not be larger."""
+    return Row(what=what, figure=f"{value:.2f}", aim=f"≤ {aim:g}", reached=value <= aim)
+
+
+@contextmanager
+def running(programs: list[str]) -> Iterator[None]:
+    """Neighbours, in a process each, until the end of the block."""
+    kids = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for code in programs]
+    try:
+        for kid, code in zip(kids, programs, strict=True):
+            if code == OURSELVES:
+                assert kid.stdout is not None
+                kid.stdout.readline()
+        time.sleep(1)
+        yield
+    finally:
+        for kid in kids:
+            kid.kill()
+            kid.communicate()
+        time.sleep(0.5)
+
+
+def edge_slices(threads: int | None) -> dict[str, Slices]:
+    """`Edge` with this number of threads, None for its own choice."""
+    edge = Edge(GGUF, n_ctx=N_CTX, threads=threads, ledger=False)
+    prompts = new_prompts()
+    return {
+        "decode": lambda: gaps(lambda: edge.stream(QUESTION, max_tokens=N_TOKENS)),
+        "answer": lambda: [seconds(lambda: edge.stream(next(prompts), max_tokens=32))],
+    }
+
+
+def llama_slices() -> dict[str, Slices]:
+    """llama-cpp-python as it comes: half of the cores, at least one."""
+    llama = llama_cpp.Llama(str(store.find(GGUF).path), n_ctx=N_CTX, verbose=False)
+
+    def stream(prompt: str, n_tokens: int) -> Iterator[Any]:
+        messages: Any = [{"role": "user", "content": prompt}]
+        parts: Any = llama.create_chat_completion(messages, stream=True, max_tokens=n_tokens, temperature=0.0)
+        return (part for part in parts if part["choices"][0]["delta"].get("content"))
+
+    prompts = new_prompts()
+    return {
+        "decode": lambda: gaps(lambda: stream(QUESTION, N_TOKENS)),
+        "answer": lambda: [seconds(lambda: stream(next(prompts), 32))],
+    }
+
+
+def new_prompts() -> Iterator[str]:
+    """Prompts of about 100 tokens that share no head."""
+    return (f"{i} foxes. " + "The quick brown fox jumps over the lazy dog. " * 9 for i in itertools.count())
+
+
+def seconds(stream: Callable[[], Iterator[Any]]) -> float:
+    """How long one whole answer takes."""
+    began = time.perf_counter()
+    for _ in stream():
+        pass
+    return time.perf_counter() - began
+
+
+def gaps(stream: Callable[[], Iterator[Any]]) -> list[float]:
+    """The times between the tokens of one answer after another, for the length of a slice."""
+    found: list[float] = []
+    end = time.perf_counter() + SLICE_S
+    while time.perf_counter() < end or not found:
+        stamps: list[float] = []
+        answer = stream()
+        for _ in answer:
+            stamps.append(time.perf_counter())
+            if stamps[-1] > end and len(stamps) > 1:
+                break
+        getattr(answer, "close", lambda: None)()
+        found += [later - earlier for earlier, later in itertools.pairwise(stamps)]
+    return found

@@ -1,0 +1,110 @@
+"""What `edgeai doctor` finds of the machine itself, each by looking or by trying."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from edgeai.devices.accelerators import Accelerator
+    from edgeai.devices.probe import Machine
+
+State = Literal["ok", "note", "problem"]
+# What an engine needs to reach a device: the module that shows it is installed, and how to get it.
+PACKAGES = {
+    ("npu", "Intel"): ("openvino", "pip install onnxruntime-openvino, in an environment of its own"),
+    ("npu", "Qualcomm"): ("onnxruntime_qnn", "pip install onnxruntime-qnn"),
+}
+NO_DRIVER = {
+    ("npu", "Intel"): "Load the kernel module intel_vpu (Linux 6.8 or later, with its firmware)",
+    ("npu", "AMD"): "Load the kernel module amdxdna (Linux 6.14 or later, with its firmware)",
+    ("gpu", "NVIDIA"): "Install NVIDIA's driver",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; ``remedy`` says what to do where the state is not ok."""
+
+    about: str
+    state: State
+    found: str
+    remedy: str | None = None
+
+
+def machine_findings(machine: "Machine", profile_name: str) -> Iterator[Finding]:
+    """Processor, memory, accelerators, power, the profile, and what measures energy."""
+    from edgeai.devices import describe
+
+    yield Finding(about="processor", state="ok", found=describe.processor(machine.processor))
+    yield Finding(about="memory", state="ok", found=describe.memory(machine.memory))
+    for device in machine.accelerators:
+        yield _accelerator(device)
+    if not machine.accelerators:
+        yield Finding(about="devices", state="ok", found="no GPU or NPU found: models run on the processor")
+    if power := describe.power(machine.power):
+        yield Finding(about="power", state="ok", found=power)
+    if load := describe.pressure(machine.pressure):
+        yield Finding(about="load", state="ok", found=load)
+    yield _profile(machine, profile_name)
+    yield _energy()
+
+
+def _accelerator(device: "Accelerator") -> Finding:
+    """Present, driver, permission, package: the first that is missing."""
+    from edgeai.devices.describe import accelerator
+
+    key = (device.kind, device.vendor or "")
+    found, remedy = accelerator(device), None
+    if device.state == "no driver":
+        remedy = NO_DRIVER.get(key, "Install its driver")
+    elif device.state == "no permission":
+        group = "render" if device.node and ("dri" in device.node or "accel" in device.node) else "fastrpc"
+        remedy = f"Let yourself use it: sudo usermod -aG {group} $USER, then log in again"
+    elif key in PACKAGES and find_spec(PACKAGES[key][0]) is None:
+        found, remedy = f"{found}, but no package for it is installed", PACKAGES[key][1]
+    return Finding(about=device.kind, state="note" if remedy else "ok", found=found, remedy=remedy)
+
+
+def _profile(machine: "Machine", name: str) -> Finding:
+    from edgeai.devices.profiles import choose
+    from edgeai.errors import ConfigError
+
+    try:
+        chosen = choose(name, machine)
+    except ConfigError as error:
+        found = " ".join(part for part in (error.what, error.why) if part)
+        return Finding(about="profile", state="problem", found=found, remedy=error.remedy)
+    return Finding(about="profile", state="ok", found=f"{chosen.name}: {chosen.title}")
+
+
+def _energy() -> Finding:
+    from edgeai.devices.energy import POWERCAP, find_meter
+    from edgeai.devices.files import ROOT, entries
+
+    meter = find_meter()
+    if meter is not None:
+        return Finding(about="energy", state="ok", found=f"measured by {meter.source}")
+    if entries(ROOT / POWERCAP, "intel-rapl:*"):
+        remedy = "Let yourself read it: sudo chmod a+r /sys/class/powercap/*/energy_uj, after each start"
+        return Finding(about="energy", state="note", found="the processor's meter is for root", remedy=remedy)
+    return Finding(about="energy", state="ok", found="nothing here measures it: energy_j stays unknown")
+
+
+def trial_findings(model: str) -> Iterator[Finding]:
+    """Whether each installed package of the model works, found by letting it say a token."""
+    from edgeai.cli.trial import try_out
+    from edgeai.load import available_engines
+    from edgeai.models import store
+
+    ids = [found.id for found in store.installed() if model in (found.id, found.manifest.name)]
+    for id_ in ids or [model]:
+        if ids and not id_.partition("@")[2].startswith(available_engines()):
+            continue
+        tried = try_out(id_)
+        if tried.why is not None or tried.open_s is None or tried.token_s is None:
+            remedy = "Reinstall the engine's package, or pull the model again"
+            yield Finding(about="trial", state="problem", found=f"{id_}: {tried.why}", remedy=remedy)
+        else:
+            spent = f"opened in {tried.open_s:.1f} s, first token after {tried.token_s:.2f} s"
+            yield Finding(about="trial", state="ok", found=f"{id_} works: {spent}")

@@ -1,0 +1,128 @@
+"""`edgeai tune`: find the settings with which a model runs fastest on this machine, and keep them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeai.cli import options
+from edgeai.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from edgeai.devices.tuning import Tuning
+    from edgeai.models.store import InstalledModel
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def tune(
+    name: Annotated[
+        str | None, typer.Argument(help="A model that is installed.", autocompletion=options.complete_model)
+    ] = None,
+    *,
+    engine: options.Engine = None,
+    show: Annotated[bool, typer.Option("--show", help="Show what is kept, and measure nothing.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Delete what is kept for the model.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure also what is known.")] = False,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="Try a KV cache of 8 bits, which changes answers a little.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Measure settings on this machine for some 20 seconds; the best are used from the next start on.
+
+    Ctrl-C keeps what is known, and the same command goes on from there.
+    """
+    from edgeai.devices.tuning import forget as forget_tuning
+    from edgeai.devices.tuning import kept
+
+    if show:
+        _write(kept(), json=json)
+        return
+    model = _model(name, engine)
+    if forget:
+        typer.echo(f"{model.id}: {'forgotten' if forget_tuning(model.id) else 'nothing was kept'}.")
+        return
+    found = _tune(model, again=again, lossy=lossy)
+    _write((found,), json=json)
+    _compare(name, engine, json=json)
+
+
+def _model(name: str | None, engine: str | None) -> "InstalledModel":
+    from typing import cast
+
+    from edgeai.config import Settings
+    from edgeai.load import EngineName, choose_package
+
+    wanted = name or Settings.load().model
+    return choose_package(wanted, cast("EngineName", engine or "auto"), allow_large=False)
+
+
+def _tune(model: "InstalledModel", *, again: bool, lossy: bool) -> "Tuning":
+    from functools import partial
+
+    from edgeai.cli.progress import counting
+    from edgeai.devices.plan import plan
+    from edgeai.devices.tune import knobs, measure, search
+    from edgeai.devices.tuning import Tuning, circumstances, recall, remember
+    from edgeai.load import open_planned
+
+    usual = replace(plan(None, min(model.manifest.context, 1024)), follow_load=False)
+    todo = knobs(model.manifest.engine, model.manifest.quantization, usual.n_threads, lossy=lossy)
+    known = None if again else recall(model, drafts=True)
+    found = known or Tuning(model=model.id, circumstances=circumstances(model))
+    sample = partial(measure, partial(open_planned, model))
+    with _stoppable(), counting("measuring") as progress:
+        for better in search(found, todo, usual, sample, progress=progress):
+            remember(better)
+            found = better
+    return found
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Stopped; what was measured is kept, and the same command goes on.", err=True)
+        raise typer.Exit(Exit.STOPPED) from None
+
+
+def _write(tunings: "tuple[Tuning, ...]", *, json: bool) -> None:
+    from edgeai.cli.output import write_json, write_table
+
+    if json:
+        write_json([asdict(tuning) for tuning in tunings])
+        return
+    if not tunings:
+        typer.echo("Nothing is tuned: edgeai tune")
+    for tuning in tunings:
+        state = "" if tuning.complete else " (unfinished and not used: the same command goes on)"
+        typer.echo(f"{tuning.model}{state}")
+        write_table(
+            ("SETTING", "CHOSEN", "SECONDS OF A TYPICAL QUERY"),
+            [
+                (
+                    choice.name,
+                    str(choice.value),
+                    ", ".join(f"{value}: {seconds:.2f}" for value, seconds in choice.query_s.items()),
+                )
+                for choice in tuning.choices
+            ],
+        )
+
+
+def _compare(name: str | None, engine: str | None, *, json: bool) -> None:
+    """With the settings of now another engine may be the fastest."""
+    from edgeai.config import Settings
+    from edgeai.load import family_speeds
+
+    wanted = name or Settings.load().model
+    if engine is not None or any(mark in wanted for mark in "@/\\."):
+        return
+    speeds = family_speeds(wanted, again=True)
+    if len(speeds) > 1 and not json:
+        typer.echo(f"engine='auto' uses {speeds[0].engine}.")

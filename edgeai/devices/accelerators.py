@@ -1,0 +1,124 @@
+"""GPUs and NPUs: which are there, which driver has them, and whether this process may use them.
+
+Linux: /sys/class/drm and /sys/bus/pci for GPUs, /sys/class/accel and /dev/fastrpc-cdsp* for NPUs. A device
+that is there but cannot be used has a `state` that says what is missing, because each calls for another
+remedy. That an execution provider works on it is another matter, found by trying.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgeai.devices.files import ROOT, entries, number, text
+
+Kind = Literal["gpu", "npu"]
+State = Literal["usable", "no driver", "no permission"]
+VENDORS = {
+    0x8086: "Intel",
+    0x1002: "AMD",
+    0x1022: "AMD",
+    0x10DE: "NVIDIA",
+    0x17CB: "Qualcomm",
+    0x106B: "Apple",
+}
+# PCI classes: display controllers, and processing accelerators with which NPUs report themselves.
+DISPLAY, ACCELERATOR = 0x03, 0x12
+DRIVERS = {("npu", "Intel"): "intel_vpu", ("npu", "AMD"): "amdxdna", ("gpu", "NVIDIA"): "nvidia"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerator:
+    """One device. ``id`` is ``vendor:device`` in hex as lspci shows it; ``node`` what programs open.
+
+    ``memory_bytes`` is its own memory; None when it shares the machine's, or it is not known.
+    """
+
+    kind: Kind
+    vendor: str | None
+    id: str | None = None
+    name: str | None = None
+    driver: str | None = None
+    node: str | None = None
+    state: State = "usable"
+    memory_bytes: int | None = None
+
+
+def read_accelerators(root: Path = ROOT) -> tuple[Accelerator, ...]:
+    """GPUs first, each device once."""
+    found = [*_gpus(root), *_npus(root)]
+    named = {(device.kind, device.id) for device in found}
+    found += [device for device in _driverless(root) if (device.kind, device.id) not in named]
+    return tuple(sorted(found, key=lambda device: device.kind))
+
+
+def _gpus(root: Path) -> Iterator[Accelerator]:
+    for card in entries(root / "sys/class/drm", "card[0-9]*"):
+        if re.fullmatch(r"card\d+", card.name) and _is_gpu(card / "device"):
+            renders = entries(card / "device/drm", "renderD*")
+            yield _device(root, "gpu", card / "device", f"dev/dri/{renders[0].name}" if renders else None)
+
+
+def _is_gpu(device: Path) -> bool:
+    """A display without a GPU behind it (simple-framebuffer, a virtual console) has no way to compute."""
+    return bool(entries(device / "drm", "renderD*"))
+
+
+def _npus(root: Path) -> Iterator[Accelerator]:
+    for device in entries(root / "sys/class/accel", "accel*"):
+        yield _device(root, "npu", device / "device", f"dev/accel/{device.name}")
+    for node in entries(root / "dev", "fastrpc-cdsp*")[:1]:  # the Hexagon processor; -secure is the same one
+        place = f"dev/{node.name}"
+        yield Accelerator(
+            kind="npu", vendor="Qualcomm", name="Hexagon", driver="fastrpc", node=f"/{place}",
+            state=_state(root, "fastrpc", place),
+        )  # fmt: skip
+
+
+def _driverless(root: Path) -> Iterator[Accelerator]:
+    """What is on the bus, and no driver has taken it up."""
+    for device in entries(root / "sys/bus/pci/devices"):
+        kind: Kind | None = {DISPLAY: "gpu", ACCELERATOR: "npu"}.get((number(device / "class") or 0) >> 16)  # type: ignore[assignment]  # the values are literals
+        vendor = VENDORS.get(number(device / "vendor") or 0)
+        if kind and vendor and not (device / "driver").exists():
+            yield Accelerator(
+                kind=kind,
+                vendor=vendor,
+                id=_id(device),
+                name=text(device / "label") or None,
+                state="no driver",
+            )
+
+
+def _device(root: Path, kind: Kind, device: Path, node: str | None) -> Accelerator:
+    driver = _link_name(device / "driver")
+    memory = number(device / "mem_info_vram_total")  # amdgpu
+    compatible = text(device / "of_node/compatible").partition("\0")[0]
+    vendor = VENDORS.get(number(device / "vendor") or 0) or compatible.partition(",")[0] or None
+    return Accelerator(
+        kind=kind,
+        vendor=vendor,
+        id=_id(device),
+        name=text(device / "label") or compatible or None,
+        driver=driver,
+        node=None if node is None else f"/{node}",
+        state=_state(root, driver, node),
+        memory_bytes=memory,
+    )
+
+
+def _state(root: Path, driver: str | None, node: str | None) -> State:
+    if driver is None or node is None or not (root / node).exists():
+        return "no driver"
+    return "usable" if os.access(root / node, os.R_OK | os.W_OK) else "no permission"
+
+
+def _id(device: Path) -> str | None:
+    vendor, number_ = number(device / "vendor"), number(device / "device")
+    return None if vendor is None or number_ is None else f"{vendor:04x}:{number_:04x}"
+
+
+def _link_name(path: Path) -> str | None:
+    return path.resolve().name if path.exists() else None

@@ -1,0 +1,123 @@
+"""How much memory a model will take, told from its files before it is loaded.
+
+The terms, of which the calculators that are about leave out all but the first two: the weights, the keys and
+values of the whole context, the tokenizer's tables (most of the rest for models below a billion parameters),
+the buffers of the computation, and the code of the engine. The constants were fitted to resident sizes on
+Linux; `python -m benchmarks memory` compares both. Bytes of weights on llama.cpp are mapped from the file, so
+that the system can drop them and read them again; all else cannot be dropped.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from edgeai.devices.profiles import KvType
+from edgeai.models.gguf import GgufHeader, read_header
+from edgeai.models.shelf import InstalledModel
+
+__all__ = ["Footprint", "Needs", "needs"]
+
+MB: Final = 1_000_000
+# Bytes of one key or value: q8_0 stores 32 of them in 34.
+KV_BYTES: Final[dict[KvType, float]] = {"f16": 2, "q8_0": 34 / 32}
+# Tokens that an engine computes at once.
+BATCH: Final = 256
+# Bytes a token of the vocabulary: llama.cpp's tables, with merges or scores only; and Hugging Face's.
+BPE: Final = 520
+SPM: Final = 320
+HF: Final = 1020
+# Imported libraries and what they allocate at once, for each engine.
+LLAMACPP_CODE: Final = 22 * MB
+ONNX_CODE: Final = 38 * MB
+# ONNX Runtime packs weights for the processor one by one; this share of scratch space stays with it.
+PACKING: Final = 0.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """Bytes that become resident, by what they are for."""
+
+    weights: int
+    kv_cache: int
+    tokenizer: int
+    buffers: int
+    code: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.kv_cache + self.tokenizer + self.buffers + self.code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What of a footprint depends on the context: bytes, and how many KV values a token has.
+
+    ``kv_types``: what the engine can store those values as, the usual one first.
+    """
+
+    weights: int
+    tokenizer: int
+    code: int
+    buffers: int
+    buffers_per_token: float
+    kv_values_per_token: int
+    kv_value_bytes: float
+    kv_types: tuple[KvType, ...]
+
+    def at(self, n_ctx: int, kv_type: KvType = "f16") -> Footprint:
+        """The footprint with a context of so many tokens."""
+        value = self.kv_value_bytes if kv_type == "f16" else KV_BYTES[kv_type]
+        return Footprint(
+            weights=self.weights,
+            kv_cache=round(n_ctx * self.kv_values_per_token * value),
+            tokenizer=self.tokenizer,
+            buffers=round(self.buffers + n_ctx * self.buffers_per_token),
+            code=self.code,
+        )
+
+
+def needs(model: InstalledModel) -> Needs:
+    """Read from the model's header, once a process. Raises ModelError's leaves."""
+    return _needs(model.path, model.manifest.engine, model.manifest.size)
+
+
+@lru_cache(maxsize=64)
+def _needs(path: Path, engine: str, size: int) -> Needs:
+    """``size`` tells another file of the same name apart."""
+    return _gguf(read_header(path)) if engine == "llamacpp" else _onnx(path)
+
+
+def _gguf(header: GgufHeader) -> Needs:
+    tokenizer = BPE if header.metadata.get("tokenizer.ggml.model") == "gpt2" else SPM
+    inner = header.metadata.get(f"{header.architecture}.feed_forward_length", 4 * header.n_embd)
+    widest = max(inner) if isinstance(inner, tuple) else inner
+    in_blocks = header.head_dim_k % 32 == 0 and header.head_dim_v % 32 == 0
+    activations = BATCH * (4 * header.n_embd + 2 * int(widest)) * 4
+    return Needs(
+        weights=sum(tensor.size for tensor in header.tensors),
+        tokenizer=header.n_vocab * tokenizer,
+        code=LLAMACPP_CODE,
+        buffers=activations,
+        buffers_per_token=BATCH * 4,  # the mask of the attention
+        kv_values_per_token=header.n_layer * header.n_head_kv * (header.head_dim_k + header.head_dim_v),
+        kv_value_bytes=KV_BYTES["f16"],
+        kv_types=("f16", "q8_0") if in_blocks else ("f16",),
+    )
+
+
+def _onnx(path: Path) -> Needs:
+    from edgeai.engines import onnx
+
+    shape = onnx.measure(path)
+    return Needs(
+        weights=shape.weights,
+        tokenizer=shape.n_vocab * HF,
+        code=ONNX_CODE,
+        buffers=round(2 * BATCH * 8 * shape.n_embd * 4 + PACKING * shape.weights),
+        buffers_per_token=BATCH * 8,
+        kv_values_per_token=shape.kv_values_per_token,
+        kv_value_bytes=shape.kv_value_bytes,
+        kv_types=("f16",),
+    )

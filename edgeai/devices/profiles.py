@@ -1,0 +1,188 @@
+"""Profiles of known devices: what is set for a kind of machine before anything was measured on it.
+
+They are TOML files in the package `edgeai.device_profiles`, and in ``device_profiles`` of the configuration
+folder, where a file overrides ours of the same name. Every number says where it comes from. `choose` takes
+the most specific one whose rules all hold for the machine, and tells why.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Literal
+
+from edgeai.devices.matching import Match, Verdict, judge
+from edgeai.devices.probe import Machine
+from edgeai.devices.schema import Figure, read
+from edgeai.errors import ConfigError
+from edgeai.paths import config_dir
+
+__all__ = ["Goal", "KvType", "Profile", "Setting", "choose", "load_profiles", "ranked"]
+
+Goal = Literal["speed", "battery"]
+Work = Literal["prefill", "decode", "embed"]
+KvType = Literal["f16", "q8_0"]
+Setting = Literal["n_ctx", "kv_type"]
+FOLDER = "device_profiles"
+GENERIC = "generic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryBudget:
+    """What one model may take: at most ``model_share`` (0 to 1) of all memory, and ``keep_free_mb`` (10⁶
+    bytes) of what is available stay free. ``adjust`` names the settings that may be made smaller to fit.
+    """
+
+    model_share: Figure
+    keep_free_mb: Figure
+    adjust: tuple[Setting, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """A model that suits the device in one role, as a catalog or hub name; ``n_ctx`` in tokens."""
+
+    model: str
+    quantization: str
+    n_ctx: Figure
+    kv_type: KvType = "f16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Milliseconds to the first token of a short prompt, per token after it, and for a text's embedding."""
+
+    ttft_ms: Figure | None = None
+    tpot_ms: Figure | None = None
+    embed_ms: Figure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frugality:
+    """What is used less: ``threads`` at most."""
+
+    threads: Figure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerPolicy:
+    """``battery`` applies on battery or with ``goal="battery"``, ``hot`` from ``hot_c`` (°C) on.
+
+    ``active_w``: watts of the whole device while it decodes, for estimates where nothing measures.
+    """
+
+    battery: Frugality = field(default_factory=Frugality)
+    hot: Frugality = field(default_factory=Frugality)
+    hot_c: Figure | None = None
+    active_w: Figure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One kind of device. ``threads``: at most so many decode; None: one a fast core.
+
+    ``match`` holds alternatives, of which one must hold. ``providers``: per goal and kind of work, the
+    execution providers in the order in which they are worth trying. ``models``: by role, ``chat`` being the
+    default one. ``expected``: what others have measured on such a device, by what it is.
+    """
+
+    name: str
+    title: str
+    memory: MemoryBudget
+    models: Mapping[str, ModelChoice]
+    match: tuple[Match, ...] = ()
+    threads: Figure | None = None
+    providers: Mapping[Goal, Mapping[Work, tuple[str, ...]]] = field(default_factory=dict)
+    targets: Targets = field(default_factory=Targets)
+    power: PowerPolicy = field(default_factory=PowerPolicy)
+    expected: Mapping[str, Figure] = field(default_factory=dict)
+    file: str = ""
+
+    @property
+    def specificity(self) -> int:
+        """How much its rules ask for: the more, the earlier it is tried."""
+        return max((rules.weight for rules in self.match), default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A profile, and what became of its rules: those of the alternative that went furthest."""
+
+    profile: Profile
+    matches: bool
+    verdicts: tuple[Verdict, ...]
+
+
+def load_profiles() -> tuple[Profile, ...]:
+    """All profiles, the most specific first. Raises ConfigError for a file that is not a sound profile."""
+    found = {profile.name: profile for profile in (*_shipped(), *_own(config_dir() / FOLDER))}
+    order = sorted(found.values(), key=lambda profile: (-profile.specificity, profile.name))
+    return tuple(sorted(order, key=lambda profile: profile.name == GENERIC))
+
+
+def ranked(machine: Machine) -> tuple[Candidate, ...]:
+    """Every profile with the verdicts on its rules, in the order in which they are tried."""
+    return tuple(_candidate(profile, machine) for profile in load_profiles())
+
+
+def choose(name: str, machine: Machine) -> Profile:
+    """The profile of this name, with "auto" that of the machine. Raises ConfigError for an unknown name."""
+    profiles = load_profiles()
+    if name == "auto":
+        return next(profile for profile in profiles if _candidate(profile, machine).matches)
+    for profile in profiles:
+        if profile.name == name:
+            return profile
+    names = [profile.name for profile in profiles]
+    near = get_close_matches(name, names, n=1)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"There are: auto, {', '.join(names)}"
+    raise ConfigError(f"There is no device profile {name!r}", remedy=remedy)
+
+
+def _candidate(profile: Profile, machine: Machine) -> Candidate:
+    if profile.name == GENERIC:
+        return Candidate(profile=profile, matches=True, verdicts=())
+    tried = [judge(rules, machine) for rules in profile.match]
+    best = max(tried, key=lambda verdicts: sum(v.passed for v in verdicts) / len(verdicts))
+    return Candidate(profile=profile, matches=all(v.passed for v in best), verdicts=best)
+
+
+@cache
+def _shipped() -> tuple[Profile, ...]:
+    return tuple(_files(resources.files("edgeai.device_profiles")))
+
+
+def _own(folder: Path) -> tuple[Profile, ...]:
+    return tuple(_files(folder)) if folder.is_dir() else ()
+
+
+def _files(folder: Traversable) -> list[Profile]:
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda f: f.name)
+    return [read_profile(file) for file in files]
+
+
+def read_profile(file: Traversable) -> Profile:
+    """The profile in a file. Raises ConfigError, which names the file and the field."""
+    try:
+        table = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} is not a device profile", why=str(error), remedy="Correct it") from error
+    profile = replace(read(Profile, table, str(file)), file=str(file))
+    _check(profile)
+    return profile
+
+
+def _check(profile: Profile) -> None:
+    share = profile.memory.model_share.value
+    if not 0 < share <= 1:
+        raise ConfigError(
+            f"{profile.file}, memory, model_share is {share}", why="It must be above 0 and at most 1"
+        )
+    if "chat" not in profile.models:
+        raise ConfigError(f"{profile.file}, models has no chat", remedy="Say which model it is")
+    if (not profile.match or not all(rules.weight for rules in profile.match)) and profile.name != GENERIC:
+        raise ConfigError(f"{profile.file} matches every machine", remedy="Say which machines it is for")
