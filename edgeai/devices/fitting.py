@@ -45,6 +45,7 @@ class MemoryPlan:
     kv_type: KvType
     footprint: Footprint
     room: int
+    parallel: int | None = None
     nearest: tuple[Settings, ...] = ()
 
     @property
@@ -75,8 +76,9 @@ def memory_plan(
         model=model.id,
         n_ctx=device.n_ctx,
         kv_type=device.kv_type,
-        footprint=found.at(device.n_ctx, device.kv_type),
+        footprint=found.at(device.n_ctx, device.kv_type, parallel=device.parallel),
         room=free,
+        parallel=device.parallel,
     )
     return made if made.fits else replace(made, nearest=tuple(_nearest(model, made, others)))
 
@@ -140,12 +142,12 @@ def _nearest(model: InstalledModel, made: MemoryPlan, others: Iterable[Installed
         yield smaller
     for kv_type in needs(model).kv_types:
         if kv_type != made.kv_type:
-            found = _at(model, made.n_ctx, kv_type, made.room) or _longest(model, made, kv_type)
+            found = _at(model, made.n_ctx, kv_type, made) or _longest(model, made, kv_type)
             if found is not None and (smaller is None or found.n_ctx > smaller.n_ctx):
                 yield found
     for other in others:
         try:
-            found = _at(other, made.n_ctx, "f16", made.room) or _longest(other, made, "f16")
+            found = _at(other, made.n_ctx, "f16", made) or _longest(other, made, "f16")
         except ModelError:  # it is damaged, and will be told so when it is asked for
             continue
         if other.id != model.id and found is not None:
@@ -155,13 +157,13 @@ def _nearest(model: InstalledModel, made: MemoryPlan, others: Iterable[Installed
 def _longest(model: InstalledModel, made: MemoryPlan, kv_type: KvType) -> Settings | None:
     """The longest context that fits, in steps of 256 tokens; None when it would be less than 512."""
     found = needs(model)
-    fixed, whole = found.at(0, kv_type).total, found.at(made.n_ctx, kv_type).total
+    fixed, whole = (found.at(n, kv_type, parallel=made.parallel).total for n in (0, made.n_ctx))
     per_token = (whole - fixed) / made.n_ctx
     tokens = int((made.room - fixed) / per_token) // STEP * STEP if per_token else 0
     n_ctx = min(tokens, made.n_ctx)
-    return _at(model, n_ctx, kv_type, made.room) if n_ctx >= LEAST_N_CTX else None
+    return _at(model, n_ctx, kv_type, made) if n_ctx >= LEAST_N_CTX else None
 
 
-def _at(model: InstalledModel, n_ctx: int, kv_type: KvType, limit: int) -> Settings | None:
-    total = needs(model).at(n_ctx, kv_type).total
-    return None if total > limit else Settings(model=model.id, n_ctx=n_ctx, kv_type=kv_type, total=total)
+def _at(model: InstalledModel, n_ctx: int, kv_type: KvType, made: MemoryPlan) -> Settings | None:
+    total = needs(model).at(n_ctx, kv_type, parallel=made.parallel).total
+    return None if total > made.room else Settings(model=model.id, n_ctx=n_ctx, kv_type=kv_type, total=total)

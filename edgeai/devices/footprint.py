@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeai.devices.profiles import KvType
+from edgeai.engines.cells import pool
 from edgeai.models.gguf import GgufHeader, read_header
 from edgeai.models.shelf import InstalledModel
 
@@ -54,7 +55,8 @@ class Footprint:
 class Needs:
     """What of a footprint depends on the context: bytes, and how many KV values a token has.
 
-    ``kv_types``: what the engine can store those values as, the usual one first.
+    ``kv_types``: what the engine can store those values as, the usual one first. ``pooled``: queries at once
+    share the cells of `edgeai.engines.cells.pool`.
     """
 
     weights: int
@@ -65,15 +67,17 @@ class Needs:
     kv_values_per_token: int
     kv_value_bytes: float
     kv_types: tuple[KvType, ...]
+    pooled: bool
 
-    def at(self, n_ctx: int, kv_type: KvType = "f16") -> Footprint:
-        """The footprint with a context of so many tokens."""
+    def at(self, n_ctx: int, kv_type: KvType = "f16", *, parallel: int | None = None) -> Footprint:
+        """The footprint with contexts of so many tokens, and ``parallel`` queries at once."""
+        cells = pool(n_ctx, parallel) if self.pooled else n_ctx
         value = self.kv_value_bytes if kv_type == "f16" else KV_BYTES[kv_type]
         return Footprint(
             weights=self.weights,
-            kv_cache=round(n_ctx * self.kv_values_per_token * value),
+            kv_cache=round(cells * self.kv_values_per_token * value),
             tokenizer=self.tokenizer,
-            buffers=round(self.buffers + n_ctx * self.buffers_per_token),
+            buffers=round(self.buffers + cells * self.buffers_per_token),
             code=self.code,
         )
 
@@ -104,6 +108,7 @@ def _gguf(header: GgufHeader) -> Needs:
         kv_values_per_token=header.n_layer * header.n_head_kv * (header.head_dim_k + header.head_dim_v),
         kv_value_bytes=KV_BYTES["f16"],
         kv_types=("f16", "q8_0") if in_blocks else ("f16",),
+        pooled=True,
     )
 
 
@@ -120,4 +125,5 @@ def _onnx(path: Path) -> Needs:
         kv_values_per_token=shape.kv_values_per_token,
         kv_value_bytes=shape.kv_value_bytes,
         kv_types=("f16",),
+        pooled=False,
     )

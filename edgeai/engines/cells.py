@@ -4,8 +4,24 @@ The numbers stand for cells; they are not the native library's own.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
-__all__ = ["Cells"]
+__all__ = ["PARALLEL", "Cells", "pool"]
+
+PARALLEL: Final = 8
+"""Queries that llama.cpp answers at once, unless told otherwise."""
+
+_FEWEST: Final = 256
+
+
+def pool(n_ctx: int, parallel: int | None) -> int:
+    """Cells for ``parallel`` queries with contexts of ``n_ctx`` tokens.
+
+    One query may fill its whole context; many at once have that much together, or 256 cells each. Memory for
+    a full context each would mostly lie idle. When the cells do run out, the prefixes that nobody uses go,
+    and then who came last waits.
+    """
+    return max(n_ctx, (parallel or PARALLEL) * min(n_ctx, _FEWEST))
 
 
 class Cells:

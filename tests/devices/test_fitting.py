@@ -56,11 +56,12 @@ def some(mb: float) -> Memory:
 
 def test_the_terms(model: InstalledModel) -> None:
     """Weights are the file's tensors, and keys and values are what the engine says they are."""
-    found = needs(model).at(1024)
+    found = needs(model).at(1024, parallel=4)
     assert 0.98 * model.manifest.size < found.weights < model.manifest.size
     assert found.kv_cache == 1024 * 30 * 3 * 64 * 2 * 2
-    with_q8 = needs(model).at(1024, "q8_0").kv_cache
+    with_q8 = needs(model).at(1024, "q8_0", parallel=4).kv_cache
     assert with_q8 == found.kv_cache * 34 / 64
+    assert needs(model).at(1024).kv_cache == 2 * found.kv_cache  # eight at once have 256 cells each
     assert found.total == (found.weights + found.kv_cache + found.tokenizer + found.buffers + found.code)
 
 
@@ -141,7 +142,7 @@ def test_values_in_eight_bits_judge_alike(model: InstalledModel, monkeypatch: py
     """The engine stores them so, in half the memory, and its probabilities hardly change."""
     found = {}
     for kv_type in KV_TYPES:
-        small = DevicePlan(n_ctx=512, n_threads=1, kv_type=kv_type, parallel=1)
+        small = DevicePlan(n_ctx=512, n_threads=1, kv_type=kv_type)
         monkeypatch.setattr("edgeai.load.device_plan", lambda *_, small=small, **__: small)
         engine = open_package(model)
         found[kv_type] = engine.score("The capital of France is", [" Paris", " London"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgeai.engines import DevicePlan, EngineInfo, OnState
+from edgeai.engines.cells import PARALLEL, pool
 from edgeai.engines.jobs import Steps
 from edgeai.engines.llamacpp import binding
 from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
@@ -22,14 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LlamaCppEngine", "open_engine"]
 
-_PARALLEL: Final = 8
-"""Queries at once if nothing else is said."""
-
 _SPARE: Final = 8
 """Sequences that only keep prefixes; they take no memory of their own."""
-
-_FEWEST_CELLS: Final = 256
-"""Cells that there are for each query at once, at least, though not more than its context has."""
 
 
 def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
@@ -62,16 +57,11 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
 
 
 def _places(model: Model, n_ctx: int, plan: DevicePlan) -> Places:
-    """One query may fill its whole context; many at once have that much together, or 256 cells each.
-
-    Memory for a full context each would mostly lie idle. When the cells do run out, the prefixes that nobody
-    uses go, and then who came last waits.
-    """
-    parallel = plan.parallel or _PARALLEL
+    parallel = plan.parallel or PARALLEL
     return Places(
         parallel=parallel,
         sequences=parallel + _SPARE,
-        cells=max(n_ctx, parallel * min(n_ctx, _FEWEST_CELLS)),
+        cells=pool(n_ctx, parallel),
         rewinds=model.rewinds,
         speculates=plan.speculate and model.rewinds,
     )
