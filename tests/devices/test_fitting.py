@@ -141,7 +141,7 @@ def test_values_in_eight_bits_judge_alike(model: InstalledModel, monkeypatch: py
     """The engine stores them so, in half the memory, and its probabilities hardly change."""
     found = {}
     for kv_type in KV_TYPES:
-        small = DevicePlan(n_ctx=512, n_threads=1, kv_type=kv_type)
+        small = DevicePlan(n_ctx=512, n_threads=1, kv_type=kv_type, parallel=1)
         monkeypatch.setattr("edgeai.load.device_plan", lambda *_, small=small, **__: small)
         engine = open_package(model)
         found[kv_type] = engine.score("The capital of France is", [" Paris", " London"])

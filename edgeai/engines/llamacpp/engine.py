@@ -109,7 +109,8 @@ class LlamaCppEngine(LocalEngine):
             inactive_parameters=model.n_inactive,
             adapters=adapters,
         )
-        shelf = WarmShelf(context, partial(_key, info, plan.weights, model.layout(info.n_ctx, plan.kv_type)))
+        layout = f"{model.layout(info.n_ctx, plan.kv_type)} {plan.flash_attn}"  # it turns the values round
+        shelf = WarmShelf(context, partial(_key, info, plan.weights, layout))
         super().__init__(
             model,
             context,
