@@ -77,24 +77,28 @@ def convert(
 
 
 def export(
-    source: str | Path,
+    source: str | Path | Source,
     folder: str | Path,
     *,
     quant: Quant = "auto",
+    label: str | None = None,
     max_context: int = MAX_CONTEXT,
     progress: Progress = lambda done, total: None,
 ) -> Conversion:
-    """Convert into ``folder``, which must not exist yet and appears only when everything is in it."""
+    """Convert into ``folder``, which must not exist yet and appears only when everything is in it.
+
+    ``label`` is the quantization's name in the manifest, by default that of most weights.
+    """
     folder = Path(folder)
     if folder.exists():
         raise ConfigError(f"{folder} exists already", remedy="Give a folder that is to be made")
-    opened = open_source(source)
+    opened = open_source(source) if isinstance(source, str | Path) else source
     _draft_id(_slug(opened.decoder.name), opened, quant, allow_large=True)
     with writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            made = _write(opened, staging, _slug(opened.decoder.name), quant, max_context, progress)
+            made = _write(opened, staging, _slug(opened.decoder.name), quant, max_context, progress, label)
             write_manifest(staging, made.manifest)
             staging.chmod(0o755)
             os.replace(staging, folder)
@@ -130,7 +134,13 @@ def _draft_id(title: str, source: Source, quant: Quant, *, allow_large: bool) ->
 
 
 def _write(
-    source: Source, folder: Path, title: str, quant: Quant, max_context: int, progress: Progress
+    source: Source,
+    folder: Path,
+    title: str,
+    quant: Quant,
+    max_context: int,
+    progress: Progress,
+    label: str | None = None,
 ) -> Conversion:
     """Write all files but the manifest into an empty folder."""
     if max_context < 1:
@@ -143,7 +153,7 @@ def _write(
     _write_tokenizer(folder, tokenizer)
     rows = losses.report()
     _write_json(folder / REPORT, {"source": dict(source.provenance), "quant": quant, "weights": rows})
-    label = _label(losses, quant)
+    label = label or _label(losses, quant)
     return Conversion(
         folder=folder, manifest=_manifest(source, folder, title, label, context), losses=tuple(rows)
     )

@@ -16,12 +16,16 @@ Care = Literal["exact", "eight", "five", "four"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """``bits`` a weight takes in the file, about; ``quant`` is its name on the command line."""
+    """``bits`` a weight takes in the file, about; ``quant`` is its name on the command line.
+
+    ``size`` is how many bytes the package may have, for formats that can be mixed to a size.
+    """
 
     form: Form
     quant: str
     bits: float
     care: Care
+    size: int | None = None
 
 
 def _format(form: Form, quant: str, bits: float, care: Care) -> Format:
@@ -42,6 +46,8 @@ FORMATS: tuple[Format, ...] = (
     _format("onnx", "int8", 9, "eight"),
     _format("onnx", "exact", 9, "eight"),
     _format("onnx", "int4", 7, "four"),
+    _format("onnx", "gptq", 6.5, "five"),
+    _format("onnx", "mixed", 6.9, "five"),
     _format("hf", "f32", 32, "exact"),
     _format("hf", "bf16", 16, "exact"),
     _format("hf", "f16", 16, "exact"),

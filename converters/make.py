@@ -10,6 +10,7 @@ import psutil
 
 from edgeai.converters.convert import MAX_CONTEXT, export, open_source
 from edgeai.converters.encode import Plain
+from edgeai.converters.fewer_bits import CALIBRATED, fewer_bits
 from edgeai.converters.formats import Format
 from edgeai.converters.graph import Progress
 from edgeai.converters.hf_writer import write_folder
@@ -42,9 +43,7 @@ def make(
     Raises ModelError's leaves, EngineError's for what llama.cpp refuses, MissingExtra or DiskFull.
     """
     if form.form == "onnx":
-        manifest = export(
-            origin.path, folder, quant=cast("Quant", form.quant), max_context=MAX_CONTEXT, progress=progress
-        ).manifest
+        manifest = _onnx(origin, form, folder, progress)
         manifest = replace(manifest, id=f"{title}@onnx-{manifest.quantization}")
     elif form.form == "gguf":
         folder.mkdir(parents=True)
@@ -66,6 +65,18 @@ def write_plain(origin: Origin, path: Path, kind: Plain) -> None:
     from edgeai.converters.gguf_writer import write_gguf
 
     write_gguf(open_source(origin.path), path, kind)
+
+
+def _onnx(origin: Origin, form: Format, folder: Path, progress: Progress) -> Manifest:
+    if form.quant not in CALIBRATED:
+        quant = cast("Quant", form.quant)
+        return export(origin.path, folder, quant=quant, max_context=MAX_CONTEXT, progress=progress).manifest
+    tuned = fewer_bits(
+        open_source(origin.path), form.quant, max_context=MAX_CONTEXT, size=form.size, progress=progress
+    )
+    manifest = export(tuned, folder, label=form.quant, max_context=MAX_CONTEXT).manifest
+    text = f"text {text_hash(calibration_text())[:16]}"
+    return replace(manifest, provenance={**manifest.provenance, "calibration": text})
 
 
 def _gguf(origin: Origin, form: Format, folder: Path, title: str, progress: Progress) -> Manifest:

@@ -68,6 +68,7 @@ def convert(
     *,
     to: Form = "gguf",
     quant: str | None = None,
+    size: int | None = None,
     name: str | None = None,
     gates: Gates = Gates(),  # noqa: B008  # frozen
     test: Trial = Trial(),  # noqa: B008  # frozen
@@ -76,14 +77,16 @@ def convert(
 ) -> Package:
     """Convert a `.gguf` file, a Hugging Face folder or a hub id into the folder ``out``, and prove it.
 
-    ``out`` must not exist, and appears only when the package is whole and keeps all gates. Raises GateFailed
-    (its ``proof`` holds what was measured), ModelError's leaves, ConfigError, OutOfMemory, DiskFull,
-    MissingExtra, or DownloadFailed for a hub id.
+    ``size``: bytes that a "mixed" package may have. ``out`` must not exist, and appears only when the package
+    is whole and keeps all gates. Raises GateFailed (its ``proof`` holds what was measured), ModelError's
+    leaves, ConfigError, OutOfMemory, DiskFull, MissingExtra, or DownloadFailed for a hub id.
     """
     out = Path(out).expanduser()
     if out.exists():
         raise ConfigError(f"{out} exists already", remedy="Give a folder that is to be made")
-    form = format_of(to, quant or DEFAULTS[to])
+    form = replace(format_of(to, quant or DEFAULTS[to]), size=size)
+    if size is not None and form.quant != "mixed":
+        raise ConfigError(f"{form.quant} has one size only", remedy='Use quant="mixed" for ONNX with a size')
     tell(Stage(step="hash", what=str(source)))
     origin = open_origin(source)
     check_fits(origin, form, out.parent, allow_large=allow_large, max_memory=gates.max_memory)

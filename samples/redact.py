@@ -11,11 +11,14 @@ import os
 
 from edgeai import Delta, Done, Edge, OpenAI, Policy, Redaction
 
-QUESTION = "Write to ana.kovac@example.com that order ORD-10023344 was paid with card 4111 1111 1111 1111."
+QUESTION = (
+    "Please write two friendly sentences to ana.kovac@example.com, saying that we have received the payment "
+    "for order ORD-10023344 with the card 4111 1111 1111 1111, and that the parcel will leave our house tomorrow."
+)
 POLICY = Policy(
     privacy="redact",
     prefer="cloud",
-    redaction=Redaction(patterns={"ORDER": r"ORD-[0-9]{8}"}, max_share=0.6),
+    redaction=Redaction(patterns={"ORDER": r"ORD-[0-9]{8}"}),
 )
 
 

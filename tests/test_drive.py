@@ -5,7 +5,7 @@ import gc
 import threading
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -122,7 +122,12 @@ SCENARIOS = [
         engine=FakeEngine(probability=0.1),
         hold=2,
     ),
-    Scenario("too long a prompt", [Delta("A fake cloud's answer.", "cloud")], engine=FakeEngine(n_ctx=0)),
+    Scenario(
+        "too long a prompt",
+        [Delta("A fake cloud's answer.", "cloud")],
+        engine=FakeEngine(n_ctx=0),
+        policy=replace(OPEN, when_full="escalate"),
+    ),
 ]
 
 

@@ -213,7 +213,7 @@ def test_the_async_edge_gives_the_same(edge: Edge, model_path: Path) -> None:
 
     async def asked() -> tuple[str, str, float]:
         async with AsyncEdge(model_path, n_ctx=1024, ledger=False) as other:
-            answer = await other.ask("What do bees make?", max_tokens=12)
+            answer = await other.ask("Name the chemical symbol for gold.", max_tokens=12)
             choice = await other.choose("Good!", ["good", "bad"])
             chat = other.chat()
             await chat.ask("Hello", max_tokens=4)
@@ -222,7 +222,7 @@ def test_the_async_edge_gives_the_same(edge: Edge, model_path: Path) -> None:
             return answer.text, choice.label, float(np.linalg.norm(vectors))
 
     text, label, norm = asyncio.run(asked())
-    assert text == edge.ask("What do bees make?", max_tokens=12).text
+    assert text == edge.ask("Name the chemical symbol for gold.", max_tokens=12).text
     assert label == edge.choose("Good!", ["good", "bad"]).label
     assert norm == pytest.approx(1, abs=1e-5)
 

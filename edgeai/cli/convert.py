@@ -43,6 +43,9 @@ def convert(
     quant: Annotated[
         str | None, typer.Option(help="A number format such as q4_k_m or int8; auto: search for the best.")
     ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="How large a mixed package may be, such as 110MB: --quant mixed.")
+    ] = None,
     target: Annotated[
         str, typer.Option("--for", help="The device: this one, or a profile's name; its memory counts.")
     ] = "this",
@@ -90,8 +93,8 @@ def convert(
 
         try:
             proof = run(
-                source, out, to=form, quant=quant, name=name, gates=gates, test=test, allow_large=allow_large,
-                tell=tell,
+                source, out, to=form, quant=quant, size=None if size is None else read_size(size), name=name,
+                gates=gates, test=test, allow_large=allow_large, tell=tell,
             ).proof  # fmt: skip
         except GateFailed as error:
             _show([error.proof], json=json)

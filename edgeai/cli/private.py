@@ -1,8 +1,8 @@
 """Takes out of a report what nobody else needs to know: who, where, and which paths and addresses."""
 
 import getpass
+import platform
 import re
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,5 +35,5 @@ def _names() -> list[tuple[str, str]]:
         user = getpass.getuser()
     except (KeyError, OSError):  # no such user in the password file, no variable either
         user = ""
-    names = [(user, "<user>"), (Path.home().name, "<user>"), (socket.gethostname(), "<host>")]
+    names = [(user, "<user>"), (Path.home().name, "<user>"), (platform.node(), "<host>")]
     return sorted(((name, word) for name, word in names if name), key=lambda pair: -len(pair[0]))

@@ -166,7 +166,7 @@ def test_a_report_has_no_private_data(
 ) -> None:
     """Neither user nor host, no path and no address; what helps is in it."""
     monkeypatch.setattr("getpass.getuser", lambda: "ana.silva")
-    monkeypatch.setattr("socket.gethostname", lambda: "anas-laptop")
+    monkeypatch.setattr("platform.node", lambda: "anas-laptop")
     monkeypatch.setenv("EDGEAI_CLOUD", "vllm:ana.silva@http://10.0.0.5:8000/v1")
     target = tmp_path / "report.json"
     run("doctor", "--quick", "--report", str(target))

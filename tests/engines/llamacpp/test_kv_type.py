@@ -14,7 +14,7 @@ from tests.engines.conftest import plan, request
 
 def test_eight_bits_take_half_the_memory_and_say_the_same(model_path: Path, engine: LlamaCppEngine) -> None:
     """About half the bytes, the same confident answer, and a kept prefix that no 16-bit engine takes."""
-    small = replace(plan(512), kv_type="q8_0", weights="abc")
+    small = replace(plan(512), kv_type="q8_0", weights="abc", parallel=2)
     text = request("What is 2 + 2? Answer with a digit.", max_tokens=4)
     head = Request(messages=(Message("system", "You are a guide. " * 20),))
     eight = open_engine(model_path, small, name="smollm2")
