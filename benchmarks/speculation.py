@@ -45,8 +45,8 @@ SCHEMA = {
     "required": ["people", "numbers", "topic"],
     "additionalProperties": False,
 }
-N_TOKENS = 96
-ROUNDS = 5
+N_TOKENS = 64
+ROUNDS = 3
 N_CTX = 2048
 
 
@@ -80,7 +80,8 @@ def one_format(name: str, file: Path) -> list[Row]:
 def edges(file: str) -> Contender:
     """Two Edges on one file, and what each task gives on them."""
     on, off = (
-        Edge(file, n_ctx=N_CTX, parallel=1, speculate=drafts, ledger=False) for drafts in (True, False)
+        Edge(file, n_ctx=N_CTX, parallel=1, speculate=drafts, ledger=False, isolation="thread")
+        for drafts in (True, False)
     )
     texts = list(threes(questions()))
     figures: dict[str, Callable[[], float]] = {"8 rows over 1": lambda: rows_over_one(off)}

@@ -17,7 +17,7 @@ from edgeai.errors import ConfigError, ModelUnsupported
 __all__ = ["CALIBRATED", "calibration_tokens", "fewer_bits"]
 
 CALIBRATED: Final = ("gptq", "mixed")
-"""All layers in four bits; and with eight bits back where they buy most, a twelfth larger by default."""
+"""All layers in four bits; and with eight bits back where they buy most."""
 
 _WINDOW: Final = 512
 _WINDOWS: Final = 16
@@ -42,7 +42,7 @@ def fewer_bits(
 
 
 def calibration_tokens(source: Source) -> Tokens:
-    """Windows of the text that quantizers may look at, shape (16, 512) or fewer tokens for a short context."""
+    """Windows of the text that quantizers may look at, shape (16, 512), or fewer."""
     tokenizer = tokenizers.Tokenizer.from_str(source.tokenizer().json)
     length = min(_WINDOW, source.decoder.max_positions)
     ids = tokenizer.encode(calibration_text()[: _WINDOWS * _WINDOW * 12], add_special_tokens=False).ids

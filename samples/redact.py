@@ -13,7 +13,7 @@ from edgeai import Delta, Done, Edge, OpenAI, Policy, Redaction
 
 QUESTION = (
     "Please write two friendly sentences to ana.kovac@example.com, saying that we have received the payment "
-    "for order ORD-10023344 with the card 4111 1111 1111 1111, and that the parcel will leave our house tomorrow."
+    "for order ORD-10023344 with the card 4111 1111 1111 1111, and that the parcel leaves our house tomorrow."
 )
 POLICY = Policy(
     privacy="redact",
