@@ -170,7 +170,8 @@ def question(number: int) -> str:
 
 def edge_on(file: str) -> Contender:
     """An Edge, and the tokens a second of so many streams at once."""
-    edge = Edge(file, n_ctx=N_CTX, parallel=max(STREAMS), ledger=False, isolation="thread")
+    n_threads = plan(N_CTX, N_CTX).n_threads  # as the rivals have
+    edge = Edge(file, n_ctx=N_CTX, parallel=max(STREAMS), threads=n_threads, ledger=False, isolation="thread")
     numbers = itertools.count()
 
     def run(n: int) -> float:
