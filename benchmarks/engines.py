@@ -17,6 +17,7 @@ from benchmarks.speed import GGUF, MODEL, N_CTX, edge_decode, edge_prefill
 from benchmarks.table import Row, at_least, interleaved, plain, ratio
 from benchmarks.workers import Contender, worker
 from edgeai import Edge
+from edgeai.devices.probe import usable_cores
 from edgeai.models import store
 from edgeai.prepare import prepare
 
@@ -78,7 +79,7 @@ def conversion() -> list[Row]:
 def one_engine(name: str) -> Contender:
     """An Edge on this engine."""
     started = time.perf_counter()
-    edge = Edge(MODEL, engine=name, n_ctx=N_CTX, ledger=False)  # type: ignore[arg-type]  # one of the names
+    edge = Edge(MODEL, engine=name, n_ctx=N_CTX, threads=usable_cores(), ledger=False)  # type: ignore[arg-type]  # one of the names
     load_s = time.perf_counter() - started
     texts = (f"{i} " + "The quick brown fox jumps over the lazy dog. " * 48 for i in range(1000))
     return {

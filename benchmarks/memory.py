@@ -32,7 +32,8 @@ def resident():
 
 model, n_ctx = store.find(Path(sys.argv[1])), int(sys.argv[2])
 before = resident()
-engine = edgeai.load.open_package(model, edgeai.load.Wanted(n_ctx=n_ctx, allow_large=True))
+wanted = edgeai.load.Wanted(n_ctx=n_ctx, allow_large=True, isolation="thread")
+engine = edgeai.load.open_package(model, wanted)
 words = "the quick brown fox " * (n_ctx // 4 - 24)
 with engine.stream(Request(messages=(Message("user", words),), max_tokens=16)) as generation:
     list(generation)

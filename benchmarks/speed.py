@@ -66,7 +66,7 @@ def measure() -> list[Row]:
 
 def edge_and_bare() -> Contender:
     """Edge on llama.cpp, and a bare loop as a job on the same engine's thread."""
-    edge = Edge(GGUF, n_ctx=N_CTX, ledger=False)
+    edge = Edge(GGUF, n_ctx=N_CTX, threads=plan(N_CTX, 8192).n_threads, ledger=False)
     engine = edge._session.engine
     assert isinstance(engine, LlamaCppEngine)
     texts = (f"{i} " + "The quick brown fox jumps over the lazy dog. " * 48 for i in itertools.count())

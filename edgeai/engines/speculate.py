@@ -18,7 +18,7 @@ __all__ = ["Costs", "Lookup", "Odds", "Speculation"]
 _LONGEST: Final = 15
 """Most tokens of one draft."""
 
-_MARGIN: Final = 1.1
+_MARGIN: Final = 1.25
 """So many times its cost a draft must be worth: estimates err, and a guess has to be checked, too."""
 
 _RETRY: Final = 256
