@@ -1,7 +1,7 @@
 """The process in which an execution provider is tried, because one may crash, hang, or lie.
 
-``python -m edgeai.devices.provider_child list '{json}'`` tells what ONNX Runtime offers; ``… try '{json}'`` runs
-a model on a provider and, after it, on the CPU. The report is one line of JSON on the standard output.
+``python -m edgeai.devices.provider_child list '{json}'`` tells what ONNX Runtime offers; with ``try`` it runs a
+model on a provider and, after it, on the CPU. The report is one line of JSON on the standard output.
 """
 
 import importlib

@@ -102,7 +102,7 @@ def test_a_child_that_cannot_say_offers_nothing() -> None:
 
 
 def test_the_ladder_ends_on_the_cpu_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    """The first that works is taken; each step down has its reason, in the log too; the goal decides order."""
+    """The first that works is taken; each step down has its reason, logged too; the goal decides the order."""
     profile = choose("snapdragon-x-elite", probe())
     works = Verdict(provider="qnn", state="works", node_share=1.0, cosine=1.0)
     assert ranked("prefill", "speed", profile, {"qnn": works}).chosen == "qnn"
