@@ -1,7 +1,7 @@
 """The process in which an execution provider is tried, because one may crash, hang, or lie.
 
-``python -m edgeai.devices.provider_child list '{json}'`` tells what ONNX Runtime offers; with ``try`` it runs a
-model on a provider and, after it, on the CPU. The report is one line of JSON on the standard output.
+``python -m edgeai.devices.provider_child list '{json}'`` tells what ONNX Runtime offers; with ``try`` it runs
+a model on a provider and, after it, on the CPU. The report is one line of JSON on the standard output.
 """
 
 import importlib
@@ -39,7 +39,7 @@ def offered(plugins: Mapping[str, str]) -> dict[str, Any]:
             continue
         try:
             _register(module, provider)
-        except (*_faults(), ImportError, OSError, RuntimeError, AttributeError) as error:
+        except _faults() as error:
             found[module] = _first_line(error)
         else:
             found[module] = "" if _devices(provider) else "It finds no device"
@@ -58,7 +58,7 @@ def tried(task: Mapping[str, Any]) -> dict[str, Any]:
         # First here and then on the CPU: its results must not lie in memory that is handed out again.
         outputs = [session.run(None, feed) for feed in feeds]
         run_s = perf_counter() - started
-    except (*_faults(), RuntimeError, ValueError, OSError, ImportError) as error:
+    except _faults() as error:
         return {"refused": _first_line(error)}
     reference, _ = _session({**task, "provider": "CPUExecutionProvider", "plugin": None, "options": {}})
     expected = [reference.run(None, feed) for feed in feeds]
@@ -154,15 +154,13 @@ def _likeness(outputs: Sequence[Any], expected: Sequence[Any]) -> tuple[float, f
     return cosine, difference
 
 
-def _faults() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's own errors, which have no base of their own."""
+def _faults() -> "tuple[type[Exception], ...]":
+    """What a refusal may be: ONNX Runtime's own errors have no base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-    return tuple(kind for kind in vars(native).values() if _is_error(kind))
-
-
-def _is_error(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Exception)
+    kinds = vars(native).values()
+    own = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception))
+    return (*own, RuntimeError, ValueError, OSError, ImportError, AttributeError)
 
 
 def _first_line(error: BaseException) -> str:

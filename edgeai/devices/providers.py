@@ -133,7 +133,7 @@ def offers(*, command: Sequence[str] = CHILD, limit_s: float = LIMIT_S) -> tuple
 
 def _offer(provider: Provider, report: Mapping[str, Any]) -> Offer:
     plugins: Mapping[str, str] = report["plugins"]
-    if provider.plugin in plugins:
+    if provider.plugin is not None and provider.plugin in plugins:
         why = plugins[provider.plugin] or None
         return Offer(provider=provider, installed=why is None, is_plugin=True, why=why)
     built_in = provider.native in report["built_in"]
@@ -203,9 +203,12 @@ def _judge(provider: Provider, ended: _Ended, seconds: float) -> Verdict:
         )
     report = ended.report
     if "refused" in report:
-        why = str(report["refused"])
         return Verdict(
-            provider=provider.name, state="rejected", seconds=seconds, why=why, remedy="Use another provider"
+            provider=provider.name,
+            state="rejected",
+            seconds=seconds,
+            why=str(report["refused"]),
+            remedy="Use another provider",
         )
     total = sum(report["nodes"].values())
     share = report["nodes"].get(provider.native, 0) / total if total else 0.0

@@ -112,6 +112,7 @@ def test_the_ladder_ends_on_the_cpu_and_says_why(caplog: pytest.LogCaptureFixtur
     crashed = Verdict(provider="qnn", state="crashed", why="SIGABRT")
     ladder = ranked("embed", "battery", profile, {"qnn": crashed})
     assert ladder.chosen == "cpu"
+    passed = [("qnn", "crashed: SIGABRT"), ("cpu", None)]
     assert [(step.provider, step.why) for step in ladder.steps] == [
         ("qnn", "crashed: SIGABRT"),
         ("cpu", None),
