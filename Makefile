@@ -8,13 +8,15 @@ Q      ?= Name the chemical symbol for gold.
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 OPTIMUM := .venv-optimum
+QNN     := .venv-qnn
+OPENVINO := .venv-openvino
 GENAI   := .venv-genai
 
 # The wheel is tried where nothing else is, and away from this folder's sources.
 EMPTY     := build/empty
 EMPTY_BIN := cd build && empty/$(notdir $(BIN))
 
-.PHONY: demo test check pytest wheel bench bench-confidence bench-conversion bench-genai bench-load test-converters soak format clean help
+.PHONY: demo test check pytest wheel bench bench-confidence bench-conversion bench-genai bench-load test-converters test-providers soak format clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -59,6 +61,10 @@ test-converters: $(VENV)/.test $(GENAI)/.made $(OPTIMUM)/.made ## graphs against
 	EDGEAI_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/$(notdir $(BIN))/python \
 	$(BIN)/pytest tests/engines/onnx/test_exporters.py --timeout 600
 
+test-providers: $(QNN)/.made $(OPENVINO)/.made ## execution providers that run on any x86-64 Linux: QNN's emulator, OpenVINO
+	EDGEAI_PROVIDERS=qnn $(QNN)/$(notdir $(BIN))/python -m pytest tests/providers/test_qnn.py
+	EDGEAI_PROVIDERS=openvino $(OPENVINO)/$(notdir $(BIN))/python -m pytest tests/providers/test_openvino.py
+
 bench-conversion: $(VENV)/.test ## convert the default model to every format, and measure what each costs
 	$(BIN)/python -m benchmarks.conversion
 
@@ -98,6 +104,12 @@ $(GENAI)/.made: tests/converters/environments/genai.txt pyproject.toml | $(BIN)/
 	@$(PYTHON) -m venv $(GENAI)
 	@$(GENAI)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check -r $< \
 	  -e ".[onnx]" pytest pytest-timeout
+	@touch $@
+
+$(QNN)/.made $(OPENVINO)/.made: .venv-%/.made: tests/providers/environments/%.txt | $(BIN)/python
+	@echo "Installing an execution provider into $(@D): about 500 MB."
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check -r $< -e . pytest pytest-timeout
 	@touch $@
 
 COMPILE_NOTE = $(BIN)/python -c "import importlib.util as u; raise SystemExit(u.find_spec('llama_cpp') is None)" \

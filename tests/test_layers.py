@@ -50,7 +50,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 ALONE: dict[str, str | tuple[str, ...]] = {
     "httpx": "net",
     "llama_cpp": "engines/llamacpp/binding.py",
-    "onnxruntime": "engines/onnx/session.py",
+    "onnxruntime": ("engines/onnx/session.py", "devices/provider_child.py"),
     "phonenumbers": "egress/phones.py",
     "pynvml": "devices/energy.py",
     "sqlite3": "database.py",

@@ -11,7 +11,7 @@ import typer
 
 from edgeai.cli import options
 from edgeai.cli.exits import Exit
-from edgeai.cli.findings import Finding, State, machine_findings, trial_findings
+from edgeai.cli.findings import Finding, State, machine_findings, provider_findings, trial_findings
 from edgeai.errors import ConfigError, LedgerError, ModelError
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def _findings(*, quick: bool) -> Iterator[Finding]:
         profile = Settings.load().profile
     yield from _machine(profile)
     yield from _engines()
+    if not quick:
+        yield from provider_findings()
     yield _folder("models", cache_dir())
     yield _folder("data", data_dir())
     yield _ledger()

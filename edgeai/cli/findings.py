@@ -91,6 +91,21 @@ def _energy() -> Finding:
     return Finding(about="energy", state="ok", found="nothing here measures it: energy_j stays unknown")
 
 
+def provider_findings() -> Iterator[Finding]:
+    """The execution providers beside the CPU's that ONNX Runtime offers, asked in a process of its own."""
+    from edgeai.devices.providers import offers
+
+    if find_spec("onnxruntime") is None:
+        return
+    for offer in offers():
+        name = f"{offer.provider.name} ({offer.provider.package})"
+        if offer.is_plugin and not offer.installed:
+            remedy = "See docs/devices.md, Execution providers"
+            yield Finding(about="provider", state="note", found=f"{name}: {offer.why}", remedy=remedy)
+        elif offer.installed and offer.provider.kind != "cpu":
+            yield Finding(about="provider", state="ok", found=f"{name} is offered; no model was tried on it")
+
+
 def trial_findings(model: str) -> Iterator[Finding]:
     """Whether each installed package of the model works, found by letting it say a token."""
     from edgeai.cli.trial import try_out

@@ -1,0 +1,181 @@
+"""The process in which an execution provider is tried, because one may crash, hang, or lie.
+
+``python -m edgeai.devices.provider_child list '{json}'`` tells what ONNX Runtime offers; with ``try`` it runs
+a model on a provider and, after it, on the CPU. The report is one line of JSON on the standard output.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from time import perf_counter
+from typing import Any, Final
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
+
+_SEQUENCE: Final = 32  # what a dimension that is not fixed becomes; 1 if it counts sequences
+_QUIET: Final = 4
+_DTYPES: Final[Mapping[str, str]] = {
+    "tensor(bool)": "bool",
+    "tensor(double)": "float64",
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+}
+
+
+def offered(plugins: Mapping[str, str]) -> dict[str, Any]:
+    """What is built in, and per plugin's module its version of the provider or why it cannot be used."""
+    import onnxruntime
+
+    found: dict[str, str] = {}
+    for module, provider in plugins.items():
+        if importlib.util.find_spec(module) is None:
+            continue
+        try:
+            _register(module, provider)
+        except _faults() as error:
+            found[module] = _first_line(error)
+        else:
+            found[module] = "" if _devices(provider) else "It finds no device"
+    return {"built_in": onnxruntime.get_available_providers(), "plugins": found}
+
+
+def tried(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Nodes by provider, the likeness of the outputs with the CPU's, seconds; or why it is refused."""
+    try:
+        started = perf_counter()
+        session, sizes = _session(task)
+        loaded_s = perf_counter() - started
+        nodes = _nodes(session)
+        feeds = list(_feeds(session, sizes))
+        started = perf_counter()
+        # First here and then on the CPU: its results must not lie in memory that is handed out again.
+        outputs = [session.run(None, feed) for feed in feeds]
+        run_s = perf_counter() - started
+    except _faults() as error:
+        return {"refused": _first_line(error)}
+    reference, _ = _session({**task, "provider": "CPUExecutionProvider", "plugin": None, "options": {}})
+    expected = [reference.run(None, feed) for feed in feeds]
+    cosine, difference = _likeness(outputs, expected)
+    return {
+        "nodes": nodes,
+        "cosine": cosine,
+        "max_difference": difference,
+        "load_s": loaded_s,
+        "run_s": run_s / len(feeds),
+    }
+
+
+def _session(task: Mapping[str, Any]) -> tuple[Any, Mapping[str, int]]:
+    """A session, and the sizes that dimensions without one got."""
+    import onnxruntime as ort
+
+    provider, plugin = task["provider"], task["plugin"]
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    sizes = _sizes(task["dimensions"])
+    for name, size in sizes.items():  # NPUs want fixed shapes
+        options.add_free_dimension_override_by_name(name, size)
+    if plugin is None:
+        chosen = [(provider, task["options"])]
+        return ort.InferenceSession(task["model"], options, providers=chosen, enable_fallback=0), sizes
+    _register(plugin, provider)
+    devices = _devices(provider)
+    if not devices:
+        raise RuntimeError(f"{plugin} finds no device")
+    options.add_provider_for_devices(devices, task["options"])
+    return ort.InferenceSession(task["model"], options, enable_fallback=0), sizes
+
+
+def _register(module: str, provider: str) -> None:
+    import onnxruntime
+
+    library = importlib.import_module(module).get_library_path()
+    onnxruntime.register_execution_provider_library(provider, library)
+
+
+def _devices(provider: str) -> list[Any]:
+    """Its real devices: a library registered as ``.virtual`` makes up some, which cannot compute."""
+    import onnxruntime
+
+    found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == provider]
+    return [device for device in found if dict(device.device.metadata).get("is_virtual") != "1"]
+
+
+def _nodes(session: Any) -> dict[str, int]:  # noqa: ANN401  # an object of the untyped library
+    counts: dict[str, int] = {}
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
+    return counts
+
+
+def _sizes(dimensions: Sequence[str]) -> dict[str, int]:
+    return {name: 1 if "batch" in name.lower() else _SEQUENCE for name in dimensions}
+
+
+def _feeds(session: Any, sizes: Mapping[str, int]) -> Iterator[dict[str, Any]]:  # noqa: ANN401  # as above
+    """Two different inputs, the same every time: an output that does not depend on them shows."""
+    import numpy as np
+
+    for seed in (1, 2):
+        random = np.random.default_rng(seed)
+        feed: dict[str, Any] = {}
+        for port in session.get_inputs():
+            shape = [dim if isinstance(dim, int) else sizes.get(dim, 1) for dim in port.shape]
+            dtype = np.dtype(_DTYPES[port.type])
+            if dtype.kind == "f":
+                feed[port.name] = random.standard_normal(shape).astype(dtype)
+            else:
+                feed[port.name] = random.integers(0, 2, shape).astype(dtype)
+        yield feed
+
+
+def _likeness(outputs: Sequence[Any], expected: Sequence[Any]) -> tuple[float, float]:
+    """The smallest cosine and the largest difference of any output; what is no number is quite unlike."""
+    import numpy as np
+
+    cosine, difference = 1.0, 0.0
+    for got, wanted in zip(outputs, expected, strict=True):
+        for one, other in zip(got, wanted, strict=True):
+            a, b = np.ravel(one).astype("float64"), np.ravel(other).astype("float64")
+            if a.shape != b.shape or not np.isfinite(a).all():
+                return 0.0, float("inf")
+            norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+            cosine = min(cosine, float(a @ b) / norm if norm else float(np.array_equal(a, b)))
+            difference = max(difference, float(np.abs(a - b).max(initial=0.0)))
+    return cosine, difference
+
+
+def _faults() -> "tuple[type[Exception], ...]":
+    """What a refusal may be: ONNX Runtime's own errors have no base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+    kinds = vars(native).values()
+    own = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception))
+    return (*own, RuntimeError, ValueError, OSError, ImportError, AttributeError)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:400]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do what the arguments say, and report."""
+    report = os.dup(1)
+    os.dup2(2, 1)  # native libraries print what they like
+    what, task = arguments[0], json.loads(arguments[1])
+    found = offered(task) if what == "list" else tried(task)
+    os.write(report, (json.dumps(found) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,307 @@
+"""Execution providers of ONNX Runtime: which there are, and which of them really work for a model.
+
+Nothing that ONNX Runtime says of itself is believed: a provider works for a model after a process of its own
+has run the model on it, in time, with most nodes on the provider and with the CPU's numbers. The verdict is
+kept in the data folder, by hardware, drivers, packages and the model's hash.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryFile
+from time import perf_counter
+from typing import Any, Final, Literal
+
+from edgeai.paths import data_dir
+
+__all__ = ["PROVIDERS", "Offer", "Provider", "Verdict", "offers", "proven", "try_provider"]
+
+State = Literal["works", "no variant", "rejected", "crashed", "timed out", "not installed"]
+LIMIT_S: Final = 60.0
+LEAST_SHARE: Final = 0.5
+LEAST_COSINE: Final = 0.99
+_SETTLED: Final = ("works", "rejected", "crashed")  # a busy machine alone can make a try time out
+CHILD: Final = (sys.executable, "-m", "edgeai.devices.provider_child")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One execution provider: our name, ONNX Runtime's, the packages that bring it, and its kind of device.
+
+    ``plugin`` is the module of a package that is added to the usual onnxruntime.
+    """
+
+    name: str
+    native: str
+    package: str
+    kind: Literal["cpu", "gpu", "npu"]
+    plugin: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+PROVIDERS: Final[Mapping[str, Provider]] = {
+    provider.name: provider
+    for provider in (
+        Provider(name="cpu", native="CPUExecutionProvider", package="onnxruntime", kind="cpu"),
+        Provider(name="cuda", native="CUDAExecutionProvider", package="onnxruntime-gpu", kind="gpu"),
+        Provider(name="tensorrt", native="TensorrtExecutionProvider", package="onnxruntime-gpu", kind="gpu"),
+        Provider(
+            name="migraphx", native="MIGraphXExecutionProvider", package="onnxruntime-migraphx", kind="gpu"
+        ),
+        Provider(name="rocm", native="ROCMExecutionProvider", package="onnxruntime-rocm", kind="gpu"),
+        Provider(name="directml", native="DmlExecutionProvider", package="onnxruntime-directml", kind="gpu"),
+        Provider(name="coreml", native="CoreMLExecutionProvider", package="onnxruntime", kind="npu"),
+        Provider(
+            name="openvino",
+            native="OpenVINOExecutionProvider",
+            package="onnxruntime-openvino",
+            kind="npu",
+            plugin="onnxruntime_ep_openvino",
+            options={"device_type": "NPU"},
+        ),
+        Provider(
+            name="qnn",
+            native="QNNExecutionProvider",
+            package="onnxruntime-qnn",
+            kind="npu",
+            plugin="onnxruntime_qnn",
+            options={"backend_type": "htp"},
+        ),
+        Provider(
+            name="webgpu",
+            native="WebGpuExecutionProvider",
+            package="onnxruntime-ep-webgpu",
+            kind="gpu",
+            plugin="onnxruntime_ep_webgpu",
+        ),
+        Provider(name="vitisai", native="VitisAIExecutionProvider", package="AMD Ryzen AI", kind="npu"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """Whether the installed packages offer a provider; ``why`` they do not. It may still not work."""
+
+    provider: Provider
+    installed: bool
+    is_plugin: bool = False
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of trying a provider with a model.
+
+    ``node_share`` (0 to 1) of the graph's nodes ran on it; ``cosine`` and ``max_difference`` compare its
+    outputs with the CPU's; ``seconds`` the whole try took. None: it did not come to that.
+    """
+
+    provider: str
+    state: State
+    node_share: float | None = None
+    cosine: float | None = None
+    max_difference: float | None = None
+    seconds: float = 0.0
+    why: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    """How a child ended: its report, or the state that stands for not having one."""
+
+    report: Mapping[str, Any] = field(default_factory=dict)
+    failure: State | None = None
+    why: str | None = None
+
+
+def offers(*, command: Sequence[str] = CHILD, limit_s: float = LIMIT_S) -> tuple[Offer, ...]:
+    """What the installed packages offer, asked in a child process; empty if that fails."""
+    plugins = {known.plugin: known.native for known in PROVIDERS.values() if known.plugin}
+    report = _run([*command, "list", json.dumps(plugins)], limit_s).report
+    return tuple(_offer(provider, report) for provider in PROVIDERS.values()) if report else ()
+
+
+def _offer(provider: Provider, report: Mapping[str, Any]) -> Offer:
+    plugins: Mapping[str, str] = report["plugins"]
+    if provider.plugin is not None and provider.plugin in plugins:
+        why = plugins[provider.plugin] or None
+        return Offer(provider=provider, installed=why is None, is_plugin=True, why=why)
+    built_in = provider.native in report["built_in"]
+    return Offer(provider=provider, installed=built_in, why=None if built_in else "It is not installed")
+
+
+def try_provider(
+    offer: Offer,
+    model: Path,
+    *,
+    dimensions: Sequence[str] = (),
+    options: Mapping[str, str] | None = None,
+    command: Sequence[str] = CHILD,
+    limit_s: float = LIMIT_S,
+) -> Verdict:
+    """Run the model on the provider in a child process. Raises nothing that the provider does.
+
+    ``dimensions``: the names of the graph's dimensions without a size; they get one for the try.
+    ``options`` replace the provider's usual ones.
+    """
+    provider = offer.provider
+    if not offer.installed:
+        remedy = f"Install it: pip install {provider.package}"
+        return Verdict(provider=provider.name, state="not installed", why=offer.why, remedy=remedy)
+    task = {
+        "model": str(model),
+        "provider": provider.native,
+        "plugin": provider.plugin if offer.is_plugin else None,
+        "options": dict(provider.options if options is None else options),
+        "dimensions": list(dimensions),
+    }
+    started = perf_counter()
+    ended = _run([*command, "try", json.dumps(task)], limit_s)
+    return _judge(provider, ended, perf_counter() - started)
+
+
+def proven(
+    offer: Offer,
+    model: Path,
+    circumstances: Mapping[str, str],
+    *,
+    dimensions: Sequence[str] = (),
+    options: Mapping[str, str] | None = None,
+    command: Sequence[str] = CHILD,
+    limit_s: float = LIMIT_S,
+) -> Verdict:
+    """The kept verdict of `try_provider` under these circumstances, or a new one, which is kept."""
+    chosen = dict(offer.provider.options if options is None else options)
+    facts = [offer.provider.name, chosen, list(dimensions), dict(circumstances), _hash(model), _packages()]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    path = data_dir() / "verdicts" / f"{digest}.json"
+    if (kept := _read(path)) is not None:
+        return kept
+    verdict = try_provider(
+        offer, model, dimensions=dimensions, options=options, command=command, limit_s=limit_s
+    )
+    if verdict.state in _SETTLED:
+        _keep(path, verdict)
+    return verdict
+
+
+def _judge(provider: Provider, ended: _Ended, seconds: float) -> Verdict:
+    if ended.failure is not None:
+        remedy = f"Update {provider.package} and the device's driver, or use the CPU"
+        return Verdict(
+            provider=provider.name, state=ended.failure, seconds=seconds, why=ended.why, remedy=remedy
+        )
+    report = ended.report
+    if "refused" in report:
+        return Verdict(
+            provider=provider.name,
+            state="rejected",
+            seconds=seconds,
+            why=str(report["refused"]),
+            remedy="Use another provider",
+        )
+    total = sum(report["nodes"].values())
+    share = report["nodes"].get(provider.native, 0) / total if total else 0.0
+    why = _objection(share, total, report["cosine"])
+    return Verdict(
+        provider=provider.name,
+        state="works" if why is None else "rejected",
+        node_share=share,
+        cosine=report["cosine"],
+        max_difference=report["max_difference"],
+        seconds=seconds,
+        why=why,
+        remedy=None if why is None else "Use another provider, or a variant of the model made for it",
+    )
+
+
+def _objection(share: float, total: int, cosine: float) -> str | None:
+    if share < LEAST_SHARE:
+        return f"It took {share:.0%} of the {total} nodes; {LEAST_SHARE:.0%} are needed"
+    if not cosine >= LEAST_COSINE:
+        return f"Its numbers are not the CPU's: cosine {cosine:.4f}, below {LEAST_COSINE}"
+    return None
+
+
+def _run(command: Sequence[str], limit_s: float) -> _Ended:
+    """Files take what it prints: a pipe would stay open with whatever the child has started."""
+    with TemporaryFile() as out, TemporaryFile() as err:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
+            start_new_session=True,
+        )
+        try:
+            code = child.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return _Ended(failure="timed out", why=f"It did not end within {limit_s:g} s")
+        finally:
+            _end(child)
+        out.seek(0)
+        err.seek(0)
+        said = err.read().decode("utf-8", "replace").strip().splitlines()
+        if code != 0:
+            return _Ended(failure="crashed", why=f"{_cause(code)}: {said[-1][:300] if said else 'silent'}")
+        with suppress(ValueError):
+            report = json.loads(out.read())
+            if isinstance(report, dict):
+                return _Ended(report=report)
+    return _Ended(failure="crashed", why="It ended without a report")
+
+
+def _cause(code: int) -> str:
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """End it with all it has started."""
+    with suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            child.kill()
+        else:
+            os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _hash(model: Path) -> str:
+    with model.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _packages() -> dict[str, str]:
+    """The version of every package that brings a provider."""
+    found = {}
+    for name in sorted({provider.package for provider in PROVIDERS.values()} | {"onnxruntime-ep-openvino"}):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _read(path: Path) -> Verdict | None:
+    with suppress(OSError, ValueError, TypeError):
+        return Verdict(**json.loads(path.read_text("utf-8")))
+    return None
+
+
+def _keep(path: Path, verdict: Verdict) -> None:
+    """What cannot be kept is tried again next time."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(asdict(verdict)), "utf-8")
+        os.replace(draft, path)

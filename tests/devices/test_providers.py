@@ -1,0 +1,124 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeai.devices.ladder import ranked
+from edgeai.devices.probe import probe
+from edgeai.devices.profiles import choose
+from edgeai.devices.providers import PROVIDERS, Offer, Verdict, offers, proven, try_provider
+
+QNN = Offer(provider=PROVIDERS["qnn"], installed=True, is_plugin=True)
+GOOD = {
+    "nodes": {"QNNExecutionProvider": 9, "CPUExecutionProvider": 1},
+    "cosine": 0.999,
+    "max_difference": 0.1,
+}
+
+
+def child(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+def reporting(report: object) -> tuple[str, ...]:
+    return child(f"print({json.dumps(report)!r})")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"a graph")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "why"),
+    [
+        ("import os; os.abort()", "crashed", "SIGABRT"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed", "SIGSEGV"),
+        ("raise SystemExit('no driver')", "crashed", "no driver"),
+        ("print('all is well')", "crashed", "without a report"),
+        ("import time; time.sleep(60)", "timed out", "0.5 s"),
+        ("import subprocess; subprocess.run(['sleep', '60'])", "timed out", "0.5 s"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_crash_or_a_hang_is_a_verdict(model: Path, code: str, state: str, why: str) -> None:
+    """Whatever becomes of the child, the caller gets a verdict with the reason, in time."""
+    limit_s = 0.5 if state == "timed out" else 20
+    verdict = try_provider(QNN, model, command=child(code), limit_s=limit_s)
+    assert verdict.state == state
+    assert why in (verdict.why or "")
+    assert verdict.seconds < 20
+    assert verdict.remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"cosine": 0.98}, "cosine 0.98"),
+        ({"cosine": float("nan")}, "cosine nan"),
+        ({"nodes": {"CPUExecutionProvider": 10}}, "took 0%"),
+        ({"nodes": {"QNNExecutionProvider": 4, "CPUExecutionProvider": 6}}, "took 40%"),
+        ({"nodes": {}}, "took 0%"),
+        ({"refused": "EPFail"}, "EPFail"),
+    ],
+)
+def test_wrong_results_and_silent_fallbacks_are_rejected(
+    model: Path, change: dict[str, object], why: str
+) -> None:
+    """A child that ends well has shown nothing: its share of nodes and its numbers count."""
+    verdict = try_provider(QNN, model, command=reporting(GOOD | change))
+    assert (verdict.state, why in (verdict.why or "")) == ("rejected", True)
+    assert try_provider(QNN, model, command=reporting(GOOD)).state == "works"
+
+
+def test_a_verdict_belongs_to_its_circumstances(model: Path) -> None:
+    """It is kept, and asked for anew when the driver or the model changes; a timeout is not kept."""
+    crash, works = child("raise SystemExit(3)"), reporting(GOOD)
+    assert proven(QNN, model, {"driver": "1"}, command=works).state == "works"
+    assert proven(QNN, model, {"driver": "1"}, command=crash).state == "works"
+    assert proven(QNN, model, {"driver": "2"}, command=crash).state == "crashed"
+    model.write_bytes(b"another graph")
+    assert proven(QNN, model, {"driver": "1"}, command=crash).state == "crashed"
+    hang = child("import time; time.sleep(60)")
+    assert proven(QNN, model, {"driver": "3"}, command=hang, limit_s=0.3).state == "timed out"
+    assert proven(QNN, model, {"driver": "3"}, command=works).state == "works"
+
+
+def test_this_machine_offers_the_cpu() -> None:
+    """The real child tells what is built in; what is absent says how to get it."""
+    pytest.importorskip("onnxruntime")
+    found = {offer.provider.name: offer for offer in offers()}
+    assert found["cpu"].installed
+    absent = next(offer for offer in found.values() if not offer.installed)
+    assert try_provider(absent, Path("none.onnx")).state == "not installed"
+
+
+def test_a_child_that_cannot_say_offers_nothing() -> None:
+    """A plugin that crashes while it is listed takes nobody with it."""
+    assert offers(command=child("raise SystemExit(1)")) == ()
+
+
+def test_the_ladder_ends_on_the_cpu_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    """The first that works is taken; each step down is logged with its reason."""
+    profile = choose("snapdragon-x-elite", probe())
+    works = Verdict(provider="qnn", state="works", node_share=1.0, cosine=1.0)
+    assert ranked("prefill", "speed", profile, {"qnn": works}).chosen == "qnn"
+    assert ranked("decode", "speed", profile, {"qnn": works}).chosen == "cpu"
+    assert ranked("decode", "battery", profile, {"qnn": works}).chosen == "qnn"
+    caplog.set_level("INFO", "edgeai.devices")
+    crashed = Verdict(provider="qnn", state="crashed", why="SIGABRT")
+    ladder = ranked("embed", "battery", profile, {"qnn": crashed})
+    assert ladder.chosen == "cpu"
+    assert [(step.provider, step.why) for step in ladder.steps] == [
+        ("qnn", "crashed: SIGABRT"),
+        ("cpu", None),
+    ]
+    assert "qnn is passed over for embed: crashed: SIGABRT" in caplog.text
+
+
+def test_a_profile_without_providers_runs_on_the_cpu() -> None:
+    """Nothing is tried that nobody has named."""
+    assert ranked("embed", "speed", choose("generic", probe()), {}).chosen == "cpu"
