@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from time import perf_counter
 from typing import Any, Final, Literal
 
@@ -156,10 +156,10 @@ def try_provider(
     """
     provider = offer.provider
     if not offer.installed:
-        remedy = f"Install it: pip install {provider.package}"
+        remedy = f"Install {provider.package}, for this system and with the device's driver"
         return Verdict(provider=provider.name, state="not installed", why=offer.why, remedy=remedy)
     task = {
-        "model": str(model),
+        "model": str(model.absolute()),
         "provider": provider.native,
         "plugin": provider.plugin if offer.is_plugin else None,
         "options": dict(provider.options if options is None else options),
@@ -234,14 +234,19 @@ def _objection(share: float, total: int, cosine: float) -> str | None:
 
 
 def _run(command: Sequence[str], limit_s: float) -> _Ended:
-    """Files take what it prints: a pipe would stay open with whatever the child has started."""
-    with TemporaryFile() as out, TemporaryFile() as err:
+    """Files take what it prints: a pipe would stay open with whatever the child has started.
+
+    It runs in an empty folder: some providers leave files in the one they are in.
+    """
+    with TemporaryDirectory() as folder, TemporaryFile() as out, TemporaryFile() as err:
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
+            cwd=folder,
+            env=os.environ
+            | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,
         )
         try:
