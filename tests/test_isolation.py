@@ -188,9 +188,10 @@ def test_killed_before_anything_was_shown_stays_on_the_device(edge: Edge) -> Non
 def test_choices_survive_a_kill(edge: Edge) -> None:
     """Labels are scored again, with the same probabilities."""
     examples = [("x" * 200, "a"), ("y" * 200, "b")]
-    before = edge.choose("z" * 200, ["a", "b"], examples=examples).probabilities
+    labels = ["a", "b", *(f"label number {n}" for n in range(40))]  # so that it takes a while
+    before = edge.choose("z" * 200, labels, examples=examples).probabilities
     with ThreadPoolExecutor(1) as pool:
-        chosen = pool.submit(edge.choose, "z" * 200, ["a", "b"], examples=examples)
+        chosen = pool.submit(edge.choose, "z" * 200, labels, examples=examples)
         wait_until(lambda: process_of(edge)._keeper._pending)
         kill(process_of(edge))
         assert chosen.result(20).probabilities == pytest.approx(before, abs=1e-4)  # of other batches
