@@ -1,5 +1,6 @@
 """Long runs on the real model: `make soak`. A short one belongs to `make test`."""
 
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -13,7 +14,6 @@ import pytest
 
 from edgeai import Answer, Done, Edge, Event, Message
 from edgeai.types import Request, Token
-from tests.engines.conftest import NEAR_TIE
 
 SHARED_HEAD = "You are a kiosk guide in a museum. Answer briefly."
 BEES = "Bees live in colonies, visit flowers, and turn nectar into honey. "
@@ -26,6 +26,8 @@ QUESTIONS = [
     "Name the chemical symbol for gold.",
 ]
 MOST_TOKENS = 24
+MOST_GAP = 1.5
+"""Nats between the two likeliest tokens: batches cut otherwise were seen to move logits by up to 1.7."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,12 @@ def count_others(edge: Edge, results: list[Asked | BaseException]) -> int:
 
 
 def _same(expected: list[Token], text: str) -> bool:
-    """Whether that is the text; False if it leaves it where two tokens were nearly as likely."""
+    """Whether that is the text; False if it leaves it where the second token was not much less likely."""
     for token in expected:
         if not text.startswith(token.text):
-            assert token.margin < NEAR_TIE, f"{text!r} came instead of {token}"
+            first = math.exp(token.logprob)
+            gap = math.log(first / max(first - token.margin, 1e-9))
+            assert gap < MOST_GAP, f"{text!r} came instead of {token}"
             return False
         text = text[len(token.text) :]
     return not text
