@@ -26,8 +26,9 @@ QUESTIONS = [
     "Name the chemical symbol for gold.",
 ]
 MOST_TOKENS = 24
-MOST_GAP = 1.5
-"""Nats between the two likeliest tokens: batches cut otherwise were seen to move logits by up to 1.7."""
+MOST_GAP = 3.0
+"""Nats between the two likeliest tokens: batches cut otherwise were seen to move logits by up to 1.7, and one
+answer in some thousands by 2.2, which is not explained yet."""
 
 
 @dataclass(frozen=True, slots=True)
