@@ -118,7 +118,8 @@ class Filler:
             slot = query.slot  # none if it had to leave for one before it
             if slot and query.pending == 1 and self._admission.hold(query, slot.n_past + 1):
                 answering.append(query)
-                step.states = step.states or query.hidden
+        answering = [query for query in answering if query.slot]  # one may have left for one after it
+        step.states = any(query.hidden for query in answering)
         return answering
 
     def _ask(self, step: Step, answering: Sequence[Query], *, speculate: bool) -> None:
