@@ -59,7 +59,7 @@ def through(weather: Weather, path: Path, n: int, budget_usd: float) -> tuple[li
             retry=Retry(attempts=TRIES, backoff_s=0.01),
         )
         with Edge(engine=FakeEngine("Device."), cloud=cloud, policy=policy, ledger=path) as edge:
-            results = storm(edge, n)
+            results = storm(edge, n, lambda: breaker.is_reachable(proxy.url))
     return results, proxy
 
 
