@@ -45,7 +45,7 @@ class Weather:
 
     upstream: Child
     seed: int = 7
-    between: int = 120
+    between: int = 70
     outage: int = 14
     passed: list[bytes] = field(default_factory=list)
 
