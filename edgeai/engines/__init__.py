@@ -37,6 +37,7 @@ class Offload:
 
     ``graph`` is a file for ``tokens`` tokens; ``compiled`` the same, made ready for the device, if there is
     such a file. ``native`` is ONNX Runtime's name of the provider, ``plugin`` the module that brings it.
+    ``required``: that it cannot be opened is an error, and not a reason to use the processor.
     """
 
     work: Work
@@ -47,6 +48,7 @@ class Offload:
     plugin: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     compiled: str | None = None
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
