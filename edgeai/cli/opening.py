@@ -28,6 +28,8 @@ def open_edge(settings: Settings) -> Edge:
         n_ctx=settings.n_ctx,
         profile=settings.profile,
         goal=settings.goal,
+        device=settings.device,
+        allow_fallback=settings.allow_fallback,
         cloud=cloud,
         policy=policy,
         ledger=settings.ledger,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DevicePlan", "Engine", "EngineInfo", "Generation", "Offload", "OnState", "Step", "Work"]
 
-Work: TypeAlias = Literal["prefill", "decode", "embed"]
+Work: TypeAlias = Literal["prefill", "decode", "embed", "classify"]
 
 OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
 """Takes a copy of a hidden state, in the engine's thread."""
@@ -115,8 +115,8 @@ class EngineInfo:
     @property
     def device(self) -> str:
         """The provider that decodes, with those of other work: "cpu", or "cpu, embed on qnn"."""
-        others = [f"{s.work} on {s.provider}" for s in self.steps if s.why is None]
-        return ", ".join([self.provider, *(told for told in others if told != f"decode on {self.provider}")])
+        taken = (step for step in self.steps if step.why is None and step.provider != self.provider)
+        return ", ".join([self.provider, *(f"{step.work} on {step.provider}" for step in taken)])
 
     @property
     def active_parameters(self) -> int:

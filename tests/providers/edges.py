@@ -1,0 +1,23 @@
+"""One package on two devices: what an app sees of it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from edgeai import Edge
+
+LONG = "A prompt of more tokens than the graph is long"
+
+
+def check_same_answers(package: Path, device: str, told: str) -> None:
+    """The device is what is told, and its answers are the processor's."""
+    with (
+        Edge(package, device="cpu", ledger=False, isolation="thread") as usual,
+        Edge(package, device=device, ledger=False, isolation="thread") as edge,
+    ):
+        assert edge.info.device == told, edge.info.steps
+        answer = edge.ask(LONG, max_tokens=8)
+        assert answer.device == told
+        assert answer.text == usual.ask(LONG, max_tokens=8).text
+        for text in ("Hello", LONG):
+            assert float(np.sum(edge.embed([text]) * usual.embed([text]))) > 0.999
