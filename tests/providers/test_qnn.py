@@ -67,7 +67,7 @@ def test_a_verdict_is_kept(
 
 
 def test_an_edge_runs_on_the_emulated_npu(tmp_path: Path) -> None:
-    """The package's graph for it begins prompts and embeds texts; a broken backend is an error, or not used."""
+    """The package's graph for it begins prompts and embeds texts; a broken backend is never used."""
     package = add_variants(write_tiny_package(tmp_path / "tiny"))
     check_same_answers(package, "npu", "cpu, prefill on qnn, embed on qnn")
     with pytest.raises(DeviceUnavailable, match="took 0%"):
