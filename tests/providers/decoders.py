@@ -1,6 +1,7 @@
 # ruff: noqa: ANN401
 """A decoder's first tokens as NPUs want them: one fixed length, and attention in plain operators."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,39 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeai.models.disk import hash_file
 from edgeai.models.package import PackageFile, Variant, read_manifest, write_manifest
+from tests.providers.encoders import quantize
 
 
-def add_variants(package: Path, *, tokens: int = 8, device: str = "npu") -> Path:
-    """The package with one more graph, for prefill and for embeddings."""
+def add_variants(package: Path, *, tokens: int = 8, device: str = "npu", quantized: bool = False) -> Path:
+    """The package with one more graph, for prefill and for embeddings; ``quantized`` as NPUs want it."""
     path = _Plain(package, tokens).write(package / f"{device}.onnx")
+    if quantized:
+        quantize(path, _Texts(tokens))
     manifest = read_manifest(package)
     listed = PackageFile(path=path.name, sha256=hash_file(path), size=path.stat().st_size)
     works = dict.fromkeys(("prefill", "embed"), Variant(graph=path.name, tokens=tokens))
     files = (*(file for file in manifest.files if file.path != path.name), listed)
     write_manifest(package, replace(manifest, files=files, variants={**manifest.variants, device: works}))
     return package
+
+
+class _Texts:
+    """What the ranges of the activations are found with; ONNX Runtime calls `get_next` until None."""
+
+    def __init__(self, tokens: int) -> None:
+        random = np.random.default_rng(5)
+        self._ids = [random.integers(0, 100, (1, tokens)) for _ in range(8)]
+
+    def get_next(self) -> dict[str, Any] | None:
+        return {"input_ids": self._ids.pop()} if self._ids else None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        if (feed := self.get_next()) is None:
+            raise StopIteration
+        return feed
 
 
 class _Plain:

@@ -14,7 +14,7 @@ from edgeai.devices.providers import Offer, offers, try_provider
 from edgeai.devices.verdicts import kept, proven
 from tests.engines.onnx.conftest import write_tiny_package
 from tests.providers.decoders import add_variants
-from tests.providers.edges import check_same_answers
+from tests.providers.edges import check_answers
 from tests.providers.encoders import float_encoder
 
 
@@ -44,7 +44,7 @@ def test_a_device_that_is_not_there_is_rejected(openvino: Offer, tmp_path: Path)
 def test_an_edge_runs_on_it(tmp_path: Path) -> None:
     """The package's graph for it begins prompts and embeds texts, with the processor's answers."""
     package = add_variants(write_tiny_package(tmp_path / "tiny"), device="openvino")
-    check_same_answers(package, "openvino:CPU", "cpu, prefill on openvino, embed on openvino")
+    check_answers(package, "openvino:CPU", "cpu, prefill on openvino, embed on openvino")
     with pytest.raises(DeviceUnavailable, match="took 0%"):
         Edge(package, device="openvino:GPU", ledger=False)
 
