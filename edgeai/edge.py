@@ -64,6 +64,10 @@ class Edge:
     profile: the name of a device profile (`edgeai devices` lists them), which says how much memory a model
         may take, how many threads compute and how long a context is usual; "auto" takes this machine's.
     goal: "speed", or "battery" for what the profile does on battery.
+    device: "cpu", "gpu", "npu", or an execution provider such as "cuda", "vulkan", "qnn" or "openvino", with
+        ":" one of its devices ("openvino:CPU"). "auto" takes what the profile names and what has been seen to
+        work, down to the processor; `info.steps` says what was passed over, and why.
+    allow_fallback: use the processor where ``device`` cannot be had, which is an error otherwise.
     parallel: queries that are answered at once, 1 to 64; more wait. None: what the engine does best (8 on
         llama.cpp). They share the memory of one full context, or of 256 tokens each if that is more.
     speculate: let the engine guess tokens ahead where answers repeat what came before and where it pays
@@ -94,6 +98,8 @@ class Edge:
         threads: int | None = None,
         profile: str = "auto",
         goal: "Goal" = "speed",
+        device: str = "auto",
+        allow_fallback: bool = False,
         parallel: int | None = None,
         speculate: bool = True,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
@@ -118,6 +124,8 @@ class Edge:
                 speculate=speculate,
                 profile=profile,
                 goal=goal,
+                device=device,
+                allow_fallback=allow_fallback,
                 adapters=read_adapters(adapters),
                 allow_large=allow_large,
                 isolation=isolation,
@@ -127,6 +135,8 @@ class Edge:
             engine, weights = loaded.engine, loaded.weights
         elif adapters:
             raise ConfigError("adapters are given beside an engine of your own", remedy="Give them to it")
+        elif device != "auto":
+            raise ConfigError("An engine of your own has its device", remedy="Leave device out")
         elif isolation != "auto" or isolation_memory_bytes is not None:
             raise ConfigError("An engine of your own runs where you opened it", remedy="Leave isolation out")
         try:
