@@ -29,6 +29,7 @@ from edgeai.types import (
     Extraction,
     JsonSchema,
     Message,
+    Priority,
     Prompt,
     Tool,
     Warmed,
@@ -247,9 +248,11 @@ class AsyncEdge:
         answer = await AsyncStream(call).answer()
         return Extraction(value=read(answer), answer=answer)
 
-    async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    async def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """As `Edge.embed`."""
-        return await asyncio.to_thread(self._session.embed, texts)
+        return await asyncio.to_thread(self._session.embed, texts, adapter, priority)
 
     async def warm(
         self,

@@ -32,6 +32,7 @@ from edgeai.types import (
     Extraction,
     JsonSchema,
     Message,
+    Priority,
     Prompt,
     Tool,
     Warmed,
@@ -212,9 +213,11 @@ class Edge:
         answer = Stream(call).answer()
         return Extraction(value=read(answer), answer=answer)
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd). Always on the device."""
-        return self._session.embed(texts)
+        return self._session.embed(texts, adapter, priority)
 
     def warm(
         self,

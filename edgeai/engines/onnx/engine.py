@@ -29,6 +29,7 @@ from edgeai.engines.onnx.vetting import check, weights_size
 from edgeai.engines.warm import WarmShelf
 from edgeai.errors import EngineLoadFailed, ModelUnsupported
 from edgeai.models.package import MANIFEST, read_manifest
+from edgeai.types import Priority
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,7 +94,9 @@ class OnnxEngine(LocalEngine):
         shelf = WarmShelf(context, lambda adapter: _key(info, weights)) if weights else None
         super().__init__(vocabulary, context, info, places=places, at_end=vocabulary.close, shelf=shelf)
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """The mean of each text's last hidden states as a unit vector: shape (len(texts), n_embd).
 
         Raises ConfigError for an empty text, ContextOverflow, QueueFull, ModelUnsupported when the graph
@@ -120,7 +123,7 @@ class OnnxEngine(LocalEngine):
                 "The model gives no hidden states, which make up embeddings",
                 remedy="Export it with an output hidden_states, or convert it with edgeai",
             )
-        return super().embed(texts)
+        return super().embed(texts, adapter=adapter, priority=priority)
 
     def memory(self) -> Mapping[str, int]:
         """Where the memory goes, in bytes: weights (packed for the processor), KV cache, output rows."""
