@@ -50,6 +50,7 @@ class AsyncStream:
 
     def __init__(self, call: Call, on_done: Callable[[Answer], None] = lambda answer: None) -> None:
         self._call, self._on_done = call, on_done
+        self._answer: Answer | None = None
         self._woken = asyncio.Event()
         self._begun = False
         self._events: deque[Event] = deque()
@@ -74,6 +75,7 @@ class AsyncStream:
             raise
         event = self._events.popleft()
         if isinstance(event, Done):
+            self._answer = event.answer
             self._on_done(event.answer)
         return event
 
@@ -99,11 +101,12 @@ class AsyncStream:
                 await self._woken.wait()
 
     async def answer(self) -> Answer:
-        """Run to the end and return the answer."""
-        async for event in self:
-            if isinstance(event, Done):
-                return event.answer
-        raise Cancelled("The stream was closed before its end")
+        """Run to the end and return the answer, also when that was read before."""
+        while self._answer is None and await anext(self, None):
+            pass
+        if self._answer is None:
+            raise Cancelled("The stream was closed before its end")
+        return self._answer
 
     def cancel(self) -> None:
         """End the query, from any thread or task."""

@@ -18,7 +18,7 @@ from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
 from edgeai.kept import open_ledger, open_waiting
 from edgeai.load import EngineName, IsolationName, Wanted, open_meter, open_model
-from edgeai.options import read_adapters, read_messages, warm_request
+from edgeai.options import check_policy, read_adapters, read_messages, warm_request
 from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.session import Preview, Session
@@ -113,6 +113,9 @@ class Edge:
         adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         bigger = open_clouds(cloud)
+        check_policy(policy)
+        if not isinstance(model, str | Path):
+            raise ConfigError(f"model is {model!r}", remedy="Give a name, or the path of a model")
         check_budget(policy, bigger, has_ledger=ledger is not False)
         check_redaction(policy)
         weights = None
