@@ -2,10 +2,11 @@
 
 What is read is what ``quantization_config`` in ``config.json`` describes:
 
-- ``gptq``: words along the inputs, zero points along the outputs, less one in the first version of the format;
+- ``gptq``: words along the inputs, zero points along the outputs, less one in the format's first version;
   ``g_idx`` has each input's group, in any order where the checkpoint was made with ``desc_act``
 - ``awq`` in the layout ``gemm``: words along the outputs, in the order 0 2 4 6 1 3 5 7
-- ``compressed-tensors`` in the format ``pack-quantized``: words along the inputs, zero points along the outputs
+- ``compressed-tensors`` in the format ``pack-quantized``: words along the inputs, those of zero points along
+  the outputs
 """
 
 from collections.abc import Mapping
@@ -45,7 +46,7 @@ class Scheme:
 def scheme_of(config: Mapping[str, Any]) -> Scheme | None:
     """What ``config.json`` says; None where the weights are plain.
 
-    Raises ModelUnsupported for methods and settings that cannot be read, ModelCorrupt for an incomplete entry.
+    Raises ModelUnsupported for methods and settings that cannot be read, ModelCorrupt for what is incomplete.
     """
     said = config.get("quantization_config")
     if not said:
@@ -83,10 +84,13 @@ def unpacked(
     packed = {name.removesuffix(mark) for name in tensors if name.endswith(mark)}
     if not packed:
         raise ModelCorrupt(
-            "The checkpoint has no packed matrix", why=f"config.json says that it is quantized: {scheme.method}"
+            "The checkpoint has no packed matrix",
+            why=f"config.json says that it is quantized: {scheme.method}",
         )
     found = {
-        name: tensor for name, tensor in tensors.items() if name.rpartition(".")[0] not in packed or _plain(name)
+        name: tensor
+        for name, tensor in tensors.items()
+        if name.rpartition(".")[0] not in packed or _plain(name)
     }
     _refuse_words(found)
     return found | {f"{name}.weight": _matrix(tensors, name, scheme) for name in sorted(packed)}
@@ -213,9 +217,7 @@ class _Parts:
         """The one of compressed-tensors."""
         bits = self.scheme.bits
         places = tuple(range(32 // bits))
-        words = Words(
-            raw=self._need("weight_packed", "I32").raw, bits=bits, along="inputs", places=places
-        )
+        words = Words(raw=self._need("weight_packed", "I32").raw, bits=bits, along="inputs", places=places)
         scales = self._need("weight_scale", "F16", "BF16", "F32")
         zeros = None
         if not self.scheme.symmetric:

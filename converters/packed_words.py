@@ -21,7 +21,7 @@ _BLOCKS = {*_SYMMETRIC.values(), "U4", "U8"}
 class Words:
     """Codes of ``bits`` bits: ``raw`` has a row for each output and a column for each input (or group),
 
-    but neighbours ``along`` one of the two share a word. ``places[i]`` is where in the word the neighbour i is.
+    but neighbours ``along`` one of the two share a word. The neighbour i is at ``places[i]`` in the word.
     """
 
     raw: NDArray[Any]

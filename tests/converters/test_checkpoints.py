@@ -232,6 +232,23 @@ def test_codes_of_a_checkpoint_stay_as_they_are(name: str, plain: Path, tmp_path
     assert open_origin(tmp_path / "m").quantized
 
 
+@pytest.mark.parametrize("name", ["gptq, symmetric", "awq"])
+def test_codes_of_a_checkpoint_are_blocks_of_a_gguf_file(name: str, plain: Path, tmp_path: Path) -> None:
+    """Symmetric ones bit for bit; a zero point becomes a minimum, which is a half-precision number."""
+    weights = write_checkpoint(plain, tmp_path / "m", name)
+    convert(
+        tmp_path / "m", tmp_path / "out", to="gguf", quant="exact", gates=Gates(min_agreement=0.8),
+        test=Trial(tokens=96, window=96, speed=False),
+    )  # fmt: skip
+    source = open_source(tmp_path / "out" / "model.gguf")
+    for role, part in {"q": "self_attn.q_proj", "down": "mlp.down_proj"}.items():
+        found = source.matrix(role, 1)
+        assert found is not None
+        assert found.kind == ("Q4_1" if name == "awq" else "Q4_0")
+        error = np.abs(whole(found) - weights[f"model.layers.1.{part}.weight"]).max()
+        assert error < (3e-4 if name == "awq" else 1e-9)
+
+
 def test_a_checkpoint_runs_as_its_floats(plain: Path, tmp_path: Path) -> None:
     """The graph of the packed folder is the graph of a folder with the same weights in floats."""
     weights = write_checkpoint(plain, tmp_path / "m", "awq")
