@@ -6,6 +6,7 @@ import numpy as np
 import tokenizers
 
 from edgeai.converters.decoder import Source
+from edgeai.converters.gptq import Grid
 from edgeai.converters.graph import Progress
 from edgeai.converters.layers import Tokens
 from edgeai.converters.mixing import mix, weight_bytes
@@ -26,9 +27,17 @@ _GRAPH_BYTES: Final = 700_000  # the graph itself, norms, and gaps up to the nex
 
 
 def fewer_bits(
-    source: Source, quant: str, *, max_context: int, size: int | None = None, progress: Progress
+    source: Source,
+    quant: str,
+    *,
+    max_context: int,
+    size: int | None = None,
+    grid: Grid = "zero",
+    progress: Progress,
 ) -> Tuned:
     """The source with its layers in four bits. ``size``: bytes of the whole package, of "mixed" only.
+
+    ``grid``: where the levels of the four bits lie.
 
     Takes about a minute for each 100 million parameters and core. Raises ConfigError for a size that cannot
     be, ModelUnsupported where the tokenizer makes too little of the text for calibration.
@@ -38,7 +47,8 @@ def fewer_bits(
     room = None
     if quant == "mixed":
         room = round(weight_bytes(source) * _MORE) if size is None else size - _overhead(source, max_context)
-    return mix(source, calibration_tokens(source), size=room, n_threads=cores(), progress=progress)
+    tokens = calibration_tokens(source)
+    return mix(source, tokens, size=room, grid=grid, n_threads=cores(), progress=progress)
 
 
 def calibration_tokens(source: Source) -> Tokens:

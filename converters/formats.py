@@ -48,6 +48,9 @@ FORMATS: tuple[Format, ...] = (
     _format("onnx", "int4", 7, "four"),
     _format("onnx", "gptq", 6.5, "five"),
     _format("onnx", "mixed", 6.9, "five"),
+    _format("gguf", "exact", 6, "eight"),  # after those of ONNX, which their bare names mean
+    _format("gguf", "gptq", 5.9, "five"),
+    _format("gguf", "mixed", 6.4, "five"),
     _format("hf", "f32", 32, "exact"),
     _format("hf", "bf16", 16, "exact"),
     _format("hf", "f16", 16, "exact"),

@@ -29,7 +29,7 @@ class Plan:
         """The format for matrices that are packed together; None means floats."""
         if self.quant == "f32":
             return None
-        if _TUNED4.issuperset(kinds):
+        if _TUNED4.issuperset(kinds) and not head:
             return "int4+zero"
         if self.quant == "int4" and not head:
             return "int4"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from edgeai.converters.decoder import Source
+from edgeai.converters.gptq import Grid
 from edgeai.converters.layers import Tokens
 from edgeai.converters.quantize import BLOCK
 from edgeai.converters.rounding import GROUPS, Site, round_model
@@ -24,10 +25,11 @@ def mix(
     tokens: Tokens,
     *,
     size: int | None = None,
+    grid: Grid = "zero",
     n_threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tuned:
-    """The source with its layers in four bits with zero points, as GPTQ rounds them.
+    """The source with its layers in four bits on the ``grid``, as GPTQ rounds them.
 
     With ``size``, the most bytes that all matrices may take, as many groups as fit keep eight bits: those
     whose lowering was measured to cost most for each byte saved. ``tokens`` are windows of calibration text.
@@ -43,7 +45,7 @@ def mix(
         )
     steps = source.decoder.n_layers * (2 if spare else 1)
     tuned = round_model(
-        source, tokens, n_threads=n_threads, progress=lambda done, total: progress(done, steps)
+        source, tokens, grid=grid, n_threads=n_threads, progress=lambda done, total: progress(done, steps)
     )
     if not spare:
         return tuned

@@ -7,11 +7,14 @@ import pytest
 
 from edgeai.converters.convert import open_source
 from edgeai.converters.decoder import Source
+from edgeai.converters.divergence import compare
+from edgeai.converters.gguf_writer import write_gguf
 from edgeai.converters.graph import write_graph
 from edgeai.converters.layers import embed, layer, logits
 from edgeai.converters.linear import Plan, floats
 from edgeai.converters.mixing import mix, weight_bytes
 from edgeai.converters.rounding import GROUPS, round_model
+from edgeai.converters.running import running
 from edgeai.converters.sensitivity import costs, sites_to_keep
 from edgeai.converters.tuned import Tuned
 from edgeai.errors import ConfigError
@@ -123,3 +126,25 @@ def test_a_size_out_of_reach_is_refused(source: Source) -> None:
     """The error says how small the model can be made."""
     with pytest.raises(ConfigError, match="four bits"):
         mix(source, TOKENS, size=1000)
+
+
+def test_a_gguf_file_holds_what_was_rounded(source: Source, tmp_path: Path) -> None:
+    """Bit for bit, kept groups in eight bits; and llama.cpp computes what the rounded floats say."""
+    tuned = round_model(source, TOKENS, grid="minimum", keep={("down", 0)})
+    write_gguf(tuned, tmp_path / "blocks.gguf", "blocks")
+    write_gguf(tuned, tmp_path / "floats.gguf", "f32")
+    written = open_source(tmp_path / "blocks.gguf")
+    for role, number in tuned.matrices:
+        ours, theirs = written.matrix(role, number), tuned.matrix(role, number)
+        assert ours is not None
+        assert theirs is not None
+        assert ours.kind == "Q4_1"
+        np.testing.assert_array_equal(floats(ours), floats(theirs))
+    kept = written.matrix("down", 0)
+    assert kept is not None
+    assert kept.kind == "Q8_0"
+    with (
+        running(tmp_path / "blocks.gguf", n_ctx=64) as one,
+        running(tmp_path / "floats.gguf", n_ctx=64) as two,
+    ):
+        assert compare(two, one, [TOKENS[0].tolist()]).kl_mean < 0.01

@@ -137,6 +137,25 @@ def test_converting_twice_gives_the_same_bytes(to: Form, quant: str, tmp_path: P
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.parametrize("quant", ["gptq", "mixed"])
+def test_calibrated_blocks_make_a_gguf_package(quant: str, source: Path, tmp_path: Path) -> None:
+    """By our rounding; the record says on which text."""
+    made = convert(source, tmp_path / "out", to="gguf", quant=quant, test=QUICK, gates=LOOSE)
+    kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "out" / "model.gguf").tensors}
+    assert kinds == {"F32", "Q4_1", "Q8_0"}
+    assert made.manifest is not None
+    assert made.manifest.id == f"tiny@llamacpp-{quant}"
+    assert made.manifest.provenance["calibration"].startswith("text ")
+
+
+def test_there_is_nothing_to_carry_from_floats(source: Path, tmp_path: Path) -> None:
+    """Nor from a file that is what it would become."""
+    for path in (source, write_hf(tmp_path / "m", "llama")):
+        with pytest.raises(ModelUnsupported, match="no blocks"):
+            convert(path, tmp_path / "out", to="gguf", quant="exact", test=QUICK)
+    assert "out" not in names(tmp_path)
+
+
 def edit_tensor(path: Path, name: str, change: Callable[[Bytes], None]) -> None:
     """Change a tensor's bytes in place."""
     tensor = next(t for t in gguf.GGUFReader(path).tensors if t.name == name)
