@@ -7,8 +7,8 @@ import numpy as np
 import tokenizers
 
 from edgeai.converters.decoder import Source
-from edgeai.converters.gptq import Grid
 from edgeai.converters.dynamic import lower
+from edgeai.converters.gptq import Grid
 from edgeai.converters.graph import Progress
 from edgeai.converters.layers import Tokens
 from edgeai.converters.mixing import mix, weight_bytes

@@ -10,7 +10,6 @@ import typer
 
 from edgeai.errors import ConfigError, EdgeError
 
-
 WIDEST = 10_000
 
 
@@ -63,7 +62,9 @@ def write_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     # A table that is cut to a narrow terminal says nothing: its lines are left to the terminal to wrap.
-    console.width = max(console.width, console.measure(table, options=console.options.update(width=WIDEST)).maximum)
+    console.width = max(
+        console.width, console.measure(table, options=console.options.update(width=WIDEST)).maximum
+    )
     console.print(table)
 
 
