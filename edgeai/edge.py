@@ -18,7 +18,7 @@ from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
 from edgeai.kept import open_ledger, open_waiting
 from edgeai.load import EngineName, IsolationName, Wanted, open_meter, open_model
-from edgeai.options import read_adapters, read_messages, warm_request
+from edgeai.options import check_policy, read_adapters, read_messages, warm_request
 from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.session import Preview, Session
@@ -32,6 +32,7 @@ from edgeai.types import (
     Extraction,
     JsonSchema,
     Message,
+    Priority,
     Prompt,
     Tool,
     Warmed,
@@ -112,6 +113,9 @@ class Edge:
         adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         bigger = open_clouds(cloud)
+        check_policy(policy)
+        if not isinstance(model, str | Path):
+            raise ConfigError(f"model is {model!r}", remedy="Give a name, or the path of a model")
         check_budget(policy, bigger, has_ledger=ledger is not False)
         check_redaction(policy)
         weights = None
@@ -212,9 +216,11 @@ class Edge:
         answer = Stream(call).answer()
         return Extraction(value=read(answer), answer=answer)
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd). Always on the device."""
-        return self._session.embed(texts)
+        return self._session.embed(texts, adapter, priority)
 
     def warm(
         self,

@@ -29,6 +29,7 @@ from edgeai.engines.onnx.vetting import check, weights_size
 from edgeai.engines.warm import WarmShelf
 from edgeai.errors import EngineLoadFailed, ModelUnsupported
 from edgeai.models.package import MANIFEST, read_manifest
+from edgeai.types import Priority
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,34 +94,38 @@ class OnnxEngine(LocalEngine):
         shelf = WarmShelf(context, lambda adapter: _key(info, weights)) if weights else None
         super().__init__(vocabulary, context, info, places=places, at_end=vocabulary.close, shelf=shelf)
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """The mean of each text's last hidden states as a unit vector: shape (len(texts), n_embd).
 
         Raises ConfigError for an empty text, ContextOverflow, QueueFull, ModelUnsupported when the graph
         gives no hidden states.
         """
-        if self._encoder is not None:
-            vectors = [self._embed_elsewhere(text, self._encoder) for text in texts]
-            return np.stack(vectors) if vectors else np.zeros((0, self.info.n_embd), np.float32)
-        return self._embed_here(texts)
+        if self._encoder is None or adapter is not None:
+            return self._embed_here(texts, adapter, priority)
+        vectors = [self._embed_elsewhere(text, self._encoder, priority) for text in texts]
+        return np.stack(vectors) if vectors else np.zeros((0, self.info.n_embd), np.float32)
 
-    def _embed_elsewhere(self, text: str, encoder: Chunk) -> "NDArray[np.float32]":
+    def _embed_elsewhere(self, text: str, encoder: Chunk, priority: Priority) -> "NDArray[np.float32]":
         """On the other device, if the text is short enough for it."""
         tokens = self._model.tokenize(text, whole=True)
         states = encoder.states(tokens) if 0 < len(tokens) <= encoder.length else None
         if states is None:
-            here: NDArray[np.float32] = self._embed_here([text])[0]
+            here: NDArray[np.float32] = self._embed_here([text], None, priority)[0]
             return here
         mean: NDArray[np.float64] = states.mean(axis=0, dtype=np.float64)
         return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
 
-    def _embed_here(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def _embed_here(
+        self, texts: Sequence[str], adapter: str | None, priority: Priority
+    ) -> "NDArray[np.float32]":
         if self._signature.hidden is None:
             raise ModelUnsupported(
                 "The model gives no hidden states, which make up embeddings",
                 remedy="Export it with an output hidden_states, or convert it with edgeai",
             )
-        return super().embed(texts)
+        return super().embed(texts, adapter=adapter, priority=priority)
 
     def memory(self) -> Mapping[str, int]:
         """Where the memory goes, in bytes: weights (packed for the processor), KV cache, output rows."""
