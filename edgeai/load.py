@@ -219,7 +219,7 @@ def _wish(wanted: Wanted) -> "Wish":
     from edgeai.devices.wish import read_wish
 
     device = "cpu" if wanted.exact and wanted.device == "auto" else wanted.device
-    return read_wish(device, list(PROVIDERS | BACKENDS), allow_fallback=wanted.allow_fallback)
+    return read_wish(device, list({**PROVIDERS, **BACKENDS}), allow_fallback=wanted.allow_fallback)
 
 
 def _engine_for(model: str | Path, wish: "Wish") -> EngineName:

@@ -3,17 +3,19 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edgeai import ConfigError, DeviceUnavailable, Edge
+from edgeai.cli.findings import variant_findings
 from edgeai.devices import gpus, variants
 from edgeai.devices.accelerators import Accelerator
 from edgeai.devices.probe import Machine, probe
 from edgeai.devices.profiles import choose
-from edgeai.devices.providers import PROVIDERS, Offer
+from edgeai.devices.providers import PROVIDERS, Offer, Verdict
 from edgeai.devices.verdicts import proven
-from edgeai.devices.wish import Wish
+from edgeai.devices.wish import Placed, Wish
 from edgeai.engines import Step
 from edgeai.engines.llamacpp.devices import Device
 from edgeai.models import store
@@ -24,6 +26,7 @@ from tests.providers.decoders import add_variants
 
 QNN = Offer(provider=PROVIDERS["qnn"], installed=True, is_plugin=True)
 GOOD = {"nodes": {"QNNExecutionProvider": 9}, "cosine": 0.999, "max_difference": 0.1}
+BROKEN = Verdict(provider="qnn", state="rejected", why="It lies", remedy="Use another")
 SNAPDRAGON = "snapdragon-x-elite"
 
 
@@ -34,7 +37,7 @@ def device(name: str, backend: str, kind: str = "gpu") -> Device:
 DEVICES = (device("CPU", "CPU", "cpu"), device("Vulkan0", "Vulkan"), device("Vulkan1", "Vulkan"))
 
 
-def place(wish: Wish, profile: str = "generic", found: tuple[Device, ...] = DEVICES) -> gpus.Placed:
+def place(wish: Wish, profile: str = "generic", found: tuple[Device, ...] = DEVICES) -> Placed:
     return gpus.place("tiny", wish, choose(profile, probe()), "speed", probe(), find=lambda: found)
 
 
@@ -97,7 +100,7 @@ def verdict(model: InstalledModel, code: str) -> None:
     proven(QNN, model.folder / "npu.onnx", variants.circumstances(probe()), command=command)
 
 
-def place_variants(model: InstalledModel, wish: Wish, profile: str = SNAPDRAGON) -> gpus.Placed:
+def place_variants(model: InstalledModel, wish: Wish, profile: str = SNAPDRAGON) -> Placed:
     return variants.place(model, wish, choose(profile, probe()), "speed", probe())
 
 
@@ -173,3 +176,28 @@ def test_this_llama_cpp_lists_its_devices() -> None:
     from edgeai.engines.llamacpp.devices import devices
 
     assert any(found.kind == "cpu" and found.memory_bytes for found in devices())
+
+
+def test_doctor_tries_every_graph(tiny: InstalledModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What works says how well, what does not says why; providers that are not installed are not named."""
+    monkeypatch.setattr(store, "installed", lambda: (tiny,))
+    monkeypatch.setattr(variants, "offers", lambda: (QNN,))
+    monkeypatch.setattr("edgeai.devices.verdicts.try_provider", lambda *a, **k: BROKEN)
+    assert [(f.about, f.state) for f in variant_findings(tiny.manifest.name)] == [("trial", "note")] * 2
+    found = list(variant_findings(tiny.id))
+    assert "embed on qnn rejected: It lies" in found[1].found
+    assert found[1].remedy == "Use another"
+    assert list(variant_findings("another")) == []
+
+
+def test_devices_that_are_made_up_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin that was registered as ``.virtual`` lists NPUs without hardware: they count as none."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from edgeai.devices import provider_child
+
+    real, virtual = (
+        SimpleNamespace(ep_name="QNNExecutionProvider", device=SimpleNamespace(metadata=metadata))
+        for metadata in ({}, {"is_virtual": "1"})
+    )
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [virtual, real])
+    assert provider_child._devices("QNNExecutionProvider") == [real]
