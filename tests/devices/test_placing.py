@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from edgeai.devices.profiles import choose
 from edgeai.devices.providers import PROVIDERS, Offer, Verdict
 from edgeai.devices.verdicts import proven
 from edgeai.devices.wish import Placed, Wish
-from edgeai.engines import Step
+from edgeai.engines import DevicePlan, Step
 from edgeai.engines.llamacpp.devices import Device
 from edgeai.models import store
 from edgeai.models.store import InstalledModel
@@ -201,3 +202,18 @@ def test_devices_that_are_made_up_are_not_used(monkeypatch: pytest.MonkeyPatch) 
     )
     monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [virtual, real])
     assert provider_child._devices("QNNExecutionProvider") == [real]
+
+
+def test_llama_cpp_takes_the_devices_it_is_given(model_path: Path) -> None:
+    """By name, the processor too; a name that it does not have is an error, and not the processor."""
+    from edgeai.engines.llamacpp import open_engine
+
+    plan = DevicePlan(n_ctx=256, n_threads=1, provider="toy", gpus=("CPU",))
+    engine = open_engine(model_path, plan, name="tiny")
+    try:
+        assert engine.info.device == "toy"
+        assert engine.score("One, two,", [" three"])[0] < 0
+    finally:
+        engine.close()
+    with pytest.raises(DeviceUnavailable, match="no device CUDA7"):
+        open_engine(model_path, replace(plan, gpus=("CUDA7",)), name="tiny")

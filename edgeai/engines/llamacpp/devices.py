@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from edgeai.engines.llamacpp.binding import ggml, start
+from edgeai.errors import DeviceUnavailable
 
 __all__ = ["Device", "devices", "selection"]
 
@@ -32,9 +33,18 @@ def devices() -> tuple[Device, ...]:
 
 
 def selection(names: "tuple[str, ...]") -> Any:  # noqa: ANN401  # an array of ctypes
-    """The devices of these names as llama.cpp takes them; empty: none beside the processor."""
+    """The devices of these names as llama.cpp takes them; empty: none beside the processor.
+
+    Raises DeviceUnavailable for one that is not there (any more).
+    """
     by_name = ggml("ggml_backend_dev_by_name", ctypes.c_void_p, ctypes.c_char_p)
-    return (ctypes.c_void_p * (len(names) + 1))(*(by_name(name.encode()) for name in names), None)
+    handles = [by_name(name.encode()) for name in names]
+    if None in handles:
+        missing = names[handles.index(None)]
+        raise DeviceUnavailable(
+            f"llama.cpp has no device {missing}", remedy="Open the model again, or use another device"
+        )
+    return (ctypes.c_void_p * (len(names) + 1))(*handles, None)
 
 
 def _device(handle: int) -> Device:
