@@ -140,12 +140,14 @@ class AsyncEdge:
         goal: "Goal" = "speed",
         parallel: int | None = None,
         speculate: bool = True,
+        draft: str | Path | None = None,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
         allow_large: bool = False,
         isolation: IsolationName = "auto",
         isolation_memory_bytes: int | None = None,
+        isolation_limit_s: float | None = None,
         adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         self._open = lambda: Edge(
@@ -157,12 +159,14 @@ class AsyncEdge:
             goal=goal,
             parallel=parallel,
             speculate=speculate,
+            draft=draft,
             cloud=cloud,
             policy=policy,
             ledger=ledger,
             allow_large=allow_large,
             isolation=isolation,
             isolation_memory_bytes=isolation_memory_bytes,
+            isolation_limit_s=isolation_limit_s,
             adapters=adapters,
         )
         self._edge: Edge | None = None

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -52,11 +53,13 @@ class Wanted:
     threads: int | None = None
     parallel: int | None = None
     speculate: bool = True
+    draft: str | Path | None = None
     profile: str = "auto"
     goal: "Goal" = "speed"
     adapters: Mapping[str, Path] = field(default_factory=dict)
     isolation: IsolationName = "auto"
     isolation_memory_bytes: int | None = None
+    isolation_limit_s: float | None = None
     allow_large: bool = False
     exact: bool = False
 
@@ -68,13 +71,13 @@ def open_model(
 
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
     on this machine is taken; the first time that is measured, which takes some seconds. But one that has
-    these ``weights`` comes before any other: a contract is bound to it. With adapters it is llama.cpp, which
-    alone takes them.
+    these ``weights`` comes before any other: a contract is bound to it. With adapters or a draft model it is
+    llama.cpp, which alone takes them.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
-    if wanted.adapters and engine == "auto":
+    if (wanted.adapters or wanted.draft is not None) and engine == "auto":
         engine = "llamacpp"
     found = choose_package(model, engine, allow_large=wanted.allow_large, weights=weights)
     opened = open_package(found, replace(wanted, exact=wanted.exact or weights is not None))
@@ -103,10 +106,13 @@ def _bound(model: str | Path, weights: str, *, allow_large: bool) -> "InstalledM
 
 
 def needs_process(
-    model: "InstalledModel", isolation: IsolationName = "auto", memory_bytes: int | None = None
+    model: "InstalledModel",
+    isolation: IsolationName = "auto",
+    memory_bytes: int | None = None,
+    limit_s: float | None = None,
 ) -> bool:
     """Whether the engine gets a process of its own: where that is asked for, and with "auto" where nobody
-    vouches for the files, or memory is bounded. Raises ConfigError for what cannot be.
+    vouches for the files, or its memory or time is bounded. Raises ConfigError for what cannot be.
     """
     from edgeai.models.vouched import is_vouched
 
@@ -117,8 +123,13 @@ def needs_process(
         raise ConfigError(
             "isolation_memory_bytes needs a process of the engine's own", remedy='Use isolation="process"'
         )
+    if limit_s is not None and (isolation == "thread" or not 0 < limit_s < math.inf):
+        raise ConfigError(
+            f"isolation_limit_s is {limit_s!r}",
+            remedy='Give seconds above zero, and isolation="process"',
+        )
     if isolation == "auto":
-        return memory_bytes is not None or not is_vouched(model)
+        return memory_bytes is not None or limit_s is not None or not is_vouched(model)
     return isolation == "process"
 
 
@@ -129,12 +140,35 @@ def open_package(model: "InstalledModel", wanted: Wanted = Wanted()) -> Engine:
     check_engine(model)
     if wanted.adapters:
         check_adapters(model, wanted.adapters)
+    draft = _draft(model, wanted)
     device = replace(
-        device_plan(model, wanted),
+        device_plan(model, wanted, draft),
+        draft="" if draft is None else str(draft.path.absolute()),
         weights=weights_hash(model),
         adapters={name: str(path.absolute()) for name, path in wanted.adapters.items()},
     )
-    return open_planned(model, device, isolation=wanted.isolation, memory_bytes=wanted.isolation_memory_bytes)
+    return open_planned(
+        model,
+        device,
+        isolation=wanted.isolation,
+        memory_bytes=wanted.isolation_memory_bytes,
+        hang_s=wanted.isolation_limit_s,
+        others=() if draft is None else (draft,),
+    )
+
+
+def _draft(model: "InstalledModel", wanted: Wanted) -> "InstalledModel | None":
+    """The package of the draft model. Raises ConfigError and ModelError's leaves."""
+    if wanted.draft is None:
+        return None
+    if not wanted.speculate:
+        raise ConfigError("A draft model is given, and speculate is off", remedy="Leave one of them out")
+    if model.manifest.engine != "llamacpp":
+        raise ModelUnsupported(
+            f"{model.id} runs on the engine {model.manifest.engine}, which takes no draft model",
+            remedy="Use engine='llamacpp'",
+        )
+    return choose_package(wanted.draft, "llamacpp", allow_large=wanted.allow_large)
 
 
 def open_planned(
@@ -143,22 +177,35 @@ def open_planned(
     *,
     isolation: IsolationName = "auto",
     memory_bytes: int | None = None,
+    hang_s: float | None = None,
+    others: "Sequence[InstalledModel]" = (),
 ) -> Engine:
-    """Load this package on its engine, as planned, in this process or in one of its own."""
+    """Load this package on its engine, as planned, in this process or in one of its own.
+
+    ``others`` are loaded with it, and to be trusted or not like itself.
+    """
     from edgeai.models.vet import vet
 
-    isolated = needs_process(model, isolation, memory_bytes)
+    isolated = any(needs_process(one, isolation, memory_bytes, hang_s) for one in (model, *others))
     check_engine(model)
     name = model.manifest.engine
     if isolated:
+        from edgeai.engines.watchdog import LIMIT_S
         from edgeai.engines.worker import open_engine as open_process
 
         limit_s = _LOAD_S + model.manifest.size / _SLOWEST_DISK
         return open_process(
-            name, model.path, device, name=model.id, memory_bytes=memory_bytes, limit_s=limit_s
+            name,
+            model.path,
+            device,
+            name=model.id,
+            memory_bytes=memory_bytes,
+            limit_s=limit_s,
+            hang_s=LIMIT_S if hang_s is None else hang_s,
         )
-    if name == "llamacpp" and not model.trusted:
-        vet(model.path)
+    for one in (model, *others):
+        if name == "llamacpp" and not one.trusted:
+            vet(one.path)
     package = importlib.import_module(f"edgeai.engines.{name}")
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened
@@ -174,8 +221,10 @@ def check_engine(model: "InstalledModel") -> None:
         raise MissingExtra(f"{model.id} needs {library}, which is not installed", extra=extra)
 
 
-def device_plan(model: "InstalledModel", wanted: Wanted = Wanted()) -> DevicePlan:
-    """What the engine may use on this machine, now, with what `edgeai tune` found.
+def device_plan(
+    model: "InstalledModel", wanted: Wanted = Wanted(), draft: "InstalledModel | None" = None
+) -> DevicePlan:
+    """What the engine may use on this machine, now, with what `edgeai tune` found, beside a draft model.
 
     Raises ConfigError, OutOfMemory, ModelError's leaves.
     """
@@ -202,7 +251,9 @@ def device_plan(model: "InstalledModel", wanted: Wanted = Wanted()) -> DevicePla
     if wanted.allow_large:
         return device
     fixed: tuple[Setting, ...] = ("n_ctx",) if wanted.n_ctx is not None else ()
-    return fit(model, device, machine.memory, chosen.memory, fixed=fixed, others=relatives(model))
+    return fit(
+        model, device, machine.memory, chosen.memory, fixed=fixed, others=relatives(model), draft=draft
+    )
 
 
 def open_meter(profile: str) -> "Meter | None":

@@ -205,7 +205,10 @@ def _isolation(settings: "Settings") -> Iterator[Finding]:
 
     try:
         isolated = needs_process(
-            store.find(settings.model), settings.isolation, settings.isolation_memory_bytes
+            store.find(settings.model),
+            settings.isolation,
+            settings.isolation_memory_bytes,
+            settings.isolation_limit_s,
         )
     except ModelError:  # said where the model is looked at
         return
