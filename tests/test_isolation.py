@@ -103,7 +103,7 @@ def test_the_settings_reach_the_engine(tiny_file: Path) -> None:
         assert process_of(edge).pid
         assert process_of(edge)._keeper._watchdog.limit_s == 7.5
         assert process_of(edge).memory()["draft"] > 0
-    with pytest.raises(ConfigError, match="isolation_limit_s"):
+    with pytest.raises(ConfigError, match="ISOLATION_LIMIT_S"):
         Settings.load({}, environ={"EDGEAI_ISOLATION_LIMIT_S": "-1"})
 
 

@@ -98,15 +98,16 @@ class Filler:
 
     def note(self, step: Step, seconds: float) -> None:
         """A step is done, and its tokens are known."""
-        guessing = 0.0 if self._drafter is None else self._drafter.spent_s
+        drafter = self._drafter
+        guessing = 0.0 if drafter is None else drafter.spent_s
         outcome = Outcome(len(step.asked), step.rows, step.silent, step.made, seconds, guessing)
         if self._speculation is None:
-            self._costs.note(outcome.rows, outcome.silent, seconds)
-            return
-        by_model = guessing > 0 and self._drafter is not None
-        self._speculation.note(outcome, self._drafter.account if by_model and self._drafter else None)
-        if self._drafter is not None:
-            self._drafter.note(outcome)
+            self._costs.note(step.rows, step.silent, seconds)
+        elif drafter is None:
+            self._speculation.note(outcome)
+        else:
+            self._speculation.note(outcome, drafter.account if guessing else None)
+            drafter.note(outcome)
 
     def checked(self, asked: Asked, made: Made) -> None:
         """A draft was checked: so many tokens came of it."""

@@ -126,7 +126,9 @@ class Scheduler:
             self._bury()
 
     def _next(self) -> Step | None:
+        self.pulse = perf_counter()
         self._filler.think()
+        self.pulse = None
         return self._prepare()
 
     def _prepare(self) -> Step | None:
