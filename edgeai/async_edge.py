@@ -13,7 +13,8 @@ from edgeai.cloud import Cloud
 from edgeai.edge import DEFAULT_MODEL, MOST_WARM_BYTES, Edge, Turns
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import Cancelled, ConfigError
-from edgeai.load import EngineName, IsolationName
+from edgeai.isolated import IsolationName
+from edgeai.load import EngineName
 from edgeai.options import warm_request
 from edgeai.policy import Policy
 from edgeai.session import Preview, Session
@@ -50,6 +51,7 @@ class AsyncStream:
 
     def __init__(self, call: Call, on_done: Callable[[Answer], None] = lambda answer: None) -> None:
         self._call, self._on_done = call, on_done
+        self._answer: Answer | None = None
         self._woken = asyncio.Event()
         self._begun = False
         self._events: deque[Event] = deque()
@@ -74,6 +76,7 @@ class AsyncStream:
             raise
         event = self._events.popleft()
         if isinstance(event, Done):
+            self._answer = event.answer
             self._on_done(event.answer)
         return event
 
@@ -99,11 +102,12 @@ class AsyncStream:
                 await self._woken.wait()
 
     async def answer(self) -> Answer:
-        """Run to the end and return the answer."""
-        async for event in self:
-            if isinstance(event, Done):
-                return event.answer
-        raise Cancelled("The stream was closed before its end")
+        """Run to the end and return the answer, also when that was read before."""
+        while self._answer is None and await anext(self, None):
+            pass
+        if self._answer is None:
+            raise Cancelled("The stream was closed before its end")
+        return self._answer
 
     def cancel(self) -> None:
         """End the query, from any thread or task."""
@@ -138,6 +142,8 @@ class AsyncEdge:
         threads: int | None = None,
         profile: str = "auto",
         goal: "Goal" = "speed",
+        device: str = "auto",
+        allow_fallback: bool = False,
         parallel: int | None = None,
         speculate: bool = True,
         draft: str | Path | None = None,
@@ -157,6 +163,8 @@ class AsyncEdge:
             threads=threads,
             profile=profile,
             goal=goal,
+            device=device,
+            allow_fallback=allow_fallback,
             parallel=parallel,
             speculate=speculate,
             draft=draft,

@@ -151,6 +151,12 @@ def with_choices(
         raise ConfigError("choose needs at least two choices, as a list of texts")
     if not all(isinstance(label, str) and label.strip() for label in labels):
         raise ConfigError("A choice is empty or not a text")
+    for example in examples:
+        if isinstance(example, str) or [type(part) for part in example] != [str, str]:
+            raise ConfigError(
+                f"The example {str(example)[:60]!r} is not a pair of texts",
+                remedy='Give ("a text", "its label")',
+            )
     try:
         "".join((*labels, *(text for text, _ in examples))).encode()
     except UnicodeEncodeError as error:

@@ -2,7 +2,6 @@
 
 import importlib
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -12,15 +11,17 @@ from typing import TYPE_CHECKING, Literal, get_args
 from edgeai.binding import weights_hash
 from edgeai.engines import DevicePlan, Engine
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
+from edgeai.isolated import IsolationName, needs_process
 
 if TYPE_CHECKING:
     from edgeai.devices.energy import Meter
-    from edgeai.devices.profiles import Goal, Setting
+    from edgeai.devices.probe import Machine
+    from edgeai.devices.profiles import Goal, Profile, Setting
+    from edgeai.devices.wish import Placed, Wish
     from edgeai.measure import Speed
     from edgeai.models.store import InstalledModel
 
 EngineName = Literal["auto", "llamacpp", "onnx"]
-IsolationName = Literal["auto", "thread", "process"]
 # An engine's name, the library it needs, and the pip extra that brings it.
 LIBRARIES = {"llamacpp": ("llama_cpp", "llama"), "onnx": ("onnxruntime", "onnx")}
 _LOAD_S = 120.0
@@ -46,7 +47,7 @@ class Wanted:
     """How a model shall be loaded; the fields are the keywords of `edgeai.Edge`.
 
     ``exact``: without settings that would change what a contract is bound to. With ``allow_large`` memory is
-    not looked at.
+    not looked at. ``allow_fallback``: the processor will do where ``device`` cannot be had.
     """
 
     n_ctx: int | None = None
@@ -62,6 +63,8 @@ class Wanted:
     isolation_limit_s: float | None = None
     allow_large: bool = False
     exact: bool = False
+    device: str = "auto"
+    allow_fallback: bool = False
 
 
 def open_model(
@@ -72,13 +75,16 @@ def open_model(
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
     on this machine is taken; the first time that is measured, which takes some seconds. But one that has
     these ``weights`` comes before any other: a contract is bound to it. With adapters or a draft model it is
-    llama.cpp, which alone takes them.
+    llama.cpp, which alone takes them; with a device that only one engine reaches, that one, if there is a
+    package for it.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
     if (wanted.adapters or wanted.draft is not None) and engine == "auto":
         engine = "llamacpp"
+    if weights is None and engine == "auto":
+        engine = _engine_for(model, _wish(wanted))
     found = choose_package(model, engine, allow_large=wanted.allow_large, weights=weights)
     opened = open_package(found, replace(wanted, exact=wanted.exact or weights is not None))
     return Loaded(engine=opened, weights=weights_hash(found))
@@ -103,34 +109,6 @@ def _bound(model: str | Path, weights: str, *, allow_large: bool) -> "InstalledM
         return None
     found = next((found for found in _usable(model) if weights_hash(found) == weights), None)
     return found and store.find(found.id, allow_large=allow_large)
-
-
-def needs_process(
-    model: "InstalledModel",
-    isolation: IsolationName = "auto",
-    memory_bytes: int | None = None,
-    limit_s: float | None = None,
-) -> bool:
-    """Whether the engine gets a process of its own: where that is asked for, and with "auto" where nobody
-    vouches for the files, or its memory or time is bounded. Raises ConfigError for what cannot be.
-    """
-    from edgeai.models.vouched import is_vouched
-
-    if isolation not in get_args(IsolationName):
-        known = ", ".join(get_args(IsolationName))
-        raise ConfigError(f"isolation is {isolation!r}", remedy=f"Use one of {known}")
-    if isolation == "thread" and memory_bytes is not None:
-        raise ConfigError(
-            "isolation_memory_bytes needs a process of the engine's own", remedy='Use isolation="process"'
-        )
-    if limit_s is not None and (isolation == "thread" or not 0 < limit_s < math.inf):
-        raise ConfigError(
-            f"isolation_limit_s is {limit_s!r}",
-            remedy='Give seconds above zero, and isolation="process"',
-        )
-    if isolation == "auto":
-        return memory_bytes is not None or limit_s is not None or not is_vouched(model)
-    return isolation == "process"
 
 
 def open_package(model: "InstalledModel", wanted: Wanted = Wanted()) -> Engine:
@@ -226,7 +204,7 @@ def device_plan(
 ) -> DevicePlan:
     """What the engine may use on this machine, now, with what `edgeai tune` found, beside a draft model.
 
-    Raises ConfigError, OutOfMemory, ModelError's leaves.
+    Raises ConfigError, DeviceUnavailable, OutOfMemory, ModelError's leaves.
     """
     from edgeai.devices.fitting import fit
     from edgeai.devices.plan import plan
@@ -248,12 +226,46 @@ def device_plan(
         machine=machine,
         goal=wanted.goal,
     )
+    placed = _place(model, _wish(wanted), chosen, wanted.goal, machine)
+    device = replace(
+        device, provider=placed.provider, gpus=placed.gpus, offloads=placed.offloads, steps=placed.steps
+    )
     if wanted.allow_large:
         return device
     fixed: tuple[Setting, ...] = ("n_ctx",) if wanted.n_ctx is not None else ()
     return fit(
         model, device, machine.memory, chosen.memory, fixed=fixed, others=relatives(model), draft=draft
     )
+
+
+def _wish(wanted: Wanted) -> "Wish":
+    """The device that is wanted; a contract holds for the processor's numbers, if nothing else is said."""
+    from edgeai.devices.gpus import BACKENDS
+    from edgeai.devices.providers import PROVIDERS
+    from edgeai.devices.wish import read_wish
+
+    device = "cpu" if wanted.exact and wanted.device == "auto" else wanted.device
+    return read_wish(device, [*PROVIDERS, *BACKENDS], allow_fallback=wanted.allow_fallback)
+
+
+def _engine_for(model: str | Path, wish: "Wish") -> EngineName:
+    """The engine that reaches the device, if the model has a package for it."""
+    from edgeai.devices.gpus import BACKENDS
+
+    if wish.name in ("auto", "cpu") or isinstance(model, Path) or _is_path(model) or "@" in model:
+        return "auto"
+    engine: EngineName = "llamacpp" if wish.name == "gpu" or wish.name in BACKENDS else "onnx"
+    return engine if any(found.manifest.engine == engine for found in _usable(model)) else "auto"
+
+
+def _place(
+    model: "InstalledModel", wish: "Wish", profile: "Profile", goal: "Goal", machine: "Machine"
+) -> "Placed":
+    from edgeai.devices import gpus, variants
+
+    if model.manifest.engine == "llamacpp":
+        return gpus.place(model.id, wish, profile, goal, machine)
+    return variants.place(model, wish, profile, goal, machine)
 
 
 def open_meter(profile: str) -> "Meter | None":

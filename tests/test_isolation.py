@@ -34,7 +34,7 @@ from edgeai.cli.opening import open_edge
 from edgeai.config import Settings
 from edgeai.engines.llamacpp.engine import LlamaCppEngine
 from edgeai.engines.worker import ProcessEngine
-from edgeai.load import needs_process
+from edgeai.isolated import needs_process
 from edgeai.models import store
 from edgeai.models.vouched import is_vouched, vouch
 from edgeai.testing import FakeCloud, FakeEngine

@@ -89,11 +89,11 @@ def ask(
 
 
 def _question(given: str | None) -> str:
-    if given is not None and given != "-":
-        return given
-    if sys.stdin.isatty():
+    if (given is None or given == "-") and sys.stdin.isatty():
         raise ConfigError("Nothing was asked", remedy='Write the question: edgeai ask "Why is the sky blue?"')
     try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise ConfigError("The question on stdin is not valid text", why=str(error)) from error
+        asked = sys.stdin.read() if given is None or given == "-" else given
+        asked.encode()  # where the locale is C, bytes that are no text come as lone surrogates
+    except UnicodeError as error:
+        raise ConfigError("The question is not valid text", why=str(error), remedy="Use UTF-8") from error
+    return asked

@@ -200,7 +200,7 @@ def _model(name: str) -> Finding:
 
 def _isolation(settings: "Settings") -> Iterator[Finding]:
     """Where the engine of the settings' model would run."""
-    from edgeai.load import needs_process
+    from edgeai.isolated import needs_process
     from edgeai.models import store
 
     try:

@@ -51,7 +51,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
 def _open(path: Path, plan: DevicePlan, name: str, adapters: Mapping[str, Path]) -> "LlamaCppEngine":
     """Whatever fails, nothing of it is left."""
     hashes = {name: remembered_sha256(file) for name, file in adapters.items()}
-    model = Model(path, adapters)
+    model = Model(path, adapters, plan.gpus)
     draft: DraftModel | None = None
     context: Context | None = None
     try:
@@ -128,6 +128,7 @@ class LlamaCppEngine(LocalEngine):
             provider=plan.provider,
             inactive_parameters=model.n_inactive,
             adapters=adapters,
+            steps=plan.steps,
         )
         layout = f"{model.layout(info.n_ctx, plan.kv_type)} {plan.flash_attn}"  # it turns the values round
         shelf = WarmShelf(context, partial(_key, info, plan.weights, layout))
