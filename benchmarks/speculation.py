@@ -1,9 +1,7 @@
 """Drafts from the prompt, and constrained answers, on llama.cpp: tokens a second of decoding with them ÷
 without, one query at a time, greedy, in interleaved rounds on fresh texts (gsm8k's questions, which
 EDGEAI_DATA's folder holds). The ceiling of drafts is what a batch of 8 rows gives over one row, times the
-share of its rows that are right with drafts of 7. A draft model is tried where it can pay (the model in 32
-bits, drafts by the same in 4) and where it cannot (both in 4 bits). A ratio is the median of the rounds'
-ratios.
+share of its rows that are right with drafts of 7. A ratio is the median of the rounds' ratios.
 """
 
 import itertools
@@ -22,7 +20,6 @@ from benchmarks.workers import Contender, worker
 from edgeai import Edge
 from edgeai.engines.jobs import Job
 from edgeai.engines.llamacpp.engine import LlamaCppEngine
-from edgeai.engines.llamacpp.requantize import requantize
 from edgeai.engines.slots import Slot
 from edgeai.engines.speculate import Lookup, Odds
 
@@ -48,7 +45,6 @@ SCHEMA = {
     "required": ["people", "numbers", "topic"],
     "additionalProperties": False,
 }
-DRAFTED = ("rewriting", "chat")
 N_TOKENS = 64
 ROUNDS = 3
 N_CTX = 2048
@@ -57,38 +53,7 @@ N_CTX = 2048
 def measure() -> list[Row]:
     """The rows of the table. Takes about three minutes on two quiet cores."""
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: requantized(Path(folder), name) for name in FORMATS}
-        rows = [row for name, file in files.items() for row in one_format(name, file)]
-        files["F32"] = Path(folder) / "F32.gguf"
-        requantize(files["Q4_1"], files["F32"], "f32", n_threads=os.cpu_count() or 1)
-        return rows + [
-            row for name in ("F32", "Q4_1") for row in draft_model(name, files[name], files["Q4_0"])
-        ]
-
-
-def draft_model(name: str, file: Path, draft: Path) -> list[Row]:
-    """What guesses of a model in 4 bits give."""
-    with worker(drafted, str(file), str(draft)) as ask:
-        contenders: dict[str, Callable[[], float]] = {}
-        for kind, side in itertools.product(DRAFTED, ("with", "without")):
-            contenders[f"{kind} {side}"] = lambda asked=f"{kind} {side}": ask(asked)  # type: ignore[misc]
-        figures = interleaved(contenders, rounds=ROUNDS)
-    gains = {kind: ratio(figures, f"{kind} with", f"{kind} without") for kind in DRAFTED}
-    return [
-        at_least(f"{name}, {kind}, with Q4_0 as draft model ÷ plain", gain, 0.97)
-        for kind, gain in gains.items()
-    ]
-
-
-def drafted(file: str, draft: str) -> Contender:
-    """One Edge with the draft model, and one without any guesses."""
-    on = Edge(file, draft=draft, n_ctx=N_CTX, parallel=1, ledger=False, isolation="thread")
-    off = Edge(file, speculate=False, n_ctx=N_CTX, parallel=1, ledger=False, isolation="thread")
-    texts = list(threes(questions()))
-    sides = {"with": on, "without": off}
-    return {
-        f"{kind} {side}": fresh(edge, TASKS[kind], texts) for kind in DRAFTED for side, edge in sides.items()
-    }
+        return [row for name in FORMATS for row in one_format(name, requantized(Path(folder), name))]
 
 
 def one_format(name: str, file: Path) -> list[Row]:

@@ -111,6 +111,7 @@ class Drafter:
             self.spent_s = 0.0
             return
         ready = [query for query in queries if self._follows(query)]
+        ready = [query for query in ready if query in self._held]  # all are forgotten where cells ran out
         if ready:
             self._guess(ready, len(queries))
         self.spent_s = perf_counter() - began
@@ -137,17 +138,22 @@ class Drafter:
         """Whether a guess of some length is expected to save time; if not, it is tried now and then."""
         if not sequences:
             return False
-        best = max(self._saved(self._trust.mean, size, sequences) for size in range(1, LONGEST + 1))
-        self._tries = best <= 0 and self._hopeless % RETRY < _TRIAL
-        self._hopeless += best <= 0
-        return best > 0 or self._tries
+        pays = self._pays(sequences)
+        self._tries = not pays and self._hopeless % RETRY < _TRIAL
+        self._hopeless += not pays
+        return pays or self._tries
 
-    def _saved(self, odds: float, size: int, sequences: int) -> float:
-        """Seconds a query saves if each of ``size`` tokens is right so often after right ones."""
-        right = sum(odds**n for n in range(1, size + 1))
-        more = self.costs.of(sequences + size) - self.costs.of(sequences)
-        spent = size * self._own.of(sequences) / sequences
-        return right * self.costs.of(sequences) / sequences - MARGIN * (more + spent)
+    def _pays(self, sequences: int) -> bool:
+        """Whether some number of tokens saves more than it costs, if each is right as often as of late."""
+        plain, own = self.costs.of(sequences), self._own.of(sequences) / sequences
+        right, reach = 0.0, 1.0
+        for size in range(1, LONGEST + 1):
+            reach *= self._trust.mean
+            right += reach
+            more = self.costs.of(sequences + size) - plain
+            if right * plain / sequences > MARGIN * (more + size * own):
+                return True
+        return False
 
     def _follows(self, query: "Query") -> bool:
         """Whether the draft model has read what comes before the query's last tokens; or it reads on."""
@@ -170,7 +176,7 @@ class Drafter:
         if self._has_room(len(chunk)):
             self._reads = True
             self._context.add(chunk, same, seq)
-            if self._run(len(chunk), 0):
+            if self._run(0):
                 known += chunk
         return False
 
@@ -203,7 +209,7 @@ class Drafter:
             query.guess = Guess([], [])
         reach = dict.fromkeys(ready, 1.0)
         for size in range(1, LONGEST + 1):
-            if not rows or not self._run(0, len(rows)):
+            if not rows or not self._run(len(rows)):
                 return
             going = [query for query, row in rows.items() if self._say(query, row, reach, size, sequences)]
             rows.clear()
@@ -230,9 +236,9 @@ class Drafter:
         query.guess.sure.append(sure)
         return worth > MARGIN * (row_s + self._own.of(sequences)) and size < query.limit - query.n_made - 1
 
-    def _run(self, silent: int, rows: int) -> bool:
+    def _run(self, rows: int) -> bool:
         """Decode; if that fails for want of cells it forgets all, else nothing is guessed any more."""
-        began = perf_counter()
+        began, silent = perf_counter(), self._context.n_tokens - rows
         code = self._context.decode()
         if code == 0:
             self._own.note(rows, silent, perf_counter() - began, guessed=True)

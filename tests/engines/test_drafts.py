@@ -23,6 +23,16 @@ class WrongContext(PaperContext):
         return np.roll(super().logits(row), 1)
 
 
+class FullNowAndThen(PaperContext):
+    """It has no cell left at every third decode."""
+
+    def decode(self) -> int:
+        """As of the paper, but for that."""
+        if len(self.sizes) % 3 == 2:
+            self.fails = [FULL]
+        return super().decode()
+
+
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guesses are made whatever they cost."""
@@ -72,6 +82,17 @@ def test_a_draft_model_that_fails_is_not_the_user_s_problem(
         assert [read(submit(prompt)) for prompt in asked] == expected
     assert (len(small.sizes) > 1) == goes_on
     assert bool(caplog.records) != goes_on
+
+
+@pytest.mark.usefixtures("always")
+def test_cells_that_run_out_while_prompts_are_read() -> None:
+    """What was ready is forgotten with the rest; the thread goes on."""
+    asked = [[*HEAD * 3, n, n] for n in range(1, 5)]
+    expected = alone(asked)
+    small = FullNowAndThen(1000)
+    with scheduling(PaperContext(1000), drafter=Drafter(small, n_seq=4, n_cells=1000)) as (submit, _):
+        assert [read(generation) for generation in list(map(submit, asked))] == expected
+    assert len(small.sizes) > 10
 
 
 def test_likeliest() -> None:
