@@ -1,7 +1,8 @@
-"""A draft model on llama.cpp: tokens a second of decoding with it ÷ without any guesses, one query at a time,
-greedy, in interleaved rounds on fresh texts (gsm8k's questions, which EDGEAI_DATA's folder holds). It is tried
-where it can pay (the model in 32 bits, drafts by the same in 4) and where it cannot (both in 4 bits). The first
-round, in which it may lose a second to find that out, is not counted. A ratio is the median of the rounds'.
+"""A draft model on llama.cpp: tokens a second of decoding with it ÷ without any guesses, one query at a
+time, greedy, in interleaved rounds on fresh texts (gsm8k's questions, which EDGEAI_DATA's folder holds). It
+is tried where it can pay (the model in 32 bits, drafts by the same in 4) and where it cannot (both in 4
+bits). The first round, in which it may lose a second to find that out, is not counted. A ratio is the median
+of the rounds' ratios.
 """
 
 import itertools
