@@ -1,6 +1,6 @@
 """The ONNX engine: one package, many callers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,21 +102,17 @@ class OnnxEngine(LocalEngine):
         Raises ConfigError for an empty text, ContextOverflow, QueueFull, ModelUnsupported when the graph
         gives no hidden states.
         """
-        if self._encoder is not None:
-            self._adapter(adapter)  # it has none
-            here = partial(self._embed_here, adapter=adapter, priority=priority)
-            vectors = [self._embed_elsewhere(text, self._encoder, here) for text in texts]
-            return np.stack(vectors) if vectors else np.zeros((0, self.info.n_embd), np.float32)
-        return self._embed_here(texts, adapter, priority)
+        if self._encoder is None or adapter is not None:
+            return self._embed_here(texts, adapter, priority)
+        vectors = [self._embed_elsewhere(text, self._encoder, priority) for text in texts]
+        return np.stack(vectors) if vectors else np.zeros((0, self.info.n_embd), np.float32)
 
-    def _embed_elsewhere(
-        self, text: str, encoder: Chunk, embed: "Callable[[Sequence[str]], NDArray[np.float32]]"
-    ) -> "NDArray[np.float32]":
+    def _embed_elsewhere(self, text: str, encoder: Chunk, priority: Priority) -> "NDArray[np.float32]":
         """On the other device, if the text is short enough for it."""
         tokens = self._model.tokenize(text, whole=True)
         states = encoder.states(tokens) if 0 < len(tokens) <= encoder.length else None
         if states is None:
-            here: NDArray[np.float32] = embed([text])[0]
+            here: NDArray[np.float32] = self._embed_here([text], None, priority)[0]
             return here
         mean: NDArray[np.float64] = states.mean(axis=0, dtype=np.float64)
         return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
