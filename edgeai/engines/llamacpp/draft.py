@@ -43,7 +43,7 @@ def open_draft(model: Model, n_ctx: int, n_seq: int, plan: DevicePlan, pace: Pac
     """
     if not plan.draft:
         return None
-    draft = Model(Path(plan.draft))
+    draft = Model(Path(plan.draft), gpus=plan.gpus)
     try:
         _check(model, draft, Path(plan.draft).name)
         return DraftModel(draft, min(n_ctx, draft.n_ctx_train), n_seq, plan, pace)
