@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgeai.models.store import InstalledModel
     from edgeai.monitor.contract import Binding
 
-__all__ = ["Method", "binding", "form_hash", "weights_hash", "weights_of_info"]
+__all__ = ["Method", "binding", "bound_device", "form_hash", "weights_hash", "weights_of_info"]
 
 Method = Literal["ask", "choose", "extract"]
 
@@ -49,6 +49,11 @@ def _engine(info: EngineInfo) -> str:
     """The engine; with the devices, if others than the processor have a part in answers."""
     answers = (s for s in info.steps if s.why is None and s.provider != "cpu" and s.work != "embed")
     return ", ".join([info.engine, *(f"{step.work} on {step.provider}" for step in answers)])
+
+
+def bound_device(engine: str) -> str:
+    """The provider in the name of an engine that a contract is bound to."""
+    return engine.rpartition(" on ")[2] if " on " in engine else "cpu"
 
 
 def _adapted(weights: str, info: EngineInfo, adapter: str | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from edgeai.binding import weights_of_info
+from edgeai.binding import bound_device, weights_of_info
 from edgeai.cloud import Cloud, open_clouds
 from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
@@ -127,7 +127,9 @@ class Edge:
         check_redaction(policy)
         weights = None
         if isinstance(engine, str):
-            bound = None if policy.contract is None else read_contract(policy.contract).binding.weights
+            bound = None if policy.contract is None else read_contract(policy.contract).binding
+            if bound is not None and device == "auto":
+                device, allow_fallback = bound_device(bound.engine), True
             wanted = Wanted(
                 n_ctx=n_ctx,
                 threads=threads,
@@ -144,7 +146,7 @@ class Edge:
                 isolation_memory_bytes=isolation_memory_bytes,
                 isolation_limit_s=isolation_limit_s,
             )
-            loaded = open_model(model, engine, wanted, weights=bound)
+            loaded = open_model(model, engine, wanted, weights=bound and bound.weights)
             engine, weights = loaded.engine, loaded.weights
         elif adapters:
             raise ConfigError("adapters are given beside an engine of your own", remedy="Give them to it")

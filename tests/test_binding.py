@@ -1,8 +1,11 @@
 """What a contract is bound to."""
 
+from dataclasses import replace
+
 import pytest
 
-from edgeai.binding import binding
+from edgeai.binding import binding, bound_device
+from edgeai.engines import Step
 from edgeai.options import read_request
 from edgeai.testing import FakeEngine
 from edgeai.types import Message, Prompt
@@ -46,3 +49,16 @@ def test_an_ask_with_a_schema_is_an_extract() -> None:
     assert asked == extracted
     assert asked.method == "extract"
     assert asked.schema is not None
+
+
+def test_the_device_is_bound() -> None:
+    """Answers of another device are others'; where embeddings are made does not matter."""
+    info = FakeEngine().info
+    request = read_request("x")
+
+    def on(*steps: Step) -> str:
+        return binding(replace(info, steps=steps), "w", request, "ask").engine
+
+    cuda = on(Step(work="decode", provider="hip", why="no"), Step(work="decode", provider="cuda"))
+    assert cuda != on() == on(Step(work="decode", provider="cpu")) == on(Step(work="embed", provider="qnn"))
+    assert [bound_device(name) for name in (cuda, on())] == ["cuda", "cpu"]
