@@ -32,7 +32,7 @@ _HEAD = re.compile(r"/lm_head/MatMul(_Q\d+)?")
 _EMBED = re.compile(r"/model/embed_tokens/(Gather|GatherBlockQuantized)")
 _NORM = re.compile(r"model\.layers\.\d+\.(input|post_attention)_layernorm\.weight|model\.norm\.weight")
 _LAST_NORM = re.compile(r"model\.layers\.\d+\.final_norm_layernorm\.weight")
-_KINDS = {
+_KINDS: Mapping[int, tuple[str, type[np.generic]]] = {
     onnx.TensorProto.FLOAT: ("F32", np.float32),
     onnx.TensorProto.FLOAT16: ("F16", np.float16),
     onnx.TensorProto.BFLOAT16: ("BF16", np.uint16),
