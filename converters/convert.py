@@ -60,8 +60,8 @@ def convert(
 
     ``quant``: ``auto`` carries the source's numbers (4 bit where it has no offsets, else 8); ``exact``
     keeps 4 bit with offsets, too (a quarter smaller than 8 bit, nothing lost, but slower); ``int8``;
-    ``int4`` (smaller and faster, at a loss that the report tells); ``f32`` (for proofs). ``progress``
-    hears layers done and all.
+    ``int4`` (smaller and faster, at a loss that the report tells); ``f16`` (halves in the file, floats in
+    memory); ``f32`` (for proofs). ``progress`` hears layers done and all.
     Raises ModelError's leaves, ConfigError, DiskFull or StoreLocked.
     """
     opened = open_source(source)
@@ -147,7 +147,7 @@ def _write(
     context = min(source.decoder.max_positions, max_context)
     tokenizer = source.tokenizer()
     _check(tokenizer, source.decoder.n_vocab)
-    check_room(folder, source.n_parameters * (4 if quant == "f32" else 1) * 9 // 8)
+    check_room(folder, source.n_parameters * {"f32": 4, "f16": 2}.get(quant, 1) * 9 // 8)
     losses = write_graph(source, folder, Plan(quant=quant), context, progress)
     _write_tokenizer(folder, tokenizer)
     rows = losses.report()
@@ -186,7 +186,7 @@ def _write_json(path: Path, content: Mapping[str, object]) -> None:
 
 def _label(losses: Losses, quant: Quant) -> str:
     """The quantization's name: the format of most weights in the layers."""
-    if quant in ("f32", "exact"):
+    if quant in ("f32", "f16", "exact"):
         return quant
     totals: dict[str, int] = {}
     for (role, _, target), loss in losses.entries.items():
@@ -194,7 +194,7 @@ def _label(losses: Losses, quant: Quant) -> str:
             totals[target] = totals.get(target, 0) + loss.n_weights
     return (
         quant
-        if quant in ("f32", "exact")
+        if quant in ("f32", "f16", "exact")
         else max(totals, key=lambda target: totals[target]).partition("+")[0]
     )
 

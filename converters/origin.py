@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeai.converters.encode import Plain
 from edgeai.converters.formats import Form
 from edgeai.converters.licence import licence_files
-from edgeai.converters.safetensors_file import open_folder
+from edgeai.converters.packed_words import PackedMatrix
 from edgeai.converters.safetensors_source import SafetensorsSource
 from edgeai.errors import ModelNotFound, ModelUnsupported
 from edgeai.models.catalog import entries
@@ -103,25 +103,26 @@ def _folder(path: Path, facts: Mapping[str, str]) -> Origin:
     refuse_folder(path)
     source = SafetensorsSource(path)
     d = source.decoder
-    tensors = open_folder(path)
-    kinds = {tensor.kind for tensor in tensors.values() if tensor.raw.ndim > 1}
+    tensors = source.tensors.values()
+    kinds = {t.kind for t in tensors if isinstance(t, PackedMatrix) or t.raw.ndim > 1}
     found = source.provenance
     return Origin(
         form="hf",
         path=path,
         name=slug(facts.get("source_hub", path.resolve().name).rpartition("/")[2]),
         parameters=source.n_parameters,
-        n_bytes=sum(tensor.raw.nbytes for tensor in tensors.values()),
-        largest=max((int(tensor.raw.size) for tensor in tensors.values()), default=0),
+        n_bytes=sum(tensor.n_bytes for tensor in tensors),
+        largest=max((tensor.size for tensor in tensors), default=0),
         kv_values=d.n_layers * d.n_kv_heads * d.head_dim * 2,
-        plain=_PLAIN[next(iter(kinds))] if len(kinds) == 1 else "f32",
-        quantized=False,
+        plain=_PLAIN.get(next(iter(kinds)), "f32") if len(kinds) == 1 else "f32",
+        quantized=source.quantized,
         licence=d.licence,
         licence_texts=licence_files(path),
         provenance={
             "source_format": "safetensors",
             "source_folder": slug(path.resolve().name),
             "source_sha256": str(found["sha256"]),
+            **({"source_quantization": str(found["quantization"])} if source.quantized else {}),
             **facts,
         },
     )

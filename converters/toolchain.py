@@ -95,7 +95,7 @@ def convert(
         return _encoder(encoder, out, to, quant, name, gates, test, npu, tell, allow_large=allow_large)
     form = replace(format_of(to, quant or DEFAULTS[to]), size=size)
     if size is not None and form.quant != "mixed":
-        raise ConfigError(f"{form.quant} has one size only", remedy='Use quant="mixed" for ONNX with a size')
+        raise ConfigError(f"{form.quant} has one size only", remedy='Use quant="mixed" with a size')
     tell(Stage(step="hash", what=str(source)))
     origin = open_origin(source)
     check_fits(origin, form, out.parent, allow_large=allow_large, max_memory=gates.max_memory)

@@ -29,6 +29,7 @@ from edgeai.types import (
     Extraction,
     JsonSchema,
     Message,
+    Priority,
     Prompt,
     Tool,
     Warmed,
@@ -49,6 +50,7 @@ class AsyncStream:
 
     def __init__(self, call: Call, on_done: Callable[[Answer], None] = lambda answer: None) -> None:
         self._call, self._on_done = call, on_done
+        self._answer: Answer | None = None
         self._woken = asyncio.Event()
         self._begun = False
         self._events: deque[Event] = deque()
@@ -73,6 +75,7 @@ class AsyncStream:
             raise
         event = self._events.popleft()
         if isinstance(event, Done):
+            self._answer = event.answer
             self._on_done(event.answer)
         return event
 
@@ -98,11 +101,12 @@ class AsyncStream:
                 await self._woken.wait()
 
     async def answer(self) -> Answer:
-        """Run to the end and return the answer."""
-        async for event in self:
-            if isinstance(event, Done):
-                return event.answer
-        raise Cancelled("The stream was closed before its end")
+        """Run to the end and return the answer, also when that was read before."""
+        while self._answer is None and await anext(self, None):
+            pass
+        if self._answer is None:
+            raise Cancelled("The stream was closed before its end")
+        return self._answer
 
     def cancel(self) -> None:
         """End the query, from any thread or task."""
@@ -137,6 +141,8 @@ class AsyncEdge:
         threads: int | None = None,
         profile: str = "auto",
         goal: "Goal" = "speed",
+        device: str = "auto",
+        allow_fallback: bool = False,
         parallel: int | None = None,
         speculate: bool = True,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
@@ -154,6 +160,8 @@ class AsyncEdge:
             threads=threads,
             profile=profile,
             goal=goal,
+            device=device,
+            allow_fallback=allow_fallback,
             parallel=parallel,
             speculate=speculate,
             cloud=cloud,
@@ -243,9 +251,11 @@ class AsyncEdge:
         answer = await AsyncStream(call).answer()
         return Extraction(value=read(answer), answer=answer)
 
-    async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    async def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """As `Edge.embed`."""
-        return await asyncio.to_thread(self._session.embed, texts)
+        return await asyncio.to_thread(self._session.embed, texts, adapter, priority)
 
     async def warm(
         self,

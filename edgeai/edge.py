@@ -18,7 +18,7 @@ from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
 from edgeai.kept import open_ledger, open_waiting
 from edgeai.load import EngineName, IsolationName, Wanted, open_meter, open_model
-from edgeai.options import read_adapters, read_messages, warm_request
+from edgeai.options import check_policy, read_adapters, read_messages, warm_request
 from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.session import Preview, Session
@@ -32,6 +32,7 @@ from edgeai.types import (
     Extraction,
     JsonSchema,
     Message,
+    Priority,
     Prompt,
     Tool,
     Warmed,
@@ -64,6 +65,10 @@ class Edge:
     profile: the name of a device profile (`edgeai devices` lists them), which says how much memory a model
         may take, how many threads compute and how long a context is usual; "auto" takes this machine's.
     goal: "speed", or "battery" for what the profile does on battery.
+    device: "cpu", "gpu", "npu", or an execution provider such as "cuda", "vulkan", "qnn" or "openvino", with
+        ":" one of its devices ("openvino:CPU"). "auto" takes what the profile names and what has been seen to
+        work, down to the processor; `info.steps` says what was passed over, and why.
+    allow_fallback: use the processor where ``device`` cannot be had, which is an error otherwise.
     parallel: queries that are answered at once, 1 to 64; more wait. None: what the engine does best (8 on
         llama.cpp). They share the memory of one full context, or of 256 tokens each if that is more.
     speculate: let the engine guess tokens ahead where answers repeat what came before and where it pays
@@ -94,6 +99,8 @@ class Edge:
         threads: int | None = None,
         profile: str = "auto",
         goal: "Goal" = "speed",
+        device: str = "auto",
+        allow_fallback: bool = False,
         parallel: int | None = None,
         speculate: bool = True,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
@@ -106,6 +113,9 @@ class Edge:
         adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         bigger = open_clouds(cloud)
+        check_policy(policy)
+        if not isinstance(model, str | Path):
+            raise ConfigError(f"model is {model!r}", remedy="Give a name, or the path of a model")
         check_budget(policy, bigger, has_ledger=ledger is not False)
         check_redaction(policy)
         weights = None
@@ -118,6 +128,8 @@ class Edge:
                 speculate=speculate,
                 profile=profile,
                 goal=goal,
+                device=device,
+                allow_fallback=allow_fallback,
                 adapters=read_adapters(adapters),
                 allow_large=allow_large,
                 isolation=isolation,
@@ -127,6 +139,8 @@ class Edge:
             engine, weights = loaded.engine, loaded.weights
         elif adapters:
             raise ConfigError("adapters are given beside an engine of your own", remedy="Give them to it")
+        elif device != "auto":
+            raise ConfigError("An engine of your own has its device", remedy="Leave device out")
         elif isolation != "auto" or isolation_memory_bytes is not None:
             raise ConfigError("An engine of your own runs where you opened it", remedy="Leave isolation out")
         try:
@@ -202,9 +216,11 @@ class Edge:
         answer = Stream(call).answer()
         return Extraction(value=read(answer), answer=answer)
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd). Always on the device."""
-        return self._session.embed(texts)
+        return self._session.embed(texts, adapter, priority)
 
     def warm(
         self,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Priority = Literal["interactive", "background"]
 Role = Literal["system", "user", "assistant", "tool"]
 Source = Literal["device", "cloud"]
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
@@ -170,7 +171,7 @@ class Request:
     examples: tuple[tuple[str, str], ...] = ()
     fields: tuple[str, str] = FIELDS
     task: str | None = None
-    priority: Literal["interactive", "background"] = "interactive"
+    priority: Priority = "interactive"
     hold: int | None = None
     adapter: str | None = None
     hidden: bool = False
@@ -374,7 +375,7 @@ class CommonOptions(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     task: str | None
-    priority: Literal["interactive", "background"]
+    priority: Priority
     hold: int | None
     adapter: str | None
     policy: Any

@@ -44,6 +44,7 @@ def chat(
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
+    adapter: options.Adapter = None,
     ledger: options.UseLedger = None,
     json: options.Json = False,
 ) -> None:
@@ -56,7 +57,10 @@ def chat(
 
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # one bad byte must not end the conversation
-    keywords = options.call_options(max_tokens=max_tokens, temperature=temperature, seed=seed)
+    adapters = options.read_adapter(adapter)
+    keywords = options.call_options(
+        max_tokens=max_tokens, temperature=temperature, seed=seed, adapters=adapters
+    )
     settings = Settings.load(
         {
             "model": model,
@@ -74,7 +78,7 @@ def chat(
             "ledger": ledger,
         }
     )
-    with open_edge(settings) as edge:
+    with open_edge(settings, adapters) as edge:
         conversation = edge.chat(system)
         if json:
             _answer_lines(conversation, keywords)

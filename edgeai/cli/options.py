@@ -1,7 +1,9 @@
 """The options that verbs share, and what becomes of them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -69,6 +71,10 @@ Seed = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
 Schema = Annotated[
     Path | None, typer.Option(help="A file with a JSON schema, which the answer will fit.", dir_okay=False)
 ]
+Adapter = Annotated[
+    str | None,
+    typer.Option(metavar="NAME=PATH", help="A LoRA adapter (GGUF) to answer under, and what to call it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, errors as JSON to stderr.")]
 
 
@@ -78,6 +84,7 @@ def call_options(
     temperature: float | None = None,
     seed: int | None = None,
     schema: Path | None = None,
+    adapters: Mapping[str, Path] = MappingProxyType({}),
 ) -> CallOptions:
     """The keywords of a call that were given. Raises ConfigError for a schema that is none."""
     options: CallOptions = {}
@@ -89,7 +96,19 @@ def call_options(
         options["seed"] = seed
     if schema is not None:
         options["schema"] = read_schema(schema)
+    for name in adapters:
+        options["adapter"] = name
     return options
+
+
+def read_adapter(given: str | None) -> dict[str, Path]:
+    """What --adapter names, at most one. Raises ConfigError."""
+    if given is None:
+        return {}
+    name, _, path = given.partition("=")
+    if not name or not path:
+        raise ConfigError(f"--adapter is {given!r}", remedy="Write NAME=PATH, as support=support.gguf")
+    return {name: Path(path)}
 
 
 def read_schema(path: Path) -> dict[str, Any]:

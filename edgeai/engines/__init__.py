@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edgeai.engines.generation import Generation
-from edgeai.types import Request, Warmed
+from edgeai.types import Priority, Request, Warmed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +37,7 @@ class Offload:
 
     ``graph`` is a file for ``tokens`` tokens; ``compiled`` the same, made ready for the device, if there is
     such a file. ``native`` is ONNX Runtime's name of the provider, ``plugin`` the module that brings it.
+    ``required``: that it cannot be opened is an error, and not a reason to use the processor.
     """
 
     work: Work
@@ -47,6 +48,7 @@ class Offload:
     plugin: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     compiled: str | None = None
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,16 +150,21 @@ class Engine(Protocol):
         *,
         cancelled: Callable[[], bool] = lambda: False,
         on_state: OnState | None = None,
+        adapter: str | None = None,
+        priority: Priority = "interactive",
     ) -> tuple[float, ...]:
         """The total log-probability (nats) of each continuation's tokens after the plain ``prompt``.
 
         Raises Cancelled soon after ``cancelled`` has become true. ``on_state`` is given the last layer's
-        state at the end of the prompt, if the model gives it.
+        state at the end of the prompt, if the model gives it. ``adapter`` and ``priority`` as of a Request;
+        an engine that has neither need not take them: they are passed on only where they are asked for.
         """
         ...
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
-        """One unit vector a text: an array of shape (len(texts), n_embd)."""
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
+        """One unit vector a text: an array of shape (len(texts), n_embd); keywords as of `score`."""
         ...
 
     def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:

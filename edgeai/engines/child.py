@@ -24,7 +24,7 @@ from edgeai.engines import DevicePlan
 from edgeai.engines.generation import Generation
 from edgeai.engines.wire import pack, read
 from edgeai.errors import EdgeError, EngineCrashed, EngineError, OutOfMemory
-from edgeai.types import Request, Token
+from edgeai.types import Priority, Request, Token
 
 __all__ = ["FLAG", "freeze_support", "serve"]
 
@@ -185,7 +185,13 @@ class _Server:
             generation.cancel()
 
     def _score(
-        self, number: int, prompt: str, continuations: list[str], with_state: object
+        self,
+        number: int,
+        prompt: str,
+        continuations: list[str],
+        with_state: object,
+        adapter: str | None,
+        priority: Priority,
     ) -> tuple[object, object]:
         states: list[object] = []
         totals = self._engine.score(
@@ -193,6 +199,8 @@ class _Server:
             continuations,
             cancelled=self._calls[number].is_set,
             on_state=states.append if with_state else None,
+            adapter=adapter,
+            priority=priority,
         )
         return totals, (states[0] if states else None)
 

@@ -25,7 +25,8 @@ Steps = Callable[[Slot], Generator[None, None, None]]
 class Job:
     """``prompt`` is where it starts, ``need`` the cells that it takes. It runs under ``adapter``.
 
-    Its slot may know a head of the prompt, unless it must be ``fresh``.
+    In the background it may have to leave, and then its ``steps`` are begun again. Its slot may know a head
+    of the prompt, unless it must be ``fresh``.
     """
 
     prompt: list[int]
@@ -52,6 +53,14 @@ class Job:
     def begin(self, slot: Slot) -> None:
         """The slot is ours."""
         self._slot, self._running = slot, self.steps(slot)
+
+    def leave(self) -> Slot:
+        """Give the slot back for now; what was computed is forgotten, but for what the slot keeps."""
+        slot, running = self.slot, self._running
+        self._slot = self._running = None
+        if running is not None:
+            running.close()
+        return slot
 
     def advance(self) -> bool:
         """Do one step; false when it was the last one."""

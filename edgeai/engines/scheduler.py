@@ -76,8 +76,14 @@ class Scheduler:
         What a person waits for does not wait for a batch in the background: that is done again.
         """
         with self._changed:
-            if self._closing or not self._thread.is_alive():
+            if self._closing:
                 raise EngineCrashed("The engine is closed", remedy="Open the model again")
+            if not self._thread.is_alive():
+                raise EngineCrashed(
+                    "The engine's thread is not here",
+                    why="It died, or this process was forked from the one that opened the model",
+                    remedy="Open the model again, after a fork in each process",
+                )
             self._admission.add(work)
             if not work.background and self._decoding and all(query.background for query in self._decoding):
                 self._context.abort()

@@ -19,7 +19,7 @@ from edgeai.engines import DevicePlan, EngineInfo, Generation, OnState
 from edgeai.engines.keeper import Keeper, Pending
 from edgeai.engines.wire import pack
 from edgeai.errors import Cancelled, ConfigError, EngineCrashed, EngineLoadFailed
-from edgeai.types import Request, Warmed
+from edgeai.types import Priority, Request, Warmed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,17 +100,22 @@ class ProcessEngine:
         *,
         cancelled: Callable[[], bool] = lambda: False,
         on_state: OnState | None = None,
+        adapter: str | None = None,
+        priority: Priority = "interactive",
     ) -> tuple[float, ...]:
         """As of the engine itself; ``on_state`` is called in this thread."""
-        arguments = [prompt, list(continuations), on_state is not None]
+        arguments = [prompt, list(continuations), on_state is not None, adapter, priority]
         totals, state = self._call("score", *arguments, cancelled=cancelled)
         if on_state is not None and state is not None:
             on_state(state)
         return tuple(totals)
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """As of the engine itself."""
-        vectors: NDArray[np.float32] = self._call("embed", [list(texts)], {})
+        keywords = {"adapter": adapter, "priority": priority}
+        vectors: NDArray[np.float32] = self._call("embed", [list(texts)], keywords)
         return vectors
 
     def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:

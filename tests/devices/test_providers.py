@@ -7,7 +7,8 @@ import pytest
 from edgeai.devices.ladder import ranked
 from edgeai.devices.probe import probe
 from edgeai.devices.profiles import choose
-from edgeai.devices.providers import PROVIDERS, Offer, Verdict, offers, proven, try_provider
+from edgeai.devices.providers import PROVIDERS, Offer, Verdict, offers, try_provider
+from edgeai.devices.verdicts import proven
 
 QNN = Offer(provider=PROVIDERS["qnn"], installed=True, is_plugin=True)
 GOOD = {

@@ -8,7 +8,8 @@ import pytest
 if os.environ.get("EDGEAI_PROVIDERS") != "qnn":
     pytest.skip("run by make test-providers", allow_module_level=True)
 
-from edgeai.devices.providers import Offer, offers, proven, try_provider
+from edgeai.devices.providers import Offer, offers, try_provider
+from edgeai.devices.verdicts import proven
 from tests.providers.encoders import npu_encoder
 
 

@@ -36,7 +36,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
         binding.speak()
     adapters = {name: Path(file) for name, file in plan.adapters.items()}
     hashes = {name: remembered_sha256(file) for name, file in adapters.items()}
-    model = Model(path, adapters)
+    model = Model(path, adapters, plan.gpus)
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
         places = _places(model, n_ctx, plan)
@@ -98,6 +98,7 @@ class LlamaCppEngine(LocalEngine):
             provider=plan.provider,
             inactive_parameters=model.n_inactive,
             adapters=adapters,
+            steps=plan.steps,
         )
         layout = f"{model.layout(info.n_ctx, plan.kv_type)} {plan.flash_attn}"  # it turns the values round
         shelf = WarmShelf(context, partial(_key, info, plan.weights, layout))
