@@ -146,7 +146,7 @@ class Edge:
                 isolation_memory_bytes=isolation_memory_bytes,
                 isolation_limit_s=isolation_limit_s,
             )
-            loaded = open_model(model, engine, wanted, weights=bound and bound.weights)
+            loaded = open_model(model, engine, wanted, weights=None if bound is None else bound.weights)
             engine, weights = loaded.engine, loaded.weights
         elif adapters:
             raise ConfigError("adapters are given beside an engine of your own", remedy="Give them to it")
