@@ -160,7 +160,8 @@ def _offer(provider: Provider, report: Mapping[str, Any]) -> Offer:
         why = plugins[provider.plugin] or None
         return Offer(provider=provider, installed=why is None, is_plugin=True, why=why)
     built_in = provider.native in report["built_in"]
-    return Offer(provider=provider, installed=built_in, why=None if built_in else f"{provider.package} is not there")
+    why = None if built_in else f"{provider.package} is not there"
+    return Offer(provider=provider, installed=built_in, why=why)
 
 
 def try_provider(
