@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from edgeai.binding import weights_hash
 from edgeai.engines import DevicePlan, Engine
-from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
+from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported, OutOfMemory
 
 if TYPE_CHECKING:
     from edgeai.devices.energy import Meter
     from edgeai.devices.profiles import Goal, Setting
     from edgeai.measure import Speed
     from edgeai.models.store import InstalledModel
+    from edgeai.types import Escalation
 
 EngineName = Literal["auto", "llamacpp", "onnx"]
 IsolationName = Literal["auto", "thread", "process"]
@@ -67,7 +68,8 @@ def open_model(
     """Load an installed model. No network: a model that is not there is a ModelNotFound with the remedy.
 
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
-    on this machine is taken; the first time that is measured, which takes some seconds. But one that has
+    on this machine is taken; the first time that is measured, which takes some seconds. Where memory is too
+    small for that one, another engine's is. But one that has
     these ``weights`` comes before any other: a contract is bound to it. With adapters it is llama.cpp, which
     alone takes them.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
@@ -76,9 +78,36 @@ def open_model(
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
     if wanted.adapters and engine == "auto":
         engine = "llamacpp"
-    found = choose_package(model, engine, allow_large=wanted.allow_large, weights=weights)
-    opened = open_package(found, replace(wanted, exact=wanted.exact or weights is not None))
+    try:
+        found = choose_package(model, engine, allow_large=wanted.allow_large, weights=weights)
+        opened = open_package(found, replace(wanted, exact=wanted.exact or weights is not None))
+    except OutOfMemory as error:
+        if engine != "auto" or weights is not None:
+            raise
+        return _open_another(model, wanted, error)
     return Loaded(engine=opened, weights=weights_hash(found))
+
+
+def _open_another(model: str | Path, wanted: Wanted, error: OutOfMemory) -> Loaded:
+    """The first of the model's packages, one an engine, for which there is memory; or the error of all."""
+    if isinstance(model, Path) or _is_path(model) or "@" in model:
+        raise error
+    tried = []
+    for found in _one_an_engine(_usable(model)):
+        try:
+            opened = open_package(found, wanted)
+        except OutOfMemory as failed:
+            tried.append((found.id, failed))
+        else:
+            _log.warning("%s is used instead, because: %s", found.id, error)
+            return Loaded(engine=opened, weights=weights_hash(found))
+    if len(tried) < 2:
+        raise error
+    raise OutOfMemory(
+        f"Neither {' nor '.join(name for name, _ in tried)} fits into memory",
+        why=". ".join(f"{name}: {failed.why or failed.what}" for name, failed in tried),
+        remedy=tried[0][1].remedy,
+    ) from error
 
 
 def choose_package(
@@ -215,6 +244,15 @@ def open_meter(profile: str) -> "Meter | None":
         return meter
     watts = choose(profile, probe()).power.active_w
     return find_meter(active_w=None if watts is None else watts.value)
+
+
+def open_escalation(profile: str, goal: "Goal") -> "Callable[[], Escalation] | None":
+    """What tells whether this machine's state speaks for leaving; None where its profile never does."""
+    from edgeai.devices.escalation import watch
+    from edgeai.devices.probe import probe
+    from edgeai.devices.profiles import choose
+
+    return watch(choose(profile, probe()), goal)
 
 
 def relatives(model: "InstalledModel") -> "Iterator[InstalledModel]":

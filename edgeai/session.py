@@ -26,7 +26,7 @@ from edgeai.record import QueryRecord, check_budget
 from edgeai.run import Accept, Run
 from edgeai.shift import shifted
 from edgeai.standing import Contracts, Standing
-from edgeai.types import FIELDS, Answer, CallOptions, CommonOptions, JsonSchema, Prompt, Request
+from edgeai.types import FIELDS, Answer, CallOptions, CommonOptions, Escalation, JsonSchema, Prompt, Request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,6 +81,8 @@ class Session:
     contracts: Contracts = field(default_factory=Contracts)
     waiting: "Waiting | None" = None
     meter: "Meter | None" = None
+    escalation: Callable[[], Escalation] | None = None
+    """What the machine's state says of leaving, where its profile says anything of it."""
     hedges: Hedges = field(default_factory=Hedges)
     audits: "Audits" = field(init=False)
     calls: "WeakSet[Call]" = field(default_factory=WeakSet)
@@ -243,7 +245,11 @@ class Session:
         )
 
     def _state(self, request: Request, policy: Policy, monitor: Monitor) -> State:
-        state = State(has_cloud=self.cloud is not None, reachable=self._reachable())
+        state = State(
+            has_cloud=self.cloud is not None,
+            reachable=self._reachable(),
+            escalation="usual" if self.escalation is None else self.escalation(),
+        )
         if policy.deadline_s is None and not policy.hedge:
             return state
         state = replace(state, cloud_s=self.cloud_times.total_s())

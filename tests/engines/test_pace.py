@@ -123,7 +123,7 @@ def test_slow_steps_cost_threads() -> None:
 def test_after_a_pause(
     meanwhile: float | None, now: list[float | None], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All cores where they are free this moment, in several looks if they were not; unknown changes nothing."""
+    """All cores where they are free this moment, in several looks if they were not before."""
     looks = itertools.cycle(now)
     seen = SimpleNamespace(free=lambda n: meanwhile, free_now=lambda: next(looks), restart=lambda: None)
     monkeypatch.setattr("edgeai.engines.pace.Cores", lambda: seen)
