@@ -88,7 +88,6 @@ def test_auto_takes_the_faster_engine_and_measures_once(both: Sequence[Installed
         assert note.stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("engine", ["llamacpp", "onnx"])
 def test_another_engine_where_memory_is_too_small_for_the_first(
     both: Sequence[InstalledModel], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,6 +113,7 @@ def test_another_engine_where_memory_is_too_small_for_the_first(
     assert all(model.id in refused.value.what for model in both)
 
 
+@pytest.mark.parametrize("engine", ["llamacpp", "onnx"])
 def test_a_contract_decides_which_package_is_loaded(
     both: Sequence[InstalledModel], engine: str, model_path: Path
 ) -> None:
