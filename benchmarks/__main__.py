@@ -12,6 +12,7 @@ from edgeai.devices.probe import probe
 
 NAMES = ("speed", "engines", "startup", "isolation")
 BY_NAME_ONLY = (
+    "drafting",
     "genai",
     "load",
     "load_onnx",

@@ -13,7 +13,8 @@ from edgeai.cloud import Cloud
 from edgeai.edge import DEFAULT_MODEL, MOST_WARM_BYTES, Edge, Turns
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import Cancelled, ConfigError
-from edgeai.load import EngineName, IsolationName
+from edgeai.isolated import IsolationName
+from edgeai.load import EngineName
 from edgeai.options import warm_request
 from edgeai.policy import Policy
 from edgeai.session import Preview, Session
@@ -29,6 +30,7 @@ from edgeai.types import (
     Extraction,
     JsonSchema,
     Message,
+    Priority,
     Prompt,
     Tool,
     Warmed,
@@ -49,6 +51,7 @@ class AsyncStream:
 
     def __init__(self, call: Call, on_done: Callable[[Answer], None] = lambda answer: None) -> None:
         self._call, self._on_done = call, on_done
+        self._answer: Answer | None = None
         self._woken = asyncio.Event()
         self._begun = False
         self._events: deque[Event] = deque()
@@ -73,6 +76,7 @@ class AsyncStream:
             raise
         event = self._events.popleft()
         if isinstance(event, Done):
+            self._answer = event.answer
             self._on_done(event.answer)
         return event
 
@@ -98,11 +102,12 @@ class AsyncStream:
                 await self._woken.wait()
 
     async def answer(self) -> Answer:
-        """Run to the end and return the answer."""
-        async for event in self:
-            if isinstance(event, Done):
-                return event.answer
-        raise Cancelled("The stream was closed before its end")
+        """Run to the end and return the answer, also when that was read before."""
+        while self._answer is None and await anext(self, None):
+            pass
+        if self._answer is None:
+            raise Cancelled("The stream was closed before its end")
+        return self._answer
 
     def cancel(self) -> None:
         """End the query, from any thread or task."""
@@ -137,14 +142,18 @@ class AsyncEdge:
         threads: int | None = None,
         profile: str = "auto",
         goal: "Goal" = "speed",
+        device: str = "auto",
+        allow_fallback: bool = False,
         parallel: int | None = None,
         speculate: bool = True,
+        draft: str | Path | None = None,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
         allow_large: bool = False,
         isolation: IsolationName = "auto",
         isolation_memory_bytes: int | None = None,
+        isolation_limit_s: float | None = None,
         adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         self._open = lambda: Edge(
@@ -154,14 +163,18 @@ class AsyncEdge:
             threads=threads,
             profile=profile,
             goal=goal,
+            device=device,
+            allow_fallback=allow_fallback,
             parallel=parallel,
             speculate=speculate,
+            draft=draft,
             cloud=cloud,
             policy=policy,
             ledger=ledger,
             allow_large=allow_large,
             isolation=isolation,
             isolation_memory_bytes=isolation_memory_bytes,
+            isolation_limit_s=isolation_limit_s,
             adapters=adapters,
         )
         self._edge: Edge | None = None
@@ -243,9 +256,11 @@ class AsyncEdge:
         answer = await AsyncStream(call).answer()
         return Extraction(value=read(answer), answer=answer)
 
-    async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    async def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """As `Edge.embed`."""
-        return await asyncio.to_thread(self._session.embed, texts)
+        return await asyncio.to_thread(self._session.embed, texts, adapter, priority)
 
     async def warm(
         self,

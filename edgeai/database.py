@@ -235,8 +235,8 @@ def _use_wal(connection: Connection) -> None:
 
 def _unusable(path: Path, error: Exception) -> LedgerError:
     return LedgerError(
-        f"The ledger {path} cannot be used",
+        f"The file {path} cannot be used",
         why=str(error),
         remedy="Free the disk, correct the file's permissions, or move it away to start a new one; "
-        "ledger=False works without it",
+        "ledger=False, or --no-ledger, works without a ledger",
     )

@@ -20,6 +20,7 @@ class Stream:
 
     def __init__(self, call: Call, on_done: Callable[[Answer], None] = lambda answer: None) -> None:
         self._call, self._on_done = call, on_done
+        self._answer: Answer | None = None
         self._woken = threading.Event()
         self._events: deque[Event] = deque(call.begin(self._woken.set))
 
@@ -58,15 +59,17 @@ class Stream:
         events = [self._events.popleft() for _ in range(count)]
         for event in events:
             if isinstance(event, Done):
+                self._answer = event.answer
                 self._on_done(event.answer)
         return events
 
     def answer(self) -> Answer:
-        """Run to the end and return the answer."""
-        for event in self:
-            if isinstance(event, Done):
-                return event.answer
-        raise Cancelled("The stream was closed before its end")
+        """Run to the end and return the answer, also when that was read before."""
+        while self._answer is None and next(self, None):
+            pass
+        if self._answer is None:
+            raise Cancelled("The stream was closed before its end")
+        return self._answer
 
     def cancel(self) -> None:
         """End the query, from any thread."""

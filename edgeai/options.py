@@ -14,6 +14,7 @@ from edgeai.types import (
     Image,
     JsonSchema,
     Message,
+    Priority,
     Prompt,
     Request,
     Role,
@@ -50,7 +51,11 @@ def read_request(prompt: Prompt, system: str | None = None, **options: Unpack[Ca
 def read_policy(default: Policy, options: CommonOptions) -> Policy:
     """The call's own policy if it has one, else the Edge's."""
     policy = options.get("policy")
-    policy = default if policy is None else policy
+    return default if policy is None else check_policy(policy)
+
+
+def check_policy(policy: Policy) -> Policy:
+    """The policy, if it is one. Raises ConfigError."""
     if not isinstance(policy, Policy):
         raise ConfigError(f"policy is a {type(policy).__name__}, expected a Policy")
     return policy
@@ -58,7 +63,7 @@ def read_policy(default: Policy, options: CommonOptions) -> Policy:
 
 def read_messages(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:
     """A string as one user message; a list of messages as it is, checked."""
-    if not isinstance(prompt, str | Sequence):
+    if not isinstance(prompt, str | Sequence) or isinstance(prompt, bytes):
         raise ConfigError(
             f"The prompt is a {type(prompt).__name__}", remedy="Give a text or a list of Message"
         )
@@ -177,13 +182,15 @@ def _check(request: Request) -> None:
         ("top_k", sampling.top_k),
         ("hold", request.hold or 0),
     ):
-        if not isinstance(count, int):
+        if not isinstance(count, int) or isinstance(count, bool):
             raise ConfigError(f"{name} is {count!r}, expected a whole number")
     seed = sampling.seed
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise ConfigError(f"seed is {seed!r}, expected a whole number, 0 or more")
     if request.adapter is not None and not isinstance(request.adapter, str):
         raise ConfigError(f"adapter is {request.adapter!r}, expected the name of one")
+    if request.task is not None and not isinstance(request.task, str):
+        raise ConfigError(f"task is {request.task!r}, expected a text")
     if request.grammar is not None and not isinstance(request.grammar, str):
         raise ConfigError(f"grammar is {request.grammar!r}, expected a text in llguidance's Lark dialect")
     _in_range("max_tokens", request.max_tokens, 1, 1_000_000)
@@ -192,11 +199,16 @@ def _check(request: Request) -> None:
     _in_range("min_p", sampling.min_p, 0, 1)
     _in_range("top_k", sampling.top_k, 0, 1_000_000)
     _in_range("hold", request.hold or 0, 0, 1_000_000)
-    if request.priority not in ("interactive", "background"):
-        raise ConfigError(f"priority is {request.priority!r}, expected 'interactive' or 'background'")
+    check_priority(request.priority)
     constraints = [n for n in ("schema", "grammar", "tools") if getattr(request, n) not in (None, ())]
     if len(constraints) > 1:
         raise ConfigError(f"{' and '.join(constraints)} cannot be combined", remedy="Give one of them")
+
+
+def check_priority(priority: str) -> None:
+    """Raise ConfigError for what is none."""
+    if priority not in get_args(Priority):
+        raise ConfigError(f"priority is {priority!r}, expected 'interactive' or 'background'")
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:

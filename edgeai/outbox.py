@@ -241,7 +241,7 @@ def _cipher(key: str) -> "Fernet":
         return _fernet()(key)
     except ValueError as error:
         raise ConfigError(
-            "The queue's key is none", why=str(error), remedy="Make one: edgeai queue key"
+            "The queue's key is not a key", why=str(error), remedy="Make one: edgeai queue key"
         ) from None
 
 

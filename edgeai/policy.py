@@ -7,11 +7,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
 from edgeai.egress import LabelRule, Redaction, parse_disclose, read_rules, stays
+from edgeai.egress.redaction import values_of
 from edgeai.errors import ConfigError
 from edgeai.types import Escalation, Reason, Request, Signals
 
@@ -137,6 +139,9 @@ class Policy:
         object.__setattr__(self, "labels", MappingProxyType(read_rules(self.labels)))
         # A copy, so that no later change of the caller's dict can lift a limit.
         object.__setattr__(self, "budget_usd", MappingProxyType(dict(self.budget_usd)))
+
+    def __reduce__(self) -> tuple[partial["Policy"], tuple[()]]:
+        return partial(Policy, **values_of(self)), ()
 
     def _check_contract(self) -> None:
         if not (_is_number(self.audit) and 0 <= self.audit <= 1):

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -135,6 +136,13 @@ def test_settings_are_listed() -> None:
     assert named == known | {"EDGEAI_CONFIG", "EDGEAI_HOME"}
 
 
+def test_extras_are_listed() -> None:
+    """README's table has every extra that users may install, and no other."""
+    named = set(re.findall(r"^\| `([a-z]+)` \|", README.read_text("utf-8"), re.MULTILINE))
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert named == extras.keys() - {"dev"}
+
+
 def test_readme_settings_load(tmp_path: Path) -> None:
     """The example of a settings file is valid."""
     [(_, example)] = blocks(README, "toml")
@@ -224,6 +232,8 @@ def verbs(group: object = None, name: tuple[str, ...] = ()) -> dict[tuple[str, .
         return {name: group}
     context = group.make_context("edgeai", [], resilient_parsing=True)
     found: dict[tuple[str, ...], typer.core.TyperCommand] = {}
+    if group.invoke_without_command and name:
+        found[name] = group  # it does something of its own, too
     for word in group.list_commands(context):
         found |= verbs(group.get_command(context, word), (*name, word))
     return found
@@ -252,7 +262,8 @@ def verb_section(name: tuple[str, ...], verb: typer.core.TyperCommand) -> Iterat
         f"| {parameter_name(parameter)} | {getattr(parameter, 'help', None) or ''} |"
         for parameter in verb.params
     ]
-    yield "\n".join(["| option | meaning |", "|---|---|", *lines])
+    if lines:
+        yield "\n".join(["| option | meaning |", "|---|---|", *lines])
 
 
 def parameter_name(parameter: typer.core.TyperOption | typer.core.TyperArgument | object) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,6 +184,38 @@ def test_the_answer_is_the_streams_last_word() -> None:
 def poll_for_ever(stream: Stream) -> None:
     while True:
         stream.ready()
+
+
+def test_the_answer_can_be_asked_for_again() -> None:
+    """A stream that was read to its end gives its answer each time; a closed one has none."""
+    with Edge(engine=FakeEngine("Four."), ledger=False) as edge:
+        read, asked, closed = edge.stream("Count."), edge.stream("Count."), edge.stream("Count.")
+        assert isinstance(list(read)[-1], Done)
+        closed.close()
+        assert read.answer() == read.answer()
+        assert asked.answer() is asked.answer()
+        with pytest.raises(Cancelled):
+            closed.answer()
+
+    async def again() -> bool:
+        async with AsyncEdge(engine=FakeEngine("Four."), ledger=False) as device:
+            stream = device.stream("Count.")
+            return await stream.answer() is await stream.answer()
+
+    assert asyncio.run(again())
+
+
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"policy": "allow"}, "policy is a str"),
+        ({"model": None}, "model is None"),
+    ],
+)
+def test_an_edge_of_the_wrong_things(keywords: dict[str, Any], said: str) -> None:
+    """What is no policy and no model's name is a ConfigError that names it."""
+    with pytest.raises(ConfigError, match=said):
+        Edge(ledger=False, **({"engine": FakeEngine("Four.")} | keywords))
 
 
 def test_ready_gives_what_has_arrived_without_waiting() -> None:

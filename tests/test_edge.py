@@ -257,6 +257,7 @@ def test_a_prompt_longer_than_the_context_says_both_numbers(edge: Edge) -> None:
         ([Message("wizard", "Hello")], "role"),  # type: ignore[arg-type]  # the mistake under test
         ([Message("user", ["dropped"])], "neither"),  # type: ignore[list-item]  # the mistake under test
         (5, "prompt is a int"),
+        (b"Hello", "prompt is a bytes"),
     ],
 )
 def test_a_prompt_that_cannot_be_asked(edge: Edge, prompt: str, why: str) -> None:
@@ -282,6 +283,8 @@ def test_a_prompt_that_cannot_be_asked(edge: Edge, prompt: str, why: str) -> Non
         ({"policy": "local"}, "expected a Policy"),
         ({"policy": {}}, "expected a Policy"),
         ({"max_tokens": 2.5}, "whole number"),
+        ({"max_tokens": True}, "whole number"),
+        ({"task": 3}, "task is 3"),
         ({"temperature": 1, "top_k": 2.5}, "whole number"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": "a"}, "seed is 'a'"),
@@ -313,6 +316,13 @@ def test_choices_that_cannot_be_told_apart(edge: Edge, choices: list[str], messa
     """Each is refused before the model is asked."""
     with pytest.raises(ConfigError, match=message):
         edge.choose("Hello", choices)
+
+
+@pytest.mark.parametrize("example", ["Great!", ("Great!",), ("Great!", "good", "very"), ("Great!", 1)])
+def test_an_example_is_a_text_and_its_label(edge: Edge, example: tuple[str, str]) -> None:
+    """Anything else is refused by name, and no error of the unpacking."""
+    with pytest.raises(ConfigError, match="not a pair of texts"):
+        edge.choose("Hello", ["good", "bad"], examples=[example])
 
 
 def test_unknown_models_name_the_nearest() -> None:

@@ -1,10 +1,13 @@
 """The rules of a policy, without a run."""
 
+import copy
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeai import ConfigError, Image, Message, Policy, Reason
+from edgeai import ConfigError, Image, Message, Policy, Reason, Redaction
 from edgeai.policy import State, explain
 from edgeai.types import Request, Signals
 
@@ -103,3 +106,16 @@ def test_every_decision_has_a_sentence(wanted: Reason | None, kept: Reason | Non
     assert sentence[0].isupper()
     assert sentence.endswith(".")
     assert ".." not in sentence
+
+
+def test_a_policy_can_be_copied_and_sent() -> None:
+    """Settings objects copy their defaults, and processes send each other rules."""
+    rules = Policy(
+        privacy="redact",
+        budget_usd={"day": 0.5},
+        labels={"health": "local"},
+        redaction=Redaction(patterns={"ORDER": "ORD-[0-9]+"}),
+    )
+    assert pickle.loads(pickle.dumps(rules)) == copy.deepcopy(rules) == rules
+    with pytest.raises(TypeError):
+        copy.deepcopy(rules).budget_usd["day"] = 9.0  # type: ignore[index]  # the mistake under test

@@ -238,5 +238,5 @@ def test_encrypted_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, key)
     with Outbox() as outbox:
         assert outbox.all()[0].answer == "Schwertlilie"
-    with pytest.raises(ConfigError, match="key is none"):
+    with pytest.raises(ConfigError, match="not a key"):
         Outbox(key="short")

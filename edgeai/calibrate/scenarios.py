@@ -136,6 +136,8 @@ def replay(entries: Sequence[Entry], scenario: Scenario, *, seed: int = 0) -> Re
     }
     if prices is not None:
         columns["cost"] = 1000 * reached * prices
+    elif not leaves.any():  # what nobody is asked costs nothing, at whatever price
+        columns["cost"] = np.zeros(len(known))
     found = _intervals(columns, seconds, seed)
     return Replayed(
         scenario=scenario,

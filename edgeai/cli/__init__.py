@@ -1,5 +1,7 @@
 """The command line: one module per verb, imported when the verb is used."""
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from edgeai.cli.exits import exit_code, explain_exits
-from edgeai.errors import ConfigError, EdgeError
+from edgeai.errors import ConfigError, DiskFull, EdgeError
 from edgeai.options import nearest
 
 VERBS = (
@@ -82,18 +84,45 @@ def _options(
 def main(args: Sequence[str] | None = None) -> None:
     """Run one verb and exit; an error of ours becomes one line on stderr and an exit code."""
     args = sys.argv[1:] if args is None else args
-    _write_anything()
+    json = _wants_json(args)
     try:
-        app(args, prog_name="edgeai")
+        _prepare_streams()
+        _run(args, json=json)
     except EdgeError as error:
         from edgeai.cli.output import write_error
 
-        write_error(error, json=_wants_json(args))
+        write_error(error, json=json)
         sys.exit(exit_code(error))
 
 
-def _write_anything() -> None:
-    """Models know more characters than some terminals: show those by their numbers."""
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+"""Click's UsageError, by the only public name there is: some versions of typer bring a click of their own."""
+
+
+def _run(args: Sequence[str], *, json: bool) -> None:
+    """Run the verb; what is mistyped is shown with the usage, and with --json raised as a ConfigError."""
+    try:
+        if not json:
+            app(args, prog_name="edgeai")
+        sys.exit(app(args, prog_name="edgeai", standalone_mode=False) or 0)
+    except USAGE_ERROR as error:
+        raise ConfigError(str(error).rstrip("."), remedy="--help lists what there is") from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries to write the rest once more
+        raise DiskFull("The output cannot be written", why=error.strerror, remedy="Free the disk") from error
+
+
+def _prepare_streams() -> None:
+    """Models know more characters than some terminals: show those by their numbers.
+
+    A stdin that is closed is an empty one. Raises ConfigError when stdout is closed.
+    """
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  # for the whole program
+    if sys.stdout is None:
+        raise ConfigError("There is no stdout to write to", remedy="Send it to a file, or to /dev/null")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

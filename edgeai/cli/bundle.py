@@ -1,5 +1,6 @@
 """`edgeai bundle`: models in one signed file, for machines without a network."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,7 @@ def bundle(
         raise ConfigError(
             "A bundle needs --out FILE and --key FILE", remedy="Make a key: edgeai bundle --new-key FILE"
         )
+    _check(calibration or (), profile or ())
     members = write_bundle(
         out, models or [], key, calibrations=calibration or (), profiles=profile or (), wheels=wheel or ()
     )
@@ -59,3 +61,14 @@ def bundle(
         )
     else:
         typer.echo(f"made {out}: {len(members)} files, {size(total)}, signed by {public_key(key)}")
+
+
+def _check(calibrations: Sequence[Path], profiles: Sequence[Path]) -> None:
+    """What would be refused where it arrives is refused before it travels."""
+    from edgeai.devices.profiles import read_profile
+    from edgeai.monitor import contract
+
+    for path in calibrations:
+        contract.load(path)
+    for path in profiles:
+        read_profile(path)

@@ -93,7 +93,7 @@ def calibrate(
             "privacy": privacy, "ledger": ledger,
         }
     )  # fmt: skip
-    _check_folders(out, report)
+    _check_files(out, report)
     # nothing decides but what is calibrated
     settings = replace(settings, min_score=None, contract=None, deadline_s=None)
     with open_edge(settings) as edge, _stoppable() as progress:
@@ -122,11 +122,13 @@ def _task(
     )
 
 
-def _check_folders(*paths: Path | None) -> None:
-    """What takes minutes should not fail at its end for want of a folder."""
+def _check_files(*paths: Path | None) -> None:
+    """What takes minutes should not fail at its end for want of a place to write to."""
     for path in paths:
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"There is no folder for {path}", remedy="Make it, or choose another place")
+        if path is not None and path.is_dir():
+            raise ConfigError(f"{path} is a folder", remedy="Name a file")
 
 
 def _is_confirmed(bill: "Estimate", max_usd: float | None, *, yes: bool) -> bool:

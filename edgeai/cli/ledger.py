@@ -57,7 +57,9 @@ def disclosures(*, limit: Limit = 20, json: options.Json = False) -> None:
         rows = record.disclosures.rows(limit)
     if json:
         write_json(rows)
-    elif rows:
+    elif not rows:
+        typer.echo("Nothing was handed to the network.")
+    else:
         write_table(
             ("NUMBER", "TIME", "ENDPOINT", "BYTES", "LABELS", "REDACTED", "SHA256"),
             [
@@ -147,11 +149,11 @@ def _sentence(totals: "Totals") -> str:
 
 def moment(text: str) -> datetime:
     """The begin of a span such as 24h, or a date. Raises ConfigError."""
-    if span := re.fullmatch(r"(\d{1,6})([mhdw])", text):
-        return datetime.now(UTC) - timedelta(**{UNITS[span[2]]: int(span[1])})
     try:
-        return datetime.fromisoformat(text)
-    except ValueError:
+        if span := re.fullmatch(r"(\d{1,6})([mhdw])", text):
+            return datetime.now(UTC) - timedelta(**{UNITS[span[2]]: int(span[1])})
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):  # no date, or none that a calendar has
         raise ConfigError(
             f"--since is {text!r}", remedy="Give 30m, 24h, 7d, 4w, or a date like 2026-01-31"
         ) from None

@@ -10,6 +10,8 @@ import typer
 
 from edgeai.errors import ConfigError, EdgeError
 
+WIDEST = 10_000
+
 
 def write_json(value: object) -> None:
     """Write a value, dataclasses as objects, as one JSON document."""
@@ -59,6 +61,10 @@ def write_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*headers, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
+    # A table that is cut to a narrow terminal says nothing: its lines are left to the terminal to wrap.
+    console.width = max(
+        console.width, console.measure(table, options=console.options.update(width=WIDEST)).maximum
+    )
     console.print(table)
 
 

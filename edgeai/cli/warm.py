@@ -21,6 +21,9 @@ def list_(*, json: options.Json = False) -> None:
     if json:
         write_json([{"model": one.model, "tokens": one.n_tokens, "bytes": one.n_bytes} for one in kept])
         return
+    if not kept:
+        typer.echo("Nothing is kept.")
+        return
     rows = [
         (
             one.model,

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 from edgeai.egress.found import Recogniser
 from edgeai.errors import ConfigError
@@ -48,6 +50,17 @@ class Redaction:
             raise ConfigError(f"max_share is {self.max_share!r}, expected a number from 0 to 1")
         object.__setattr__(self, "patterns", MappingProxyType(dict(self.patterns)))
         object.__setattr__(self, "recognisers", tuple(self.recognisers))
+
+    def __reduce__(self) -> tuple[partial["Redaction"], tuple[()]]:
+        return partial(Redaction, **values_of(self)), ()
+
+
+def values_of(rules: Any) -> dict[str, Any]:  # noqa: ANN401  # any dataclass
+    """The fields of a dataclass by name, with dicts for the read-only mappings, which cannot be pickled."""
+    values = {one.name: getattr(rules, one.name) for one in fields(rules)}
+    return {
+        name: dict(value) if isinstance(value, MappingProxyType) else value for name, value in values.items()
+    }
 
 
 def check_kind(kind: str) -> str:

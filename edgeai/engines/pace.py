@@ -1,17 +1,47 @@
 """The number of threads of each step of one context: the governor, and the clocks it is fed with."""
 
 from time import perf_counter, sleep
-from typing import Final
+from typing import Final, Protocol
 
 from edgeai.engines.cores import Cores
 from edgeai.engines.threads import Governor
 
-__all__ = ["Pace"]
+__all__ = ["Pace", "Pacing", "SamePace"]
 
 _PAUSE_S: Final = 0.5
 _TAKEN: Final = 0.5  # of a core
 _LOOKS: Final = 5
 _BETWEEN_S: Final = 0.002
+
+
+class Pacing(Protocol):
+    """What a context asks before and after each step: see `Pace`."""
+
+    n_threads: int
+
+    def begin(self) -> int:
+        """A step begins: how many threads it should use."""
+        ...
+
+    def end(self, n_tokens: int) -> None:
+        """The step is done."""
+        ...
+
+
+class SamePace:
+    """As many threads as another context uses just now."""
+
+    def __init__(self, other: Pacing) -> None:
+        self._other = other
+        self.n_threads = other.n_threads
+
+    def begin(self) -> int:
+        """A step begins: how many threads it should use."""
+        self.n_threads = self._other.n_threads
+        return self.n_threads
+
+    def end(self, n_tokens: int) -> None:
+        """Its steps say nothing of the other's."""
 
 
 class Pace:

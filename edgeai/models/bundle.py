@@ -58,9 +58,14 @@ def write_bundle(
     a file that exists is replaced only when the new one is whole.
     """
     signer = _load_key(key)
-    sources = dict(_sources(models, {"calibrations": calibrations, "profiles": profiles, "wheels": wheels}))
+    if out.suffix != ".edgeai":
+        raise ConfigError(f"{out.name} does not end in .edgeai", remedy="Imports know a bundle by that")
+    listed = list(_sources(models, {"calibrations": calibrations, "profiles": profiles, "wheels": wheels}))
+    sources = dict(listed)
     if not sources:
         raise ConfigError("A bundle needs something in it", remedy="Name a model")
+    if clash := next((name for name, path in listed if sources[name] != path), None):
+        raise ConfigError(f"Two files would be {clash} in the bundle", remedy="Rename one")
     members = tuple(
         Member(path=name, sha256=disk.hash_file(path), size=path.stat().st_size)
         for name, path in sorted(sources.items())

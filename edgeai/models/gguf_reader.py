@@ -78,7 +78,7 @@ class Reader:
 
     def preamble(self) -> int:
         """Check magic and version; the number of tensors."""
-        if self._size < 24 or self._bytes(4, "the magic") != b"GGUF":
+        if self._size < 4 or self._bytes(4, "the magic") != b"GGUF":
             raise self.corrupt("no GGUF magic", 0)
         version = self._int("I", "the version")
         if version not in (2, 3):

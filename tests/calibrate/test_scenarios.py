@@ -91,6 +91,9 @@ def test_what_the_ledger_does_not_know_is_none() -> None:
     found = replay(LEDGER[:10], Scenario(name="", min_score=0.5))
     assert found.cost_usd is None
     assert found.median_s is None
+    kept = replay(LEDGER[:10], Scenario(name="as it was"))
+    assert kept.cost_usd is not None  # where nobody was asked nothing was paid
+    assert kept.cost_usd.value == kept.cost_usd.high == 0
     stays = replay(LEDGER[:10], Scenario(name="", min_score=0.0))
     assert stays.median_s is not None
 

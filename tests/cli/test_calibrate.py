@@ -125,6 +125,7 @@ def test_it_needs_leave_and_a_yes(run: Run, cloud: FakeCloud, tmp_path: Path) ->
     [
         (("--contract", "error<0.1"), "is not a promise"),
         (("--contract", "error<=0.1@0.9", "--out", "no/such/folder/x.json"), "There is no folder"),
+        (("--contract", "error<=0.1@0.9", "--report", "."), ". is a folder"),
         (("--contract", "error<=0.1@0.9", "--method", "extract"), "takes no choices"),
         (("--contract", "error<=0.1@0.9", "--scorer", "exakt"), "There is no scorer"),
         (("--contract", "error<=0.1@0.9", "--examples", "none.jsonl"), "cannot be read"),

@@ -74,8 +74,9 @@ def test_since(run: Run, since: str, queries: int) -> None:
     assert json.loads(run("ledger", "--json", "--since", since).out)["totals"]["queries"] == queries
 
 
-def test_a_bad_since(run: Run) -> None:
-    """What is neither span nor date is a usage error."""
-    shown = run("ledger", "--since", "yesterday")
+@pytest.mark.parametrize("since", ["yesterday", "999999w", "0001-01-01T00:00+14:00"])
+def test_a_bad_since(run: Run, since: str) -> None:
+    """What is neither span nor date, or before all calendars, is a usage error."""
+    shown = run("ledger", "--since", since)
     assert shown.code == Exit.USAGE
-    assert "error: --since is 'yesterday'. Give 30m" in shown.err
+    assert f"error: --since is {since!r}. Give 30m" in shown.err

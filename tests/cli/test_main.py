@@ -1,8 +1,10 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +58,10 @@ def test_a_mistyped_verb(run: Run) -> None:
         (("chat", "--model", "nowhere.gguf", "--json"), Exit.MODEL, "ModelNotFound"),
         (("models", "verify", "--json", "nowhere"), Exit.MODEL, "ModelNotFound"),
         (("ledger", "--json", "--since", "x"), Exit.USAGE, "ConfigError"),
+        (("ask", "--json", "--temprature", "1", "hi"), Exit.USAGE, "ConfigError"),
+        (("ask", "--json", "--max-tokens", "many", "hi"), Exit.USAGE, "ConfigError"),
+        (("models", "pull", "--json"), Exit.USAGE, "ConfigError"),
+        (("models", "pul", "--json"), Exit.USAGE, "ConfigError"),
     ],
 )
 def test_errors_for_programs(run: Run, args: tuple[str, ...], code: Exit, kind: str) -> None:
@@ -64,6 +70,32 @@ def test_errors_for_programs(run: Run, args: tuple[str, ...], code: Exit, kind: 
     error = json.loads(shown.err)["error"]
     assert (shown.code, shown.out, error["class"]) == (code, "", kind)
     assert set(error) == {"class", "what", "why", "remedy"}
+
+
+def test_json_of_a_success_ends_with_0(run: Run) -> None:
+    """What a verb does with --json has the exit code that it has without."""
+    assert run("models", "list", "--json").code == Exit.OK
+    assert run("ask", "--json", "--help").code == Exit.OK
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "said"),
+    [
+        ("{} models list >/dev/full", Exit.MODEL, "error: The output cannot be written. No space left"),
+        ("{} models list >&-", Exit.USAGE, "error: There is no stdout to write to."),
+        ("{} ask <&-", Exit.USAGE, "error: The prompt is empty."),
+        (r"printf '\377' | LC_ALL=C {} ask", Exit.USAGE, "error: The question is not valid text."),
+    ],
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_broken_streams(model_path: Path, shell: str, code: Exit, said: str) -> None:
+    """A full, closed or garbled stream is one line on stderr, and no traceback."""
+    shown = subprocess.run(
+        ["sh", "-c", shell.format(shlex.join(EDGEAI))], capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == code
+    assert shown.stderr.startswith(said)
+    assert len(shown.stderr.splitlines()) == 1
 
 
 def test_a_question_about_json(run: Run) -> None:

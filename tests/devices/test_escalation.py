@@ -59,11 +59,12 @@ def test_the_machine_is_looked_at_every_five_seconds(tmp_path: Path) -> None:
     cool = read_power(tmp_path)
     now = [0.0]
     tell = watch(profile(), read=lambda: (next(looks), cool)[1], clock=lambda: now[0])
-    assert tell is not None
     for now[0] in (0.0, 1.0, 4.9, 5.0, 6.0):
         assert tell() == "usual"
     assert next(looks) == 2
-    assert watch(profile("usual", "usual")) is None
+    silent = watch(profile("usual", "usual"), read=lambda: (next(looks), cool)[1])
+    assert silent() == "usual"
+    assert next(looks) == 3
 
 
 def ask(rule: Escalation, policy: Policy) -> Answer:

@@ -210,6 +210,19 @@ def test_large_models_are_refused_here_too(sent: Path, key: Path, monkeypatch: p
     assert import_bundle(sent, trusted=[public_key(key)], allow_large=True).models
 
 
+def test_a_bundle_keeps_each_file_and_its_name(tmp_path: Path, key: Path) -> None:
+    """Two files of one name would lose one, and a name without .edgeai could not be imported."""
+    files = [tmp_path / name / "x.contract.json" for name in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"Two files would be calibrations/x\.contract\.json"):
+        write_bundle(tmp_path / "sent.edgeai", [], key, calibrations=files)
+    with pytest.raises(ConfigError, match=r"does not end in \.edgeai"):
+        write_bundle(tmp_path / "sent", [], key, calibrations=files[:1])
+    write_bundle(tmp_path / "sent.edgeai", [], key, calibrations=[files[0], files[0]])
+
+
 def test_a_key_is_for_its_owner_alone(key: Path) -> None:
     """Nobody else may read it, it is not made twice, and other files are no keys."""
     assert key.stat().st_mode & 0o077 == 0
