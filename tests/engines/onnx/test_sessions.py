@@ -6,13 +6,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
 from edgeai.engines import DevicePlan, onnx
 from edgeai.engines.local import LocalEngine
-from edgeai.engines.onnx.context import Context
+from edgeai.engines.onnx.engine import OnnxEngine
 from edgeai.engines.onnx.packed import find_packed, pack
 from edgeai.engines.onnx.sessions import Sessions
 from edgeai.engines.pace import Pace
@@ -41,6 +40,13 @@ def graph(onnx_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return onnx_package / "model.onnx"
 
 
+def opened(graph: Path, plan: DevicePlan) -> OnnxEngine:
+    """A decoder."""
+    engine = onnx.open_engine(graph, plan, name="smollm2")
+    assert isinstance(engine, OnnxEngine)
+    return engine
+
+
 def tokens(engine: LocalEngine) -> list[int]:
     request = Request(messages=(Message("user", "Name three colours."),), max_tokens=16)
     with engine.stream(request) as generation:
@@ -56,12 +62,12 @@ def own_bytes() -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux' /proc")
 def test_the_same_tokens_whatever_the_number_of_threads(graph: Path) -> None:
     """Token by token another session goes on, and it takes next to no memory of its own."""
-    first = onnx.open_engine(graph, PLAN, name="smollm2")
+    first = opened(graph, PLAN)
     usual = tokens(first)
     first.close()
     pack(graph, PLAN)
-    engine = onnx.open_engine(graph, replace(PLAN, follow_load=True), name="smollm2")
-    context = cast("Context", engine._context)
+    engine = opened(graph, replace(PLAN, follow_load=True))
+    context = engine._context
     before = own_bytes()
     context._sessions.load(1).join()
     grown = own_bytes() - before
