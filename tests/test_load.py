@@ -13,7 +13,7 @@ from edgeai import load as loading
 from edgeai.binding import weights_hash
 from edgeai.engines import DevicePlan
 from edgeai.errors import OutOfMemory
-from edgeai.load import Wanted, available_engines, family_speeds, open_model
+from edgeai.load import available_engines, family_speeds, open_model
 from edgeai.measure import Speed, speeds
 from edgeai.models import store
 from edgeai.models.store import InstalledModel, Progress
@@ -94,7 +94,7 @@ def test_another_engine_where_memory_is_too_small_for_the_first(
     """The one that fits is loaded, and the log tells why; if none fits, the error names both."""
     scarce = {both[0].id}
 
-    def planned(model: InstalledModel, wanted: Wanted) -> DevicePlan:
+    def planned(model: InstalledModel, *_: object) -> DevicePlan:
         if model.id in scarce:
             raise OutOfMemory(f"{model.id} does not fit into memory", why="Too large", remedy="Free some")
         return DevicePlan(n_ctx=256, n_threads=1)
