@@ -1,6 +1,8 @@
 """Decode beside other programs, as a reader of the stream sees it: `Edge`, which chooses its threads token
 by token, against `Edge` with a fixed number of threads, and llama-cpp-python's chat stream as it comes. All
-in processes of their own, each of them for half a second in turn, beside each neighbour.
+in processes of their own, each of them for half a second in turn, beside each neighbour. The order changes
+from round to round, and a quarter of a second before is not counted, for none of them: who worked until then
+is no neighbour that is meant.
 Speeds are tokens by the sum of their times; the best fixed number is the fastest beside that neighbour.
 """
 
@@ -8,7 +10,7 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from statistics import quantiles
 from typing import Any
@@ -27,10 +29,10 @@ GGUF = "smollm2-135m-instruct@llamacpp-q4_1"
 QUESTION = "Explain quantum tunnelling to a ten-year-old, in detail, with an example from daily life."
 N_CTX = 1024
 N_TOKENS = 256
-SLICE_S = 0.5
+SLICE_S, WARM_S = 0.5, 0.25
 ROUNDS = 7
 COMING_ROUNDS = 14
-ROUNDS_AN_ANSWER = 4
+ANSWERS = 2
 
 SPINNER = "while True: pass"
 BLAS = "import numpy\na = numpy.ones((1500, 1500))\nwhile True: a @ a"
@@ -49,6 +51,7 @@ while True: edge.ask({QUESTION!r}, max_tokens={N_TOKENS})
 """
 
 Slices = Callable[[], list[float]]
+Ask = Callable[[str], list[float]]
 
 
 def measure() -> list[Row]:
@@ -57,23 +60,38 @@ def measure() -> list[Row]:
     n = usable_cores()
     rows = [plain("cores that others use, before all", strangers(), "%")]
     with ExitStack() as stack:
-        contenders = {"Edge": stack.enter_context(worker(edge_slices, None))}
-        for count in sorted({1, min(2, n), max(1, n // 2), n}):
-            contenders[f"{count}"] = stack.enter_context(worker(edge_slices, count))
+        contenders = edges(stack, GGUF)
         contenders["Llama"] = stack.enter_context(worker(llama_slices))
         for name, programs in neighbours(n).items():
             rounds = COMING_ROUNDS if COMING in programs else ROUNDS
             with running(programs):
-                steps: dict[str, list[float]] = {key: [] for key in contenders}
+                steps = in_turn(contenders, rounds)
                 answers: dict[str, list[float]] = {"Edge": [], "Llama": []}
-                for number in range(rounds):
-                    for key, ask in contenders.items():
-                        steps[key] += ask("decode")
-                    if number % ROUNDS_AN_ANSWER == 0:
-                        for key, times in answers.items():
-                            times += contenders[key]("answer")
-            rows += judged(name, steps, answers)
+                for _ in range(ANSWERS):
+                    for key, times in answers.items():
+                        times += contenders[key]("answer")
+            rows += [*judged(name, steps), *against_llama(steps, answers)]
     return [*rows, plain("cores that others use, after all", strangers(), "%")]
+
+
+def edges(stack: ExitStack, package: str) -> dict[str, Ask]:
+    """`Edge` that follows the load, and with each fixed number of threads."""
+    n = usable_cores()
+    found = {"Edge": stack.enter_context(worker(edge_slices, package, None))}
+    for count in sorted({1, min(2, n), max(1, n // 2), n}):
+        found[f"{count}"] = stack.enter_context(worker(edge_slices, package, count))
+    return found
+
+
+def in_turn(contenders: Mapping[str, Ask], rounds: int) -> dict[str, list[float]]:
+    """The times of the tokens of each; who begins a round ends the next."""
+    steps: dict[str, list[float]] = {key: [] for key in contenders}
+    order = list(contenders)
+    for _ in range(rounds):
+        for key in order:
+            steps[key] += contenders[key]("decode")
+        order.append(order.pop(0))
+    return steps
 
 
 def neighbours(n: int) -> dict[str, list[str]]:
@@ -97,26 +115,32 @@ def strangers() -> float:
     return 100 * (cores.others() or 0.0)
 
 
-def judged(name: str, steps: dict[str, list[float]], answers: dict[str, list[float]]) -> list[Row]:
-    """What the steps beside one neighbour say."""
+def judged(name: str, steps: Mapping[str, list[float]]) -> list[Row]:
+    """What the steps beside one neighbour say of following the load."""
     speed = {key: len(times) / sum(times) for key, times in steps.items()}
     best = max(speed.keys() - {"Edge", "Llama"}, key=speed.__getitem__)
     tail = {key: quantiles(times, n=100)[98] if len(times) > 1 else times[0] for key, times in steps.items()}
-    fixed = ", ".join(f"{speed[key]:.0f} with {key}" for key in speed if key not in ("Edge", "Llama"))
-    figures = f"{fixed}; Llama {speed['Llama']:.0f}"
+    figures = ", ".join(f"{speed[key]:.0f} with {key}" for key in speed if key != "Edge")
     tails = ", ".join(f"{key} {seconds * 1e3:.0f}" for key, seconds in tail.items())
     return [
         at_least(f"beside {name}: speed ÷ the best fixed ({best})", speed["Edge"] / speed[best], 0.9),
         at_most(
             f"p99 of a token's time ÷ that of the best fixed; ms: {tails}", tail["Edge"] / tail[best], 1.5
         ),
+        plain(f"speed; fixed: {figures}", speed["Edge"], "tok/s"),
+    ]
+
+
+def against_llama(steps: Mapping[str, list[float]], answers: Mapping[str, list[float]]) -> list[Row]:
+    """What they say of llama-cpp-python's defaults."""
+    speed = {key: len(times) / sum(times) for key, times in steps.items()}
+    return [
         at_least("speed ÷ Llama", speed["Edge"] / speed["Llama"], 1.1),
         at_least(
             "whole answers (a new prompt of 100 tokens, 32 tokens) in the time of Llama's",
             sum(answers["Llama"]) / sum(answers["Edge"]),
             1.1,
         ),
-        plain(f"speed; fixed: {figures}", speed["Edge"], "tok/s"),
     ]
 
 
@@ -143,9 +167,9 @@ def running(programs: list[str]) -> Iterator[None]:
         time.sleep(0.5)
 
 
-def edge_slices(threads: int | None) -> dict[str, Slices]:
+def edge_slices(package: str, threads: int | None) -> dict[str, Slices]:
     """`Edge` with this number of threads, None for its own choice."""
-    edge = Edge(GGUF, n_ctx=N_CTX, threads=threads, ledger=False)
+    edge = Edge(package, n_ctx=N_CTX, threads=threads, ledger=False)
     prompts = new_prompts()
     return {
         "decode": lambda: gaps(lambda: edge.stream(QUESTION, max_tokens=N_TOKENS)),
@@ -183,9 +207,10 @@ def seconds(stream: Callable[[], Iterator[Any]]) -> float:
 
 
 def gaps(stream: Callable[[], Iterator[Any]]) -> list[float]:
-    """The times between the tokens of one answer after another, for the length of a slice."""
+    """The times between the tokens of one answer after another, for the length of a slice, once warm."""
     found: list[float] = []
-    end = time.perf_counter() + SLICE_S
+    begin = time.perf_counter() + WARM_S
+    end = begin + SLICE_S
     while time.perf_counter() < end or not found:
         stamps: list[float] = []
         answer = stream()
@@ -194,5 +219,5 @@ def gaps(stream: Callable[[], Iterator[Any]]) -> list[float]:
             if stamps[-1] > end and len(stamps) > 1:
                 break
         getattr(answer, "close", lambda: None)()
-        found += [later - earlier for earlier, later in itertools.pairwise(stamps)]
+        found += [later - earlier for earlier, later in itertools.pairwise(stamps) if later > begin]
     return found

@@ -147,7 +147,7 @@ def _open_onnx(path: Path, n_ctx: int, n_threads: int) -> Running:
     from edgeai.engines.onnx.facts import graph_file
     from edgeai.engines.onnx.folder import read_folder
     from edgeai.engines.onnx.proto import read_graph
-    from edgeai.engines.onnx.session import Session
+    from edgeai.engines.onnx.sessions import Sessions
     from edgeai.engines.onnx.signature import read_signature
     from edgeai.engines.onnx.tokenizer import PackageVocabulary
     from edgeai.engines.onnx.vetting import check
@@ -156,9 +156,8 @@ def _open_onnx(path: Path, n_ctx: int, n_threads: int) -> Running:
     graph = read_graph(file)
     check(graph, file)
     folder = read_folder(file.parent)
-    signature = read_signature(
-        session := Session(file, DevicePlan(n_ctx=n_ctx, n_threads=n_threads)), graph, folder
-    )
+    sessions = Sessions(file, DevicePlan(n_ctx=n_ctx, n_threads=n_threads, spare_session=False))
+    signature = read_signature(sessions.first, graph, folder)
     vocabulary = PackageVocabulary(folder, signature.n_vocab)
-    context = OnnxContext(session, signature, n_ctx=min(n_ctx, signature.max_length or n_ctx), n_seq=1)
+    context = OnnxContext(sessions, signature, n_ctx=min(n_ctx, signature.max_length or n_ctx), n_seq=1)
     return Running(vocabulary, context, signature.n_vocab, vocabulary.close)

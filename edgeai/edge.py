@@ -18,10 +18,11 @@ from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
 from edgeai.isolated import IsolationName
 from edgeai.kept import open_ledger, open_waiting
-from edgeai.load import EngineName, Wanted, open_meter, open_model
+from edgeai.load import EngineName, Wanted, open_model
 from edgeai.options import check_policy, read_adapters, read_messages, warm_request
 from edgeai.policy import Policy
 from edgeai.record import check_budget
+from edgeai.sensors import open_escalation, open_meter
 from edgeai.session import Preview, Session
 from edgeai.standing import Contracts, DriftAlarm, read_contract
 from edgeai.types import (
@@ -61,8 +62,8 @@ class Edge:
         network (``edgeai models pull NAME`` installs a model of the catalog).
     engine: "auto", the name of an engine, or an `Engine` of your own.
     n_ctx: tokens per conversation; None takes the model's own, up to 4096.
-    threads: how many compute, at all times; None takes one a core, and on llama.cpp fewer while other
-        programs use the cores.
+    threads: how many compute, at all times; None takes one a core, and fewer while other programs use the
+        cores.
     profile: the name of a device profile (`edgeai devices` lists them), which says how much memory a model
         may take, how many threads compute and how long a context is usual; "auto" takes this machine's.
     goal: "speed", or "battery" for what the profile does on battery.
@@ -158,6 +159,7 @@ class Edge:
             raise ConfigError("An engine of your own runs where you opened it", remedy="Leave isolation out")
         try:
             meter = open_meter(profile)
+            escalation = open_escalation(profile, goal)
             book = open_ledger(ledger)
             waiting = open_waiting(bigger, policy, book, key=queue_key)
         except EdgeError:
@@ -172,6 +174,7 @@ class Edge:
             contracts=Contracts(book.history if book else None),
             waiting=waiting,
             meter=meter,
+            escalation=escalation,
         )
         try:
             self._session.contracts.live(policy)

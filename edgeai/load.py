@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from edgeai.binding import weights_hash
 from edgeai.engines import DevicePlan, Engine
-from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
+from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported, OutOfMemory
 from edgeai.isolated import IsolationName, needs_process
 
 if TYPE_CHECKING:
-    from edgeai.devices.energy import Meter
     from edgeai.devices.probe import Machine
     from edgeai.devices.profiles import Goal, Profile, Setting
     from edgeai.devices.wish import Wish
@@ -73,10 +72,10 @@ def open_model(
     """Load an installed model. No network: a model that is not there is a ModelNotFound with the remedy.
 
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
-    on this machine is taken; the first time that is measured, which takes some seconds. But one that has
-    these ``weights`` comes before any other: a contract is bound to it. With adapters or a draft model it is
-    llama.cpp, which alone takes them; with a device that only one engine reaches, that one, if there is a
-    package for it.
+    on this machine is taken; the first time that is measured, which takes some seconds. Where memory is too
+    small for that one, another engine's is. But one that has these ``weights`` comes before any other: a
+    contract is bound to it. With adapters or a draft model it is llama.cpp, which alone takes them; with a
+    device that only one engine reaches, that one, if there is a package for it.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
     if engine not in get_args(EngineName):
@@ -85,9 +84,30 @@ def open_model(
         engine = "llamacpp"
     if weights is None and engine == "auto":
         engine = _engine_for(model, _wish(wanted))
-    found = choose_package(model, engine, allow_large=wanted.allow_large, weights=weights)
-    opened = open_package(found, replace(wanted, exact=wanted.exact or weights is not None))
+    try:
+        found = choose_package(model, engine, allow_large=wanted.allow_large, weights=weights)
+        opened = open_package(found, replace(wanted, exact=wanted.exact or weights is not None))
+    except OutOfMemory as error:
+        if engine != "auto" or weights is not None:
+            raise
+        return _open_another(model, wanted, error)
     return Loaded(engine=opened, weights=weights_hash(found))
+
+
+def _open_another(model: str | Path, wanted: Wanted, error: OutOfMemory) -> Loaded:
+    """The first of the model's packages, one an engine, for which there is memory; or the error of all."""
+    is_one = isinstance(model, Path) or _is_path(model) or "@" in model
+    failed = {}
+    for found in [] if is_one else _one_an_engine(_usable(str(model))):
+        _log.warning("%s is tried, because: %s", found.id, error)
+        try:
+            return Loaded(engine=open_package(found, wanted), weights=weights_hash(found))
+        except OutOfMemory as another:
+            failed[found.id] = another.why or another.what
+    if len(failed) < 2:
+        raise error
+    why = ". ".join(f"{name}: {reason}" for name, reason in failed.items())
+    raise OutOfMemory(f"Neither {' nor '.join(failed)} fits into memory", why=why, remedy=error.remedy)
 
 
 def choose_package(
@@ -269,18 +289,6 @@ def place(
     return replace(
         device, provider=placed.provider, gpus=placed.gpus, offloads=placed.offloads, steps=placed.steps
     )
-
-
-def open_meter(profile: str) -> "Meter | None":
-    """What counts this machine's joules, or the profile's estimate; None where there is neither."""
-    from edgeai.devices.energy import find_meter
-    from edgeai.devices.probe import probe
-    from edgeai.devices.profiles import choose
-
-    if (meter := find_meter()) is not None:
-        return meter
-    watts = choose(profile, probe()).power.active_w
-    return find_meter(active_w=None if watts is None else watts.value)
 
 
 def relatives(model: "InstalledModel") -> "Iterator[InstalledModel]":

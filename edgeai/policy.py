@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from edgeai.egress import LabelRule, Redaction, parse_disclose, read_rules, stays
 from edgeai.egress.redaction import values_of
 from edgeai.errors import ConfigError
-from edgeai.types import Reason, Request, Signals
+from edgeai.types import Escalation, Reason, Request, Signals
 
 if TYPE_CHECKING:
     from edgeai.monitor.contract import Contract
@@ -24,6 +24,7 @@ Window = Literal["query", "hour", "day", "month"]
 
 LAST_MOMENT_MARGIN_S = 0.05
 INFINITE = float("inf")
+_OPTIONAL = (Reason.LOW_CONFIDENCE, Reason.HEDGE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,8 @@ class State:
 
     ``routed``: the contract sends this query away before anything is generated. ``suspended``: the contract
     does not hold, and the policy wants everything to leave then. ``dropped_turns`` are the exchanges of the
-    conversation that the device is not told, because its context is full.
+    conversation that the device is not told, because its context is full. ``escalation`` is what the device's
+    profile says for a machine on battery, or as hot, as this one.
     """
 
     has_cloud: bool
@@ -44,6 +46,7 @@ class State:
     routed: bool = False
     suspended: bool = False
     dropped_turns: int = 0
+    escalation: Escalation = "usual"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,12 +166,17 @@ class Policy:
         """Whether anything may have to be redacted, for which the extra "privacy" must be installed."""
         return self.privacy == "redact" or any(rule.privacy == "redact" for rule in self.rules.values())
 
-    def blocked(self, request: Request, state: State) -> Reason | None:
-        """Why this query must stay, or None when it may leave."""
+    def blocked(self, request: Request, state: State, wanted: Reason | None = None) -> Reason | None:
+        """Why this query must stay, or None when it may leave. ``wanted``: the reason to leave.
+
+        Under a contract doubt is no choice of the machine's.
+        """
         if self.privacy == "local" or any(stays(message, self.rules) for message in request.messages):
             return Reason.PRIVATE
         if not state.has_cloud:
             return Reason.NO_CLOUD
+        if state.escalation == "keep" and wanted in _OPTIONAL and self.contract is None:
+            return Reason.FRUGAL
         return None if state.reachable else Reason.OFFLINE
 
     def route(self, request: Request, state: State) -> Reason | None:
@@ -182,7 +190,8 @@ class Policy:
         late = self.deadline_s is not None and state.device_s is not None and state.device_s > self.deadline_s
         if late and self.deadline_s is not None and state.cloud_s <= self.deadline_s:
             return Reason.DEADLINE
-        return None
+        prefers = state.escalation == "prefer" and self.blocked(request, state) is None
+        return Reason.POWER if prefers else None
 
     def judge(self, signals: Signals, state: State) -> Reason | None:
         """The reason to leave now, or None to stay. A missing score never counts as confident."""
@@ -264,6 +273,7 @@ _EXPLAIN_LEAVE = {
     Reason.HEDGE: "the device took longer than it nearly always does",
     Reason.ROUTED: "the contract expects the cloud to do better on this query",
     Reason.UNCERTIFIED: "the contract does not hold at present, and the policy does without it",
+    Reason.POWER: "the device is on battery or hot, and its profile prefers the cloud then",
 }
 _EXPLAIN_STAY = {
     Reason.CONFIDENT: "the device answered, and its score is above the policy's threshold",
@@ -273,6 +283,7 @@ _EXPLAIN_STAY = {
     Reason.NO_CLOUD: "no cloud is configured",
     Reason.OFFLINE: "the cloud could not be reached lately, and was not asked again",
     Reason.BUDGET: "the budget does not allow the cloud",
+    Reason.FRUGAL: "the device is on battery or hot, and its profile keeps queries here then",
     Reason.CLOUD_FAILED: "the cloud failed, so the device's answer stands",
     Reason.CANCELLED: "the caller stopped it",
 }

@@ -307,7 +307,7 @@ class Run:
     def _leave(self, reason: Reason) -> bool:
         """Start the cloud, or note why that cannot be."""
         self._wanted = reason
-        self._kept = self.policy.blocked(self.request, self.state)
+        self._kept = self.policy.blocked(self.request, self.state, reason)
         if self._kept is None:
             self._start("cloud")
         elif self._kept is Reason.OFFLINE and self.policy.when_offline == "error":

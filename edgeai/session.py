@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgeai.audit import Audits
     from edgeai.devices.energy import Meter
     from edgeai.ledger import Ledger
+    from edgeai.types import Escalation
     from edgeai.waiting import Waiting
 
 M = TypeVar("M")
@@ -81,6 +82,7 @@ class Session:
     contracts: Contracts = field(default_factory=Contracts)
     waiting: "Waiting | None" = None
     meter: "Meter | None" = None
+    escalation: "Callable[[], Escalation]" = lambda: "usual"
     hedges: Hedges = field(default_factory=Hedges)
     audits: "Audits" = field(init=False)
     calls: "WeakSet[Call]" = field(default_factory=WeakSet)
@@ -243,7 +245,8 @@ class Session:
         )
 
     def _state(self, request: Request, policy: Policy, monitor: Monitor) -> State:
-        state = State(has_cloud=self.cloud is not None, reachable=self._reachable())
+        has_cloud, told = self.cloud is not None, self.escalation()
+        state = State(has_cloud=has_cloud, reachable=self._reachable(), escalation=told)
         if policy.deadline_s is None and not policy.hedge:
             return state
         state = replace(state, cloud_s=self.cloud_times.total_s())

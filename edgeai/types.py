@@ -19,6 +19,8 @@ Role = Literal["system", "user", "assistant", "tool"]
 Source = Literal["device", "cloud"]
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
 JsonSchema = Mapping[str, Any]
+Escalation = Literal["usual", "prefer", "keep"]
+"""What the machine's state says of leaving: nothing, rather leave, or only leave where it must be."""
 
 
 class Reason(StrEnum):
@@ -35,6 +37,7 @@ class Reason(StrEnum):
     POLICY = "policy"
     ROUTED = "routed"
     UNCERTIFIED = "uncertified"
+    POWER = "power"
     # reasons to stay
     CONFIDENT = "confident"
     UNJUDGED = "unjudged"
@@ -43,6 +46,7 @@ class Reason(StrEnum):
     NO_CLOUD = "no_cloud"
     OFFLINE = "offline"
     BUDGET = "budget"
+    FRUGAL = "frugal"
     CLOUD_FAILED = "cloud_failed"
     CANCELLED = "cancelled"
 

@@ -32,7 +32,7 @@ LAYERS = [
         "shown",
         "steps",
     },
-    {"binding", "isolated"},
+    {"binding", "isolated", "sensors"},
     {"load"},
     {"prepare", "standing"},
     {"run"},

@@ -1,6 +1,7 @@
 """Which package and which engine a name means, on the real model."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from edgeai import Edge, MissingExtra, ModelCorrupt, ModelNotFound, ModelTooLarge, ModelUnsupported, Policy
 from edgeai import load as loading
 from edgeai.binding import weights_hash
-from edgeai.load import available_engines, family_speeds
+from edgeai.engines import DevicePlan
+from edgeai.errors import OutOfMemory
+from edgeai.load import available_engines, family_speeds, open_model
 from edgeai.measure import Speed, speeds
 from edgeai.models import store
 from edgeai.models.store import InstalledModel, Progress
@@ -83,6 +86,31 @@ def test_auto_takes_the_faster_engine_and_measures_once(both: Sequence[Installed
     written = note.stat().st_mtime_ns
     with Edge(NAME, n_ctx=512, ledger=False):
         assert note.stat().st_mtime_ns == written
+
+
+def test_another_engine_where_memory_is_too_small_for_the_first(
+    both: Sequence[InstalledModel], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one that fits is loaded, and the log tells why; if none fits, the error names both."""
+    scarce = {both[0].id}
+
+    def planned(model: InstalledModel, *_: object) -> DevicePlan:
+        if model.id in scarce:
+            raise OutOfMemory(f"{model.id} does not fit into memory", why="Too large", remedy="Free some")
+        return DevicePlan(n_ctx=256, n_threads=1)
+
+    monkeypatch.setattr(loading, "device_plan", planned)
+    with caplog.at_level(logging.WARNING, "edgeai.load"):
+        opened = open_model(NAME, "auto").engine
+    assert opened.info.engine == both[1].manifest.engine
+    assert f"{both[0].id} does not fit" in caplog.text
+    opened.close()
+    with pytest.raises(OutOfMemory):
+        open_model(NAME, both[0].manifest.engine)  # type: ignore[arg-type]  # a name
+    scarce.add(both[1].id)
+    with pytest.raises(OutOfMemory) as refused:
+        open_model(NAME, "auto")
+    assert all(model.id in refused.value.what for model in both)
 
 
 @pytest.mark.parametrize("engine", ["llamacpp", "onnx"])

@@ -40,6 +40,7 @@ LEAVES = frozenset(
         Reason.POLICY,
         Reason.ROUTED,
         Reason.UNCERTIFIED,
+        Reason.POWER,
     }
 )
 

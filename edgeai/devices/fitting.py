@@ -106,7 +106,8 @@ def fit(
     """
     made = memory_plan(model, device, memory, budget, others, draft)
     if made.fits:
-        return device
+        spare = needs(model).spare
+        return replace(device, spare_session=made.footprint.total + spare <= made.room)
     free = set(budget.adjust) - set(fixed)
     for settings in made.nearest:
         changed: set[Setting] = set()
@@ -116,7 +117,9 @@ def fit(
             changed.add("kv_type")
         if settings.model == model.id and changed <= free:
             _log.warning("%s does not fit; taken is %s", in_words(made), settings)
-            return replace(device, n_ctx=settings.n_ctx, kv_type=settings.kv_type)
+            return replace(
+                device, n_ctx=settings.n_ctx, kv_type=settings.kv_type, spare_session=not needs(model).spare
+            )
     raise OutOfMemory(
         f"{model.id} does not fit into memory", why=in_words(made), remedy=_remedy(made.nearest)
     )

@@ -33,6 +33,8 @@ LLAMACPP_CODE: Final = 22 * MB
 ONNX_CODE: Final = 38 * MB
 # ONNX Runtime packs weights for the processor one by one; this share of scratch space stays with it.
 PACKING: Final = 0.10
+# Of the weights, while a second session is made beside the first; afterwards it maps the same file.
+SPARE: Final = 2.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,8 @@ class Needs:
     """What of a footprint depends on the context: bytes, and how many KV values a token has.
 
     ``kv_types``: what the engine can store those values as, the usual one first. ``pooled``: queries at once
-    share the cells of `edgeai.engines.cells.pool`.
+    share the cells of `edgeai.engines.cells.pool`. ``spare``: bytes that the making of a second session with
+    fewer threads takes for a second, where the engine needs one.
     """
 
     weights: int
@@ -68,6 +71,7 @@ class Needs:
     kv_value_bytes: float
     kv_types: tuple[KvType, ...]
     pooled: bool
+    spare: int = 0
 
     def at(self, n_ctx: int, kv_type: KvType = "f16", *, parallel: int | None = None) -> Footprint:
         """The footprint with contexts of so many tokens, and ``parallel`` queries at once."""
@@ -126,4 +130,5 @@ def _onnx(path: Path) -> Needs:
         kv_value_bytes=shape.kv_value_bytes,
         kv_types=("f16",),
         pooled=False,
+        spare=round(SPARE * shape.weights),
     )

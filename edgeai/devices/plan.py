@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import get_args
 
+from edgeai.devices.power import Power
 from edgeai.devices.probe import Machine, fast_cores
 from edgeai.devices.profiles import Goal, Profile
 from edgeai.devices.tuning import Tuning
@@ -85,10 +86,14 @@ def saves_battery(machine: Machine, goal: Goal) -> bool:
 
 def is_hot(profile: Profile, machine: Machine) -> bool:
     """Whether the processor has reached the profile's limit, or that which the system names."""
+    return too_hot(profile, machine.power)
+
+
+def too_hot(profile: Profile, power: Power) -> bool:
+    """As `is_hot`, from what the sensors say."""
     named = profile.power.hot_c
-    limit = machine.power.limit_c if named is None else named.value
-    hottest = machine.power.hottest_c
-    return hottest is not None and limit is not None and hottest >= limit
+    limit = power.limit_c if named is None else named.value
+    return power.hottest_c is not None and limit is not None and power.hottest_c >= limit
 
 
 def _check_threads(threads: int | None) -> None:

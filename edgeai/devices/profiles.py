@@ -20,6 +20,7 @@ from edgeai.devices.probe import Machine
 from edgeai.devices.schema import Figure, read
 from edgeai.errors import ConfigError
 from edgeai.paths import config_dir
+from edgeai.types import Escalation
 
 __all__ = ["Goal", "KvType", "Profile", "Setting", "choose", "load_profiles", "ranked"]
 
@@ -63,9 +64,14 @@ class Targets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frugality:
-    """What is used less: ``threads`` at most."""
+    """What is used less: ``threads`` at most.
+
+    ``escalation``, as far as the app's policy lets queries leave: "prefer" the cloud, or "keep" on the device
+    what only doubt or a hedge would send there.
+    """
 
     threads: Figure | None = None
+    escalation: Escalation = "usual"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

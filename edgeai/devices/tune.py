@@ -82,7 +82,8 @@ def search(
     todo = [knob for knob in todo if knob.name not in done]
     total, count, end = sum(len(knob.values) for knob in todo) * REPEATS, 0, clock() + limit_s
     for number, knob in enumerate(todo):
-        if clock() > end:
+        took = (clock() - end + limit_s) / max(1, count)
+        if clock() + took * len(knob.values) * REPEATS > end and number:
             return  # to be gone on with
         samples: dict[Value, list[Sample]] = {value: [] for value in knob.values}
         for value in _turns(samples):

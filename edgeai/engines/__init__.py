@@ -60,7 +60,8 @@ class DevicePlan:
     What only some engines have, None for their own choice. llama.cpp: ``n_ubatch`` tokens are computed at
     once, ``flash_attn`` joins the steps of attention, ``kv_type`` of the KV cache is f16 or q8_0. ONNX
     Runtime: threads wait ``spin_us`` microseconds before they sleep, ``prepack`` orders weights for the
-    processor, which takes memory.
+    processor, which takes memory. ``spare_session``: there is memory for a second session with fewer
+    threads, without which the load is not followed there.
     ``draft`` is the file of a smaller model that guesses tokens, on llama.cpp.
     ``parallel`` is the number of queries that are answered at once, None what the engine does best. With
     ``speculate`` tokens may be guessed ahead where that pays. ``weights`` is the hash of the model's files:
@@ -80,6 +81,7 @@ class DevicePlan:
     kv_type: Literal["f16", "q8_0"] = "f16"
     spin_us: int | None = None
     prepack: bool = True
+    spare_session: bool = True
     weights: str = ""
     adapters: Mapping[str, str] = field(default_factory=dict)
     parallel: int | None = None

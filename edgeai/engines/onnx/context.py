@@ -15,7 +15,9 @@ from edgeai.engines.onnx.cache import make_cache
 from edgeai.engines.onnx.feeds import Feeds
 from edgeai.engines.onnx.offload import Chunk
 from edgeai.engines.onnx.session import Binding, Port, Session, Stop, give_back, value
+from edgeai.engines.onnx.sessions import Sessions
 from edgeai.engines.onnx.signature import Signature
+from edgeai.engines.pace import Pace
 from edgeai.errors import EngineError
 
 if TYPE_CHECKING:
@@ -61,19 +63,20 @@ class Context:
 
     def __init__(
         self,
-        session: Session,
+        sessions: Sessions,
         signature: Signature,
         *,
         n_ctx: int,
         n_seq: int,
         head: Chunk | None = None,
     ) -> None:
-        self._session: Session | None = session
+        self._sessions, self._pace = sessions, Pace(sessions.n_threads, follow_load=False)
+        self._session: Session | None = sessions.first
         self._head = head
         self._signature = signature
         self._cache = make_cache(signature, n_seq=n_seq, n_ctx=n_ctx)
         self._used = [0] * n_seq
-        self._steps: dict[tuple[range, bool], _Step] = {}
+        self._steps: dict[tuple[Session, range, bool], _Step] = {}
         self._stop = Stop()
         self._pieces: list[_Piece] = []
         self._found: dict[int, Rows] = {}
@@ -83,6 +86,10 @@ class Context:
         self.n_ctx = n_ctx
         self.n_batch = N_BATCH
         self.n_tokens = self._n_rows = 0
+
+    def follow(self, pace: Pace) -> None:
+        """Let ``pace`` say how many threads, as far as there are sessions; before its thread has begun."""
+        self._pace = pace
 
     # the batch
 
@@ -102,15 +109,19 @@ class Context:
 
     def decode(self) -> int:
         """Run the batch and empty it: 0 is success, 2 aborted, below 0 failed (see `failure`)."""
-        pieces = self._pieces
+        pieces, n_tokens = self._pieces, self.n_tokens
         self._pieces, self._n_rows, self.n_tokens = [], 0, 0
         self._found.clear()
         self._found_states.clear()
+        session = self._sessions.at(self._pace.begin())
+        self._session = session or self._session
         try:
             done = self._run_all(pieces)
         except EngineError as error:
             self._failure = error
             return _FAILED
+        if done and session is not None:  # with another number of threads than asked for it says nothing
+            self._pace.end(n_tokens)
         return 0 if done else ABORTED
 
     def failure(self, code: int) -> EngineError:
@@ -173,14 +184,16 @@ class Context:
         return True
 
     def _step(self, seqs: range) -> _Step:
-        step = self._steps.get((seqs, self._states))
+        assert self._session is not None, "the context is closed"
+        key = (self._session, seqs, self._states)
+        step = self._steps.get(key)
         if step is None:
             binding, n = self._new_binding(), len(seqs)
             rows = self._bind_rows(binding, n, 1)
             states = self._bind(binding, self._signature.hidden, n, 1) if self._states else None
             self._cache.bind(binding, seqs, self._used[seqs.start], fresh=True)
             feeds = Feeds(binding, self._signature.inputs, n, 1, wanted=True)
-            step = self._steps[seqs, self._states] = _Step(seqs, binding, feeds, rows, states)
+            step = self._steps[key] = _Step(seqs, binding, feeds, rows, states)
         return step
 
     def _run(self, piece: _Piece) -> bool:
@@ -275,6 +288,7 @@ class Context:
         self._found.clear()
         del self._cache
         self._session = self._head = None
+        self._sessions.close()
         give_back()
 
 

@@ -22,10 +22,12 @@ from edgeai.engines.onnx.folder import Folder, read_folder
 from edgeai.engines.onnx.jobs import embed_steps, score_cells, score_steps
 from edgeai.engines.onnx.offload import Chunk, open_chunks
 from edgeai.engines.onnx.proto import Graph, read_graph
-from edgeai.engines.onnx.session import VERSION, Session, give_back
+from edgeai.engines.onnx.session import VERSION, give_back
+from edgeai.engines.onnx.sessions import Sessions
 from edgeai.engines.onnx.signature import Signature, read_signature
 from edgeai.engines.onnx.tokenizer import PackageVocabulary
 from edgeai.engines.onnx.vetting import check, weights_size
+from edgeai.engines.pace import Pace
 from edgeai.engines.warm import WarmShelf
 from edgeai.errors import EngineLoadFailed, ModelUnsupported
 from edgeai.models.package import MANIFEST, read_manifest
@@ -54,16 +56,17 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     graph = read_graph(path)
     check(graph, path)
     folder = read_folder(path.parent)
-    session = Session(path, plan)
-    signature = read_signature(session, graph, folder)
+    sessions = Sessions(path, plan)
+    signature = read_signature(sessions.first, graph, folder)
     vocabulary = PackageVocabulary(folder, signature.n_vocab)
     chunks, steps = open_chunks(plan, signature)
     plan = replace(plan, steps=steps)
     info = _info(path, graph, folder, signature, vocabulary, plan, name)
     parallel = plan.parallel or _PARALLEL
     head = chunks.get("prefill")
-    context = Context(session, signature, n_ctx=info.n_ctx, n_seq=parallel, head=head)
+    context = Context(sessions, signature, n_ctx=info.n_ctx, n_seq=parallel, head=head)
     _try_out(context, path)
+    context.follow(Pace(plan.n_threads, follow_load=sessions.follows))
     give_back()
     places = Places(parallel=parallel, sequences=parallel, cells=info.n_ctx, shares=False)
     encoder = chunks.get("embed")

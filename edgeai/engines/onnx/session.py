@@ -65,6 +65,11 @@ _FAULTS: Final = (
     MemoryError,
     UnicodeDecodeError,  # from a message that quotes a broken file
 )
+_KEEP_PACKED: Final = {
+    "session.save_external_prepacked_constant_initializers": "1",
+    "session.optimized_model_external_initializers_file_name": "packed.data",
+    "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+}
 _DTYPES: Final[Mapping[str, type[np.generic]]] = {
     "tensor(bool)": np.bool_,
     "tensor(double)": np.float64,
@@ -148,10 +153,13 @@ class Binding:
 class Session:
     """A loaded model, on the processor if no other device is named.
 
+    ``keep_packed``: where to write the graph with its weights as they are packed, in a file beside it.
     Raises ModelCorrupt, ModelUnsupported, EngineLoadFailed or OutOfMemory.
     """
 
-    def __init__(self, path: Path, plan: DevicePlan, offload: Offload | None = None) -> None:
+    def __init__(
+        self, path: Path, plan: DevicePlan, offload: Offload | None = None, *, keep_packed: Path | None = None
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = plan.n_threads
         options.inter_op_num_threads = 1
@@ -166,6 +174,10 @@ class Session:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         # Packed for the processor by default: without that, MatMulNBits is 20 times slower.
         options.add_session_config_entry("session.disable_prepacking", str(int(not plan.prepack)))
+        if keep_packed is not None:
+            options.optimized_model_filepath = str(keep_packed)
+            for name, entry in _KEEP_PACKED.items():
+                options.add_session_config_entry(name, entry)
         with _LOADING:
             try:
                 providers = _CPU if offload is None else _providers(offload, options)

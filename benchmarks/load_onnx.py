@@ -1,0 +1,24 @@
+"""The same as `load` on ONNX Runtime, where another session goes on when the number of threads changes."""
+
+from contextlib import ExitStack
+
+from benchmarks.load import ROUNDS, edges, in_turn, judged, neighbours, running, strangers
+from benchmarks.table import Row, plain
+from edgeai.devices.probe import usable_cores
+from edgeai.prepare import prepare
+
+PACKAGE = "smollm2-135m-instruct@onnx-int8"
+BESIDE = ("nobody", "one on each core", "a BLAS job on all cores")
+
+
+def measure() -> list[Row]:
+    """The rows of the table. Takes a minute, alone on the machine."""
+    prepare("smollm2-135m-instruct")
+    rows = [plain("cores that others use, before all", strangers(), "%")]
+    with ExitStack() as stack:
+        contenders = edges(stack, PACKAGE)
+        for name in BESIDE:
+            with running(neighbours(usable_cores())[name]):
+                in_turn(contenders, 2)  # the second session is loaded
+                rows += judged(name, in_turn(contenders, ROUNDS))
+    return [*rows, plain("cores that others use, after all", strangers(), "%")]
