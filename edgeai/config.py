@@ -49,7 +49,8 @@ class Settings:
     """What a user may set once for all programs on this machine.
 
     ``n_ctx`` is in tokens per query (None: the engine's plan decides). ``profile`` names a device profile,
-    ``goal`` is what matters more. ``cloud`` is ``"provider:model"``, or several of them, from cheap to
+    ``goal`` is what matters more. ``device`` and ``allow_fallback`` are as of `edgeai.Edge`.
+    ``cloud`` is ``"provider:model"``, or several of them, from cheap to
     strong; ``cloud_base_url`` its address, if it is not the provider's own; ``cloud_key_variable`` names the
     environment variable that holds its key; ``prices`` is a price table of one's own (`edgeai.prices`).
     ``min_score`` (higher is safer) and ``deadline_s`` (seconds) are reasons to leave the device, unless
@@ -64,6 +65,8 @@ class Settings:
     n_ctx: int | None = None
     profile: str = "auto"
     goal: Literal["speed", "battery"] = "speed"
+    device: str = "auto"
+    allow_fallback: bool = False
     cloud: str | None = None
     cloud_base_url: str | None = None
     cloud_key_variable: str | None = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeai.devices.energy import Meter
     from edgeai.devices.probe import Machine
     from edgeai.devices.profiles import Goal, Profile, Setting
-    from edgeai.devices.wish import Placed, Wish
+    from edgeai.devices.wish import Wish
     from edgeai.measure import Speed
     from edgeai.models.store import InstalledModel
 
@@ -226,10 +226,7 @@ def device_plan(
         machine=machine,
         goal=wanted.goal,
     )
-    placed = _place(model, _wish(wanted), chosen, wanted.goal, machine)
-    device = replace(
-        device, provider=placed.provider, gpus=placed.gpus, offloads=placed.offloads, steps=placed.steps
-    )
+    device = place(model, device, wanted, chosen, machine)
     if wanted.allow_large:
         return device
     fixed: tuple[Setting, ...] = ("n_ctx",) if wanted.n_ctx is not None else ()
@@ -245,7 +242,7 @@ def _wish(wanted: Wanted) -> "Wish":
     from edgeai.devices.wish import read_wish
 
     device = "cpu" if wanted.exact and wanted.device == "auto" else wanted.device
-    return read_wish(device, [*PROVIDERS, *BACKENDS], allow_fallback=wanted.allow_fallback)
+    return read_wish(device, list({**PROVIDERS, **BACKENDS}), allow_fallback=wanted.allow_fallback)
 
 
 def _engine_for(model: str | Path, wish: "Wish") -> EngineName:
@@ -258,14 +255,20 @@ def _engine_for(model: str | Path, wish: "Wish") -> EngineName:
     return engine if any(found.manifest.engine == engine for found in _usable(model)) else "auto"
 
 
-def _place(
-    model: "InstalledModel", wish: "Wish", profile: "Profile", goal: "Goal", machine: "Machine"
-) -> "Placed":
+def place(
+    model: "InstalledModel", device: DevicePlan, wanted: Wanted, profile: "Profile", machine: "Machine"
+) -> DevicePlan:
+    """The plan, with what runs where. Raises DeviceUnavailable, ConfigError."""
     from edgeai.devices import gpus, variants
 
+    wish = _wish(wanted)
     if model.manifest.engine == "llamacpp":
-        return gpus.place(model.id, wish, profile, goal, machine)
-    return variants.place(model, wish, profile, goal, machine)
+        placed = gpus.place(model.id, wish, profile, wanted.goal, machine)
+    else:
+        placed = variants.place(model, wish, profile, wanted.goal, machine)
+    return replace(
+        device, provider=placed.provider, gpus=placed.gpus, offloads=placed.offloads, steps=placed.steps
+    )
 
 
 def open_meter(profile: str) -> "Meter | None":

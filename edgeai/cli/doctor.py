@@ -11,7 +11,15 @@ import typer
 
 from edgeai.cli import options
 from edgeai.cli.exits import Exit
-from edgeai.cli.findings import Finding, State, machine_findings, provider_findings, trial_findings
+from edgeai.cli.findings import (
+    Finding,
+    State,
+    gpu_findings,
+    machine_findings,
+    provider_findings,
+    trial_findings,
+    variant_findings,
+)
 from edgeai.errors import ConfigError, LedgerError, ModelError
 
 if TYPE_CHECKING:
@@ -78,6 +86,7 @@ def _findings(*, quick: bool) -> Iterator[Finding]:
     yield from _engines()
     if not quick:
         yield from provider_findings()
+        yield from gpu_findings()
     yield _folder("models", cache_dir())
     yield _folder("data", data_dir())
     yield _ledger()
@@ -95,6 +104,7 @@ def _findings(*, quick: bool) -> Iterator[Finding]:
     yield model
     if model.state == "ok" and not quick:
         yield from trial_findings(settings.model)
+        yield from variant_findings(settings.model)
     yield from _isolation(settings)
     yield _cloud(settings)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DevicePlan", "Engine", "EngineInfo", "Generation", "Offload", "OnState", "Step", "Work"]
 
-Work: TypeAlias = Literal["prefill", "decode", "embed"]
+Work: TypeAlias = Literal["prefill", "decode", "embed", "classify"]
 
 OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
 """Takes a copy of a hidden state, in the engine's thread."""
@@ -97,7 +97,8 @@ class EngineInfo:
     ``inactive_parameters`` are those of experts that a token does not go through, 0 for a dense model.
     ``adapters`` are the names of the LoRA adapters that requests may ask for, with the SHA-256 of each file.
     ``provider`` decodes; ``steps`` tell which providers were considered for each kind of work, and why those
-    before the one that is used were passed over.
+    before the one that is used were passed over. ``labels`` are those that a classifier knows: it scores
+    these only, and writes nothing.
     """
 
     engine: str
@@ -113,12 +114,13 @@ class EngineInfo:
     inactive_parameters: int = 0
     adapters: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def device(self) -> str:
         """The provider that decodes, with those of other work: "cpu", or "cpu, embed on qnn"."""
-        others = [f"{s.work} on {s.provider}" for s in self.steps if s.why is None]
-        return ", ".join([self.provider, *(told for told in others if told != f"decode on {self.provider}")])
+        taken = (step for step in self.steps if step.why is None and step.provider != self.provider)
+        return ", ".join([self.provider, *(f"{step.work} on {step.provider}" for step in taken)])
 
     @property
     def active_parameters(self) -> int:
