@@ -1,6 +1,5 @@
 """Encoders in the ONNX engine: a text in, a vector or a number for each label out, and nothing generated."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -13,6 +12,7 @@ from edgeai.engines.onnx.facts import graph_file
 from edgeai.engines.onnx.folder import read_folder
 from edgeai.engines.onnx.proto import read_graph
 from edgeai.engines.onnx.session import Session, Stop, give_back, value
+from edgeai.engines.onnx.turnstile import Turnstile
 from edgeai.engines.onnx.vetting import check, weights_size
 from edgeai.errors import (
     Cancelled,
@@ -23,7 +23,7 @@ from edgeai.errors import (
     ModelUnsupported,
 )
 from edgeai.models.package import MANIFEST, Head, Manifest, read_manifest
-from edgeai.types import Request, Warmed
+from edgeai.types import Priority, Request, Warmed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,10 +107,17 @@ class EncoderEngine:
         self.info = info
         self._session: Session | None = session
         self._text, self._head, self._n_bytes = text, head, n_bytes
-        self._lock = threading.Lock()  # one run has all threads
+        self._turns = Turnstile()  # one run has all threads
         self._stop = Stop()
 
-    def embed(self, texts: Sequence[str]) -> "Floats":
+    @property
+    def pulse(self) -> float | None:
+        """When the run began that is under way, by `perf_counter`; None while none is."""
+        return self._turns.since
+
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "Floats":
         """One vector a text, shape (len(texts), n_embd), as the package says: pooled, of unit length.
 
         Raises ConfigError for an empty text, ContextOverflow, and ModelUnsupported for a classifier.
@@ -119,10 +126,11 @@ class EncoderEngine:
             raise ModelUnsupported(
                 f"{self.info.model} classifies texts and makes no embeddings", remedy="Use choose"
             )
+        self._check_adapter(adapter)
         rows = [self._ids(text) for text in texts]
         vectors = np.zeros((len(rows), self.info.n_embd), np.float32)
         for batch in _batches(rows):
-            vectors[batch] = self.run([rows[i] for i in batch])
+            vectors[batch] = self.run([rows[i] for i in batch], priority)
         return vectors
 
     def score(
@@ -132,11 +140,14 @@ class EncoderEngine:
         *,
         cancelled: Callable[[], bool] = lambda: False,
         on_state: OnState | None = None,
+        adapter: str | None = None,
+        priority: Priority = "interactive",
     ) -> tuple[float, ...]:
         """The log-probability (nats) of each of ``continuations``, which are labels, for the text.
 
         All labels of the classifier share the probability. Raises ConfigError for one it does not know.
         """
+        self._check_adapter(adapter)
         labels = self.info.labels
         if not labels:
             self._refuse("It makes embeddings")
@@ -147,7 +158,7 @@ class EncoderEngine:
             )
         if cancelled():
             raise Cancelled("The work was cancelled")
-        logits = self.run([self._ids(prompt)])[0].astype(np.float64)
+        logits = self.run([self._ids(prompt)], priority)[0].astype(np.float64)
         if on_state is not None:
             on_state(logits.astype(np.float32))
         top = logits.max()
@@ -177,13 +188,13 @@ class EncoderEngine:
     def close(self) -> None:
         """End what runs and free the memory; may be called again."""
         self._stop.stop()
-        with self._lock:
+        with self._turns.take("interactive"):
             self._session = None
 
-    def run(self, rows: "Sequence[Sequence[int]]") -> "Floats":
+    def run(self, rows: "Sequence[Sequence[int]]", priority: Priority = "interactive") -> "Floats":
         """A vector or the labels' logits for each row of token ids: shape (rows, width)."""
         ids, mask = _padded(rows)
-        with self._lock:
+        with self._turns.take(priority):
             found = self._run(ids, mask)
         if self._head.task == "classification":
             return np.asarray(found, np.float32)
@@ -215,6 +226,10 @@ class EncoderEngine:
                 remedy="Give it in parts",
             )
         return ids
+
+    def _check_adapter(self, adapter: str | None) -> None:
+        if adapter is not None:
+            raise ConfigError(f"There is no adapter {adapter!r}", why="An encoder takes none")
 
     def _refuse(self, why: str) -> NoReturn:
         raise ModelUnsupported(

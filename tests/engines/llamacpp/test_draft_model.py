@@ -70,7 +70,7 @@ def test_one_that_does_not_pay_is_left_alone(pair: tuple[Path, Path]) -> None:
         calls.append(1)
         guess(*given)
 
-    drafter._guess = counted  # type: ignore[method-assign]  # it counts
+    drafter._guess = counted  # type: ignore[assignment, method-assign]  # it counts
     assert len(list(drafted.stream(request("C", max_tokens=200)))) > 100
     assert calls
     calls.clear()
