@@ -171,10 +171,16 @@ def line(key: str, row: Mapping[str, float]) -> tuple[str, ...]:
         f"{row['kl_p99']:.3f}",
         f"{row['agreement']:.1%}",
         f"{row['perplexity']:.2f} ({row['source_perplexity']:.2f})",
-        f"{row['decode_tps']:.0f}",
-        f"{row['prefill_tps']:.0f}",
-        f"{row['resident_bytes'] / 1e6:.0f}",
+        *(_measured(row, *column) for column in _SPEED),
     )
+
+
+_SPEED = (("decode_tps", 1.0), ("prefill_tps", 1.0), ("resident_bytes", 1e6))
+
+
+def _measured(row: Mapping[str, float], name: str, unit: float) -> str:
+    """Nothing where it was not measured: on a machine that was busy with other things."""
+    return f"{row[name] / unit:.0f}" if name in row else ""
 
 
 if __name__ == "__main__":
