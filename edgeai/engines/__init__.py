@@ -97,7 +97,8 @@ class EngineInfo:
     ``inactive_parameters`` are those of experts that a token does not go through, 0 for a dense model.
     ``adapters`` are the names of the LoRA adapters that requests may ask for, with the SHA-256 of each file.
     ``provider`` decodes; ``steps`` tell which providers were considered for each kind of work, and why those
-    before the one that is used were passed over.
+    before the one that is used were passed over. ``labels`` are those that a classifier knows: it scores
+    these only, and writes nothing.
     """
 
     engine: str
@@ -113,6 +114,7 @@ class EngineInfo:
     inactive_parameters: int = 0
     adapters: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def device(self) -> str:
