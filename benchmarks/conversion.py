@@ -3,7 +3,8 @@
 ``dithered`` is the default model with uniform noise inside each bin of its own number format: without it any
 format that can hold the source's grid looks lossless. It ranks quantizers; it is no model to use. Reference:
 the same weights as 32-bit floats in llama.cpp; eight windows of 512 tokens of the manual that comes with
-Python, of topics that no quantizer sees. ``size`` is of all files. ``decode`` is on one thread.
+Python, of topics that no quantizer sees. ``size`` is of all files. ``decode`` is on one thread;
+speeds that are missing were not measured, because the machine was busy with other things.
 
     python -m benchmarks.conversion [plain|dithered] [FORMAT …]   # rows that are measured already are kept
 """
