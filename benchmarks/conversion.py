@@ -3,7 +3,8 @@
 ``dithered`` is the default model with uniform noise inside each bin of its own number format: without it any
 format that can hold the source's grid looks lossless. It ranks quantizers; it is no model to use. Reference:
 the same weights as 32-bit floats in llama.cpp; eight windows of 512 tokens of the manual that comes with
-Python, of topics that no quantizer sees. ``size`` is of all files. ``decode`` is on one thread.
+Python, of topics that no quantizer sees. ``size`` is of all files. ``decode`` is on one thread;
+speeds that are missing were not measured, because the machine was busy with other things.
 
     python -m benchmarks.conversion [plain|dithered] [FORMAT …]   # rows that are measured already are kept
 """
@@ -171,10 +172,16 @@ def line(key: str, row: Mapping[str, float]) -> tuple[str, ...]:
         f"{row['kl_p99']:.3f}",
         f"{row['agreement']:.1%}",
         f"{row['perplexity']:.2f} ({row['source_perplexity']:.2f})",
-        f"{row['decode_tps']:.0f}",
-        f"{row['prefill_tps']:.0f}",
-        f"{row['resident_bytes'] / 1e6:.0f}",
+        *(_measured(row, *column) for column in _SPEED),
     )
+
+
+_SPEED = (("decode_tps", 1.0), ("prefill_tps", 1.0), ("resident_bytes", 1e6))
+
+
+def _measured(row: Mapping[str, float], name: str, unit: float) -> str:
+    """Nothing where it was not measured: on a machine that was busy with other things."""
+    return f"{row[name] / unit:.0f}" if name in row else ""
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 theirs = pytest.importorskip("llmcompressor.modifiers.gptq.gptq_quantize")
-
-from compressed_tensors.quantization import ActivationOrdering, QuantizationArgs  # noqa: E402
-from compressed_tensors.quantization.utils import calculate_qparams  # noqa: E402
+quantization = pytest.importorskip("compressed_tensors.quantization")
 
 from edgeai.converters import gptq  # noqa: E402
 from edgeai.converters.blocks import Blocks  # noqa: E402
@@ -27,8 +25,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 Floats = NDArray[np.float32]
 Curvature = NDArray[np.float64]
 ROLES = {"q": "qkv", "o": "o", "up": "gate_up", "down": "down"}
-ARGS = QuantizationArgs(
-    num_bits=4, symmetric=False, strategy="group", group_size=32, actorder=ActivationOrdering.WEIGHT
+ARGS = quantization.QuantizationArgs(
+    num_bits=4,
+    symmetric=False,
+    strategy="group",
+    group_size=32,
+    actorder=quantization.ActivationOrdering.WEIGHT,
 )
 
 
@@ -118,7 +120,7 @@ def test_other_text_loses_no_more_than_by_what_they_do_by_default(cases: list[Ca
     for case in cases:
         ours = gptq.quantize(case.weights, case.curvature.copy(), "zero").floats()
         blocks = torch.from_numpy(case.weights).reshape(len(case.weights), -1, 32)
-        scale, zero = calculate_qparams(blocks.amin(-1), blocks.amax(-1), ARGS)
+        scale, zero = quantization.utils.calculate_qparams(blocks.amin(-1), blocks.amax(-1), ARGS)
         found = run_theirs(case, scale.float().numpy(), zero.float().numpy(), damping=0.01)
         ratios.append(loss(case, ours, case.held_out) / loss(case, found, case.held_out))
         print(f"{case.name}: {ratios[-1]:.3f} × theirs")  # noqa: T201
