@@ -18,7 +18,7 @@ from edgeai.models.disk import remembered_sha256
 from edgeai.models.gguf import read_header
 from edgeai.models.hubs import fetch_repository
 
-__all__ = ["Origin", "open_origin"]
+__all__ = ["Origin", "find_folder", "open_origin", "refuse_folder", "slug"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -52,24 +52,31 @@ def open_origin(source: str | Path) -> Origin:
 
     Raises ModelNotFound, ModelCorrupt or ModelUnsupported; MissingExtra and DownloadFailed for the hub.
     """
+    if (found := find_folder(source)) is not None:
+        return _folder(*found)
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".onnx":
-        path = path.parent
-    if path.is_dir():
-        return _folder(path, {})
+        return _folder(path.parent, {})
     if path.is_file() and path.suffix == ".gguf":
         return _gguf(path)
     if path.exists():
         raise ModelUnsupported(
             f"{path.name} cannot be converted", remedy="Give a .gguf file, a model folder, or a hub id"
         )
-    if _HUB_ID.fullmatch(str(source)):
-        folder, revision = fetch_repository(str(source))
-        facts = {"source_hub": str(source).partition("@")[0], "source_revision": revision}
-        return _folder(folder, facts)
     raise ModelNotFound(
         f"There is no model at {path}", remedy="Give a .gguf file, a model folder, or a hub id"
     )
+
+
+def find_folder(source: str | Path) -> tuple[Path, Mapping[str, str]] | None:
+    """The folder that a source is, or is fetched into from the hub, and where it comes from; else None."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path, {}
+    if path.exists() or not _HUB_ID.fullmatch(str(source)):
+        return None
+    folder, revision = fetch_repository(str(source))
+    return folder, {"source_hub": str(source).partition("@")[0], "source_revision": revision}
 
 
 def _gguf(path: Path) -> Origin:
@@ -96,7 +103,7 @@ def _gguf(path: Path) -> Origin:
 
 
 def _folder(path: Path, facts: Mapping[str, str]) -> Origin:
-    _refuse(path)
+    refuse_folder(path)
     graph = is_graph(path)
     source = open_graph(path) if graph else SafetensorsSource(path)
     d = source.decoder
@@ -125,8 +132,8 @@ def _folder(path: Path, facts: Mapping[str, str]) -> Origin:
     )
 
 
-def _refuse(path: Path) -> None:
-    """What looks like a model folder, and is none for us."""
+def refuse_folder(path: Path) -> None:
+    """Raise ModelUnsupported for what looks like a model folder, and is none for us."""
     weights = [*path.glob("*.safetensors"), *path.glob("*.safetensors.index.json")]
     pickles = [found.name for pattern in _PICKLES for found in sorted(path.glob(pattern))]
     if pickles and not weights:

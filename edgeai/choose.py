@@ -108,6 +108,8 @@ class Classifier:
         generation.finish(Finished(reason="stop", n_prompt=n_prompt, labels=scores))
 
     def _score(self, generation: Generation, states: "list[Vector]") -> tuple[int, LabelScores]:
+        if self._engine.info.labels:
+            return self._classify(generation, states)
         head = prompt_head(self._request)
         labels = [f" {label}" for label in self._request.choices]
         fields = self._request.fields
@@ -128,6 +130,19 @@ class Classifier:
         )
         logprobs = score(prompt, states.append if self._request.hidden else None)
         return n_prompt, LabelScores(logprobs=logprobs, content_free=content_free, strength=self._strength)
+
+    def _classify(self, generation: Generation, states: "list[Vector]") -> tuple[int, LabelScores]:
+        """By a classifier, which was trained on the labels: no examples, and nothing to calibrate."""
+        text, choices = question(self._request), self._request.choices
+        logprobs = self._engine.score(
+            text,
+            choices,
+            cancelled=lambda: generation.cancelled,
+            on_state=states.append if self._request.hidden else None,
+            **self._asked(),
+        )
+        n_prompt = len(self._engine.tokenize(text))
+        return n_prompt, LabelScores(logprobs=logprobs, content_free=(0.0,) * len(choices), strength=0.0)
 
     def _asked(self) -> "_Asked":
         """What is not the usual: an engine of somebody's own need not know the rest."""

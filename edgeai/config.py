@@ -35,7 +35,7 @@ WORDS = {
     "no": False,
     "off": False,
 }
-_ABOVE_ZERO = ("n_ctx", "deadline_s", "isolation_memory_bytes")
+_ABOVE_ZERO = ("n_ctx", "deadline_s", "isolation_memory_bytes", "isolation_limit_s")
 TYPE_NAMES: dict[object, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -55,9 +55,9 @@ class Settings:
     environment variable that holds its key; ``prices`` is a price table of one's own (`edgeai.prices`).
     ``min_score`` (higher is safer) and ``deadline_s`` (seconds) are reasons to leave the device, unless
     ``privacy`` is "local". ``ledger`` switches the record of queries. ``contract`` is the file of one, in
-    place of ``min_score``. ``when_full`` is as in `Policy`, ``isolation`` and ``isolation_memory_bytes`` as
-    of `edgeai.Edge`. ``trusted_keys`` are the public keys of those whose bundles may be imported, with spaces
-    between them.
+    place of ``min_score``. ``when_full`` is as in `Policy`, ``isolation``, ``isolation_memory_bytes``,
+    ``isolation_limit_s`` and ``draft`` are as of `edgeai.Edge`. ``trusted_keys`` are the public keys of those
+    whose bundles may be imported, with spaces between them.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -79,6 +79,8 @@ class Settings:
     ledger: bool = True
     isolation: Literal["auto", "thread", "process"] = "auto"
     isolation_memory_bytes: int | None = None
+    isolation_limit_s: float | None = None
+    draft: str | None = None
     trusted_keys: str | None = None
 
     @classmethod
@@ -187,11 +189,7 @@ def _problem(name: str, kind: object, value: object) -> str | None:
         return TYPE_NAMES[kind]
     if isinstance(value, float) and not math.isfinite(value):
         return "finite"
-    if (
-        name in ("n_ctx", "deadline_s", "isolation_memory_bytes")
-        and isinstance(value, int | float)
-        and value <= 0
-    ):
+    if name in _ABOVE_ZERO and isinstance(value, int | float) and value <= 0:
         return "above zero"
     return None
 

@@ -210,12 +210,15 @@ def _model(name: str) -> Finding:
 
 def _isolation(settings: "Settings") -> Iterator[Finding]:
     """Where the engine of the settings' model would run."""
-    from edgeai.load import needs_process
+    from edgeai.isolated import needs_process
     from edgeai.models import store
 
     try:
         isolated = needs_process(
-            store.find(settings.model), settings.isolation, settings.isolation_memory_bytes
+            store.find(settings.model),
+            settings.isolation,
+            settings.isolation_memory_bytes,
+            settings.isolation_limit_s,
         )
     except ModelError:  # said where the model is looked at
         return

@@ -41,6 +41,8 @@ def open_edge(settings: Settings, adapters: Mapping[str, Path] = MappingProxyTyp
         ledger=settings.ledger,
         isolation=settings.isolation,
         isolation_memory_bytes=settings.isolation_memory_bytes,
+        isolation_limit_s=settings.isolation_limit_s,
+        draft=settings.draft,
         adapters=adapters,
     )
 

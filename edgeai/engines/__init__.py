@@ -61,6 +61,7 @@ class DevicePlan:
     once, ``flash_attn`` joins the steps of attention, ``kv_type`` of the KV cache is f16 or q8_0. ONNX
     Runtime: threads wait ``spin_us`` microseconds before they sleep, ``prepack`` orders weights for the
     processor, which takes memory.
+    ``draft`` is the file of a smaller model that guesses tokens, on llama.cpp.
     ``parallel`` is the number of queries that are answered at once, None what the engine does best. With
     ``speculate`` tokens may be guessed ahead where that pays. ``weights`` is the hash of the model's files:
     by it `Engine.warm` knows what it has kept; without it, it keeps nothing. ``adapters`` are the files of
@@ -83,6 +84,7 @@ class DevicePlan:
     adapters: Mapping[str, str] = field(default_factory=dict)
     parallel: int | None = None
     speculate: bool = True
+    draft: str = ""
     gpus: tuple[str, ...] = ()
     offloads: tuple[Offload, ...] = ()
     steps: tuple[Step, ...] = ()
@@ -95,7 +97,8 @@ class EngineInfo:
     ``inactive_parameters`` are those of experts that a token does not go through, 0 for a dense model.
     ``adapters`` are the names of the LoRA adapters that requests may ask for, with the SHA-256 of each file.
     ``provider`` decodes; ``steps`` tell which providers were considered for each kind of work, and why those
-    before the one that is used were passed over.
+    before the one that is used were passed over. ``labels`` are those that a classifier knows: it scores
+    these only, and writes nothing.
     """
 
     engine: str
@@ -111,6 +114,7 @@ class EngineInfo:
     inactive_parameters: int = 0
     adapters: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def device(self) -> str:

@@ -10,12 +10,23 @@ from typing import Any, TypeVar
 from edgeai.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 from edgeai.models.catalog import valid_id
 
-__all__ = ["MANIFEST", "Manifest", "PackageFile", "Variant", "Variants", "read_manifest", "write_manifest"]
+__all__ = [
+    "MANIFEST",
+    "Head",
+    "Manifest",
+    "PackageFile",
+    "Variant",
+    "Variants",
+    "read_manifest",
+    "write_manifest",
+]
 
 T = TypeVar("T")
 MANIFEST = "edgeai.json"
 FORMAT = 1
 ENGINES = ("llamacpp", "onnx")
+TASKS = ("embedding", "classification")
+POOLINGS = ("mean", "cls")
 MAX_MANIFEST_BYTES = 1 << 20
 
 
@@ -44,12 +55,27 @@ Variants = Mapping[str, Mapping[str, Variant]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What an encoder's graph ends in, and what is made of it.
+
+    "embedding": ``pooling`` of the states ("mean" of all tokens or the first one's, "cls"), then, if
+    ``normalized``, a unit vector. "classification": a number for each of ``labels``.
+    """
+
+    task: str
+    pooling: str = "mean"
+    normalized: bool = True
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """The facts of one package: ``name@engine-quant``, reproducible on every machine.
 
     ``files[0]`` is the one an engine opens. ``context`` is in tokens. ``template_sha256`` is the hash of the
     chat template's source (None: the model has none). ``provenance`` says where the weights came from.
-    ``variants`` are graphs for other devices, see docs/devices.md.
+    ``variants`` are graphs for other devices, see docs/devices.md. ``head``: an encoder's, None for a
+    decoder.
     """
 
     id: str
@@ -62,6 +88,7 @@ class Manifest:
     files: tuple[PackageFile, ...]
     provenance: Mapping[str, str] = field(default_factory=dict)
     variants: Variants = field(default_factory=dict)
+    head: Head | None = None
 
     @property
     def name(self) -> str:
@@ -84,6 +111,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     table = {"format": FORMAT, **asdict(manifest)}
     if not manifest.variants:
         del table["variants"]
+    if manifest.head is None:
+        del table["head"]
     text = json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
 
@@ -129,6 +158,7 @@ def _manifest(path: Path, table: object) -> Manifest:
         files=tuple(_file(path, row) for row in rows),
         provenance={str(k): str(v) for k, v in _get(path, table, "provenance", dict).items()},
         variants=_variants(path, table),
+        head=_head(path, _get(path, table, "head", dict)) if "head" in table else None,
     )
     parts = valid_id(manifest.id)
     if not parts or (parts["engine"], parts["quantization"]) != (manifest.engine, manifest.quantization):
@@ -183,6 +213,22 @@ def _variant(path: Path, name: str, row: object, listed: set[str]) -> Variant:
     if found.graph not in listed or found.tokens <= 0:
         raise _corrupt(path, f"the variant {name} has no length, or is a file that the package does not list")
     return found
+
+
+def _head(path: Path, table: Mapping[str, Any]) -> Head:
+    head = Head(
+        task=_get(path, table, "task", str),
+        pooling=_get(path, table, "pooling", str),
+        normalized=table.get("normalized") is True,
+        labels=tuple(map(str, _get(path, table, "labels", list))),
+    )
+    if head.task not in TASKS or head.pooling not in POOLINGS:
+        raise ModelUnsupported(
+            f"{path} is for the task {head.task!r} with {head.pooling!r} pooling", remedy="Update edgeai"
+        )
+    if (head.task == "classification") is not (len(set(head.labels)) == len(head.labels) >= 2):
+        raise _corrupt(path, "a classifier has two labels or more, all different, and nothing else has any")
+    return head
 
 
 def _get(path: Path, table: Mapping[str, Any], key: str, kind: type[T]) -> T:
