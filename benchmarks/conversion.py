@@ -3,13 +3,15 @@
 ``dithered`` is the default model with uniform noise inside each bin of its own number format: without it any
 format that can hold the source's grid looks lossless. It ranks quantizers; it is no model to use. Reference:
 the same weights as 32-bit floats in llama.cpp; eight windows of 512 tokens of the manual that comes with
-Python, of topics that no quantizer sees. ``size`` is of all files. ``decode`` is on one thread;
-speeds that are missing were not measured, because the machine was busy with other things.
+Python, of topics that no quantizer sees. ``size`` is of all files. On the frontier is what no smaller
+format of the same weights comes nearer than. Speeds with a ``*`` were measured while the machine had other
+work, and say little.
 
     python -m benchmarks.conversion [plain|dithered] [FORMAT …]   # rows that are measured already are kept
 """
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -30,7 +32,7 @@ from edgeai.converters.gguf_writer import write_gguf
 from edgeai.converters.hf_writer import write_folder
 from edgeai.converters.make import MODEL, make
 from edgeai.converters.origin import open_origin
-from edgeai.converters.running import running
+from edgeai.converters.running import cores, running
 from edgeai.converters.texts import held_out_text
 from edgeai.converters.timing import measure
 from edgeai.models import catalog
@@ -137,7 +139,8 @@ def measure_row(variant: str, form: Format) -> dict[str, object]:
     speed = measure(target_path, n_ctx=512)
     size = sum(path.stat().st_size for path in package.iterdir())
     shutil.rmtree(package)
-    return {"size": size, **asdict(found), **asdict(speed)}
+    busy = int(os.getloadavg()[0] > 1.5 * cores())
+    return {"size": size, **asdict(found), **asdict(speed), "busy": busy}
 
 
 def main(variants: list[str], wanted: list[str]) -> None:
@@ -152,27 +155,44 @@ def main(variants: list[str], wanted: list[str]) -> None:
                 ROWS.write_text(json.dumps(known, indent=1))
                 print(key, known[key])
     columns = (
-        *("weights", "format", "size MB", "KL", "KL p99", "same token", "perplexity (source)"),
+        *("weights", "format", "size MB", "KL", "frontier", "KL p99", "same token", "perplexity (source)"),
         *("decode tok/s", "prefill tok/s", "memory MB"),
     )
+    best = frontier(known)
     rows = [
-        line(key, row) for key, row in sorted(known.items(), key=lambda kv: (kv[0].split()[0], kv[1]["size"]))
+        line(key, row, on_frontier=key in best)
+        for key, row in sorted(known.items(), key=lambda kv: (kv[0].split()[0], kv[1]["size"]))
     ]
     store("conversion", f"## conversion\n\n{__doc__}\n{where()}\n\n{wide(columns, rows)}\n")
 
 
-def line(key: str, row: Mapping[str, float]) -> tuple[str, ...]:
+def frontier(known: Mapping[str, Mapping[str, float]]) -> set[str]:
+    """The rows with a lower KL than all smaller ones of the same weights."""
+    least: dict[str, float] = {}
+    found = set()
+    for key, row in sorted(known.items(), key=lambda kv: (kv[1]["size"], kv[1]["kl_mean"])):
+        variant = key.split()[0]
+        if row["kl_mean"] < least.get(variant, float("inf")):
+            least[variant] = row["kl_mean"]
+            found.add(key)
+    return found
+
+
+def line(key: str, row: Mapping[str, float], *, on_frontier: bool) -> tuple[str, ...]:
     """A row of the table."""
     variant, form, quant = key.split()
+    busy = "*" if row.get("busy") else ""
     return (
         variant,
         f"{form} {quant}",
         f"{row['size'] / 1e6:.0f}",
         f"{row['kl_mean']:.4f}",
+        "yes" if on_frontier else "",
         f"{row['kl_p99']:.3f}",
         f"{row['agreement']:.1%}",
         f"{row['perplexity']:.2f} ({row['source_perplexity']:.2f})",
-        *(_measured(row, *column) for column in _SPEED),
+        *(_measured(row, *column) + busy for column in _SPEED[:2]),
+        _measured(row, *_SPEED[2]),
     )
 
 

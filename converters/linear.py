@@ -17,6 +17,7 @@ from edgeai.converters.quantize import BLOCK, Format, Loss, Losses, Packed, join
 Quant = Literal["auto", "exact", "int8", "int4", "f16", "f32"]
 """How to store weights: see `edgeai.converters.convert.convert`."""
 
+_CHUNK = 1 << 22  # weights at a time
 _INT8_ACCUMULATION = 4  # MatMulNBits' accuracy_level: inputs are quantized to 8 bit, too
 _EXACT4 = {"Q4_0"}
 _OFFSET4 = {"Q4_0", "Q4_1", "Q4_K"}
@@ -214,6 +215,11 @@ class Embedding:
 
 
 def floats(matrix: Matrix) -> Floats:
-    """The whole matrix as floats."""
-    rows = matrix.rows(0, matrix.shape[0])
-    return rows if isinstance(rows, np.ndarray) else rows.floats()
+    """The whole matrix as floats, read in pieces, so that nothing else of its size is in memory."""
+    n_rows, n_columns = matrix.shape
+    whole = np.empty((n_rows, n_columns), np.float32)
+    step = max(1, _CHUNK // n_columns)
+    for start in range(0, n_rows, step):
+        rows = matrix.rows(start, min(start + step, n_rows))
+        whole[start : start + step] = rows if isinstance(rows, np.ndarray) else rows.floats()
+    return whole

@@ -39,7 +39,7 @@ class Drawing:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
-    def node(self, op: str, name: str, *inputs: str, **attributes: Any) -> None:
+    def node(self, op: str, name: str, *inputs: str, **attributes: Any) -> None:  # noqa: ANN401  # onnx takes anything
         """An operation on something and its constants."""
         domain = "" if op in ("MatMul", "Add", "Gather", "Transpose") else "com.microsoft"
         made = helper.make_node(op, list(inputs), [f"{name}/out"], name, domain=domain, **attributes)
