@@ -22,6 +22,7 @@ try:
     from edgeai.converters.gguf_source import GgufSource
     from edgeai.converters.gguf_vocab import load as load_tokenizer
     from edgeai.converters.graph import CONTRACT, Progress, write_graph
+    from edgeai.converters.onnx_source import is_graph, open_graph
 except ModuleNotFoundError as error:
     raise MissingExtra("Converting models needs onnx and tokenizers", extra="convert") from error
 from edgeai.converters.decoder import Source, TokenizerData
@@ -60,8 +61,8 @@ def convert(
 
     ``quant``: ``auto`` carries the source's numbers (4 bit where it has no offsets, else 8); ``exact``
     keeps 4 bit with offsets, too (a quarter smaller than 8 bit, nothing lost, but slower); ``int8``;
-    ``int4`` (smaller and faster, at a loss that the report tells); ``f32`` (for proofs). ``progress``
-    hears layers done and all.
+    ``int4`` (smaller and faster, at a loss that the report tells); ``f16`` (halves in the file, floats in
+    memory); ``f32`` (for proofs). ``progress`` hears layers done and all.
     Raises ModelError's leaves, ConfigError, DiskFull or StoreLocked.
     """
     opened = open_source(source)
@@ -110,7 +111,7 @@ def open_source(path: str | Path) -> Source:
     """Open what is at the path; raises ModelNotFound, ModelCorrupt or ModelUnsupported."""
     path = Path(path).expanduser()
     if path.is_dir():
-        return SafetensorsSource(path)
+        return open_graph(path) if is_graph(path) else SafetensorsSource(path)
     if not path.exists():
         raise ModelNotFound(f"There is no model at {path}", remedy="Give a .gguf file or a model folder")
     if path.suffix != ".gguf":
@@ -147,7 +148,7 @@ def _write(
     context = min(source.decoder.max_positions, max_context)
     tokenizer = source.tokenizer()
     _check(tokenizer, source.decoder.n_vocab)
-    check_room(folder, source.n_parameters * (4 if quant == "f32" else 1) * 9 // 8)
+    check_room(folder, source.n_parameters * {"f32": 4, "f16": 2}.get(quant, 1) * 9 // 8)
     losses = write_graph(source, folder, Plan(quant=quant), context, progress)
     _write_tokenizer(folder, tokenizer)
     rows = losses.report()
@@ -186,7 +187,7 @@ def _write_json(path: Path, content: Mapping[str, object]) -> None:
 
 def _label(losses: Losses, quant: Quant) -> str:
     """The quantization's name: the format of most weights in the layers."""
-    if quant in ("f32", "exact"):
+    if quant in ("f32", "f16", "exact"):
         return quant
     totals: dict[str, int] = {}
     for (role, _, target), loss in losses.entries.items():
@@ -194,7 +195,7 @@ def _label(losses: Losses, quant: Quant) -> str:
             totals[target] = totals.get(target, 0) + loss.n_weights
     return (
         quant
-        if quant in ("f32", "exact")
+        if quant in ("f32", "f16", "exact")
         else max(totals, key=lambda target: totals[target]).partition("+")[0]
     )
 

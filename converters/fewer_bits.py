@@ -1,14 +1,18 @@
-"""Four bits by calibration on ordinary text: what `quant` "gptq" and "mixed" mean."""
+"""Fewer bits by calibration on ordinary text: what `quant` means where weights alone do not tell how."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import tokenizers
 
 from edgeai.converters.decoder import Source
+from edgeai.converters.dynamic import lower
+from edgeai.converters.gptq import Grid
 from edgeai.converters.graph import Progress
 from edgeai.converters.layers import Tokens
 from edgeai.converters.mixing import mix, weight_bytes
+from edgeai.converters.rounding import Method
 from edgeai.converters.running import cores
 from edgeai.converters.texts import calibration_text
 from edgeai.converters.tuned import Tuned
@@ -16,8 +20,15 @@ from edgeai.errors import ConfigError, ModelUnsupported
 
 __all__ = ["CALIBRATED", "calibration_tokens", "fewer_bits"]
 
-CALIBRATED: Final = ("gptq", "mixed")
-"""All layers in four bits; and with eight bits back where they buy most."""
+_METHODS: Final[Mapping[str, Method]] = {
+    "awq": "awq",
+    "gptq": "gptq",
+    "awq_gptq": "awq+gptq",
+    "mixed": "awq+gptq",
+}
+CALIBRATED: Final = ("int8_dynamic", *_METHODS)
+"""Eight bits with rounded inputs where they cost little; all layers in four bits by scaled inputs, by GPTQ,
+or by both; and by both with eight bits back where they buy most."""
 
 _WINDOW: Final = 512
 _WINDOWS: Final = 16
@@ -26,19 +37,32 @@ _GRAPH_BYTES: Final = 700_000  # the graph itself, norms, and gaps up to the nex
 
 
 def fewer_bits(
-    source: Source, quant: str, *, max_context: int, size: int | None = None, progress: Progress
+    source: Source,
+    quant: str,
+    *,
+    max_context: int,
+    size: int | None = None,
+    grid: Grid = "zero",
+    progress: Progress,
 ) -> Tuned:
-    """The source with its layers in four bits. ``size``: bytes of the whole package, of "mixed" only.
+    """The source with its layers in fewer bits. ``size``: bytes of the whole package, of "mixed" only.
+
+    ``grid``: where the levels of the four bits lie.
 
     Takes about a minute for each 100 million parameters and core. Raises ConfigError for a size that cannot
     be, ModelUnsupported where the tokenizer makes too little of the text for calibration.
     """
     if size is not None and quant != "mixed":
         raise ConfigError(f"{quant} has one size only", remedy='Use quant="mixed" with a size')
+    tokens = calibration_tokens(source)
+    if quant == "int8_dynamic":
+        return lower(source, tokens, n_threads=cores(), progress=progress)
     room = None
     if quant == "mixed":
         room = round(weight_bytes(source) * _MORE) if size is None else size - _overhead(source, max_context)
-    return mix(source, calibration_tokens(source), size=room, n_threads=cores(), progress=progress)
+    return mix(
+        source, tokens, method=_METHODS[quant], size=room, grid=grid, n_threads=cores(), progress=progress
+    )
 
 
 def calibration_tokens(source: Source) -> Tokens:

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeai.converters.blocks import Blocks
 from edgeai.converters.decoder import Decoder, Floats, Source, need
 from edgeai.converters.encode import Plain, checked, encoded
+from edgeai.converters.gguf_blocks import PACKERS, block_format, taken
 from edgeai.converters.gguf_source import NAMES
 from edgeai.converters.gguf_vocab import Value, vocabulary_of
 from edgeai.errors import MissingExtra, ModelCorrupt, ModelUnsupported
@@ -21,11 +23,13 @@ except ModuleNotFoundError as error:
 
 __all__ = ["write_gguf"]
 
-_TYPES = {
-    "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
-    "f16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
-    "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
+_FILE_TYPES = {
+    "f32": gguf.LlamaFileType.ALL_F32,
+    "f16": gguf.LlamaFileType.MOSTLY_F16,
+    "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+    "blocks": gguf.LlamaFileType.MOSTLY_Q4_1,
 }
+_PLAINS: dict[str, Plain] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 _ARCHITECTURES = {
     "llama": "llama",
     "mistral": "llama",
@@ -62,14 +66,22 @@ class _Tensor:
     name: str
     shape: tuple[int, ...]
     roles: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     layer: int | None = None
     values: Floats | None = None
 
+    def format(self, kind: str) -> str:
+        """GGUF's name of its number format."""
+        if not self.roles:
+            return "F32"
+        return block_format(self.kinds, self.shape[1]) if kind == "blocks" else kind.upper()
 
-def write_gguf(source: Source, path: Path, kind: Plain) -> None:
+
+def write_gguf(source: Source, path: Path, kind: Plain | Literal["blocks"]) -> None:
     """Write all of the model to ``path``; matrices as ``kind``, vectors as floats of 32 bits.
 
-    The same source gives the same bytes. Raises ModelUnsupported for what llama.cpp's form of the
+    ``blocks`` keeps matrices that are four-bit blocks of 32 as they are, and rounds all others to Q8_0. The
+    same source gives the same bytes. Raises ModelUnsupported for what llama.cpp's form of the
     architecture does not have, ModelCorrupt for a source with missing, misshapen or infinite weights.
     """
     d = source.decoder
@@ -77,19 +89,20 @@ def write_gguf(source: Source, path: Path, kind: Plain) -> None:
     writer = gguf.GGUFWriter(path, _ARCHITECTURES[d.architecture])
     for key, value in (_hyper_parameters(d) | vocabulary_of(source.tokenizer(), d.n_vocab)).items():
         _add(writer, key, value)
-    writer.add_file_type(_TYPES[kind][1])
+    writer.add_file_type(_FILE_TYPES[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for tensor in tensors:
-        form, dtype = (_TYPES[kind][0], np.uint16) if tensor.roles else (_TYPES["f32"][0], np.float32)
-        n_bytes = int(np.prod(tensor.shape)) * (4 if form == _TYPES["f32"][0] else 2)
-        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(dtype), n_bytes, form)
+        form = gguf.GGMLQuantizationType[tensor.format(kind)]
+        weights, size = gguf.GGML_QUANT_SIZES[form]
+        n_bytes = int(np.prod(tensor.shape)) // weights * size
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), n_bytes, form)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         assert writer.fout is not None
         for tensor in tensors:
-            _write(writer.fout[0], source, tensor, kind)
+            _write(writer.fout[0], source, tensor, tensor.format(kind))
     finally:
         writer.close()
 
@@ -218,9 +231,10 @@ def _factors(d: Decoder) -> Iterator[_Tensor]:
 
 
 def _matrix(source: Source, name: str, roles: tuple[str, ...], layer: int | None) -> _Tensor:
-    shapes = [need(source, role, layer).shape for role in roles]
-    shape = (sum(rows for rows, _ in shapes), shapes[0][1])
-    return _Tensor(name=name, shape=shape, roles=roles, layer=layer)
+    matrices = [need(source, role, layer) for role in roles]
+    shape = (sum(matrix.shape[0] for matrix in matrices), matrices[0].shape[1])
+    kinds = tuple(matrix.kind for matrix in matrices)
+    return _Tensor(name=name, shape=shape, roles=roles, kinds=kinds, layer=layer)
 
 
 def _vector(source: Source, role: str, layer: int | None) -> _Tensor:
@@ -228,21 +242,28 @@ def _vector(source: Source, role: str, layer: int | None) -> _Tensor:
     if values is None:
         raise ModelCorrupt(f"The model has no {role}")
     if role in ("q_bias", "k_bias") and _ARCHITECTURES[source.decoder.architecture] == "llama":
-        values = _woven(values[:, None], source.decoder.head_dim).reshape(-1)
+        values = values[_woven(len(values), source.decoder.head_dim)]
     return _Tensor(name=NAMES[role].format(layer), shape=values.shape, values=values)
 
 
-def _write(out: BinaryIO, source: Source, tensor: _Tensor, kind: Plain) -> None:
+def _write(out: BinaryIO, source: Source, tensor: _Tensor, form: str) -> None:
     out.write(bytes(-out.tell() % _ALIGNMENT))
     if tensor.values is not None:
         out.write(checked(tensor.values, tensor.name).tobytes())
     for role in tensor.roles:
         for piece in _pieces(source, role, tensor.layer):
-            out.write(encoded(checked(piece, tensor.name), kind).tobytes())
+            checked(piece.scale if isinstance(piece, Blocks) else piece, tensor.name)
+            out.write(_bytes(piece, form))
     out.write(bytes(-out.tell() % _ALIGNMENT))
 
 
-def _pieces(source: Source, role: str, layer: int | None) -> Iterator[Floats]:
+def _bytes(piece: Blocks | Floats, form: str) -> bytes:
+    if form in PACKERS:
+        return PACKERS[form](piece).tobytes()
+    return encoded(piece.floats() if isinstance(piece, Blocks) else piece, _PLAINS[form]).tobytes()
+
+
+def _pieces(source: Source, role: str, layer: int | None) -> Iterator[Blocks | Floats]:
     """Rows of a matrix, some at a time; whole heads where they are interleaved."""
     d = source.decoder
     matrix = need(source, role, layer)
@@ -250,11 +271,9 @@ def _pieces(source: Source, role: str, layer: int | None) -> Iterator[Floats]:
     woven = role in ("q", "k") and _ARCHITECTURES[d.architecture] == "llama"
     for start in range(0, matrix.shape[0], step):
         rows = matrix.rows(start, min(start + step, matrix.shape[0]))
-        values = rows.floats() if isinstance(rows, Blocks) else rows
-        yield _woven(values, d.head_dim) if woven else values
+        yield taken(rows, _woven(min(step, matrix.shape[0] - start), d.head_dim)) if woven else rows
 
 
-def _woven(rows: Floats, head_dim: int) -> Floats:
+def _woven(n_rows: int, head_dim: int) -> NDArray[np.intp]:
     """From split halves to the interleaved order that llama.cpp rotates for this architecture."""
-    halves = rows.reshape(-1, 2, head_dim // 2, rows.shape[1])
-    return halves.swapaxes(1, 2).reshape(rows.shape)
+    return np.arange(n_rows).reshape(-1, 2, head_dim // 2).swapaxes(1, 2).reshape(-1)

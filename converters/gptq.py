@@ -14,7 +14,7 @@ from edgeai.converters.blocks import Blocks
 from edgeai.converters.decoder import Floats
 from edgeai.converters.quantize import BLOCK
 
-__all__ = ["Grid", "hessian", "quantize"]
+__all__ = ["Grid", "hessian", "nearest", "quantize"]
 
 Grid = Literal["symmetric", "zero", "minimum"]
 """Where a block's 16 levels lie: around zero; with a whole number as zero point; or from any minimum on."""
@@ -22,6 +22,7 @@ Grid = Literal["symmetric", "zero", "minimum"]
 _DAMPING: Final = 0.1
 _STRIDE: Final = 128  # columns whose errors are handed on together
 _LEVELS: Final = 15
+_TRIES: Final = 16
 
 
 def hessian(inputs: Floats) -> NDArray[np.float64]:
@@ -53,13 +54,23 @@ def quantize(weights: Floats, curvature: NDArray[np.float64], grid: Grid) -> Blo
         columns[stop:] -= factor[start:stop, stop:].T @ errors
     back = np.empty_like(codes)
     back[order] = codes
-    return Blocks(
-        codes=np.ascontiguousarray(back.T).reshape(len(weights), -1, BLOCK),
-        scale=scale,
-        offset=offset,
-        bits=4,
-        zero=8 if grid == "symmetric" else None,
-    )
+    return _blocks(np.ascontiguousarray(back.T).reshape(len(weights), -1, BLOCK), scale, offset, grid)
+
+
+def nearest(weights: Floats, importance: NDArray[np.float64], grid: Grid, *, tries: int = _TRIES) -> Blocks:
+    """Four-bit blocks in which each weight went to its nearest level.
+
+    ``importance`` are the inputs' squares; ``tries`` is how many scales each block chooses from.
+    """
+    scale, offset = _scales(weights, np.maximum(importance, 0), grid, tries)
+    values = weights.reshape(len(weights), -1, BLOCK)
+    codes = np.clip(np.rint((values - offset[..., None]) / scale[..., None]), 0, _LEVELS)
+    return _blocks(codes.astype(np.uint8), scale, offset, grid)
+
+
+def _blocks(codes: NDArray[np.uint8], scale: Floats, offset: Floats, grid: Grid) -> Blocks:
+    zero = 8 if grid == "symmetric" else None
+    return Blocks(codes=codes, scale=scale, offset=offset, bits=4, zero=zero)
 
 
 def _factor(curvature: NDArray[np.float64]) -> Floats:
@@ -71,7 +82,9 @@ def _factor(curvature: NDArray[np.float64]) -> Floats:
     return np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float32)
 
 
-def _scales(weights: Floats, importance: NDArray[np.float64], grid: Grid) -> tuple[Floats, Floats]:
+def _scales(
+    weights: Floats, importance: NDArray[np.float64], grid: Grid, tries: int = _TRIES
+) -> tuple[Floats, Floats]:
     """Scale and offset of each block, (rows, blocks) both: the least error, weighed by the inputs' squares.
 
     Scales are half-precision numbers, so that GGUF's formats hold them as they are.
@@ -80,7 +93,7 @@ def _scales(weights: Floats, importance: NDArray[np.float64], grid: Grid) -> tup
     weight = (importance / (importance.mean() or 1.0) + 1e-3).astype(np.float32).reshape(1, -1, BLOCK)
     best = np.full(values.shape[:2], np.inf, np.float32)
     scale, offset = np.zeros_like(best), np.zeros_like(best)
-    for shrink in np.linspace(0.72, 1.2 if grid == "symmetric" else 1.0, 16, dtype=np.float32):
+    for shrink in np.linspace(0.72, 1.2 if grid == "symmetric" else 1.0, tries, dtype=np.float32):
         for step, low in _candidates(values, shrink, grid):
             codes = np.clip(np.rint((values - low[..., None]) / step[..., None]), 0, _LEVELS)
             error = np.square(codes * step[..., None] + low[..., None] - values)

@@ -34,7 +34,6 @@ def _refuse(config: Config) -> None:
             why=f"The converter knows {', '.join(ARCHITECTURES)}",
         )
     missing = {
-        "quantized checkpoints": config.get("quantization_config"),
         "biases in the MLP": config.get("mlp_bias"),
         "attention in both directions": config.get("use_bidirectional_attention"),
         f"the activation {_activation(config)}": _activation(config) not in _ACTIVATIONS,

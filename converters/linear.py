@@ -1,16 +1,20 @@
 """Matrices in the graph: which number format each gets, and the nodes that multiply with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
 
+from edgeai.converters.channels import KIND, round_channels
 from edgeai.converters.decoder import Floats, Matrix, Source, need
+from edgeai.converters.encode import encoded
 from edgeai.converters.nodes import Nodes
-from edgeai.converters.quantize import BLOCK, Format, Loss, Losses, Packed, join, pack, pack_zeros
+from edgeai.converters.quantize import BLOCK, Format, Loss, Losses, Packed, join, pack, pack_zeros, pieces
 
-Quant = Literal["auto", "exact", "int8", "int4", "f32"]
+Quant = Literal["auto", "exact", "int8", "int4", "f16", "f32"]
 """How to store weights: see `edgeai.converters.convert.convert`."""
 
 _INT8_ACCUMULATION = 4  # MatMulNBits' accuracy_level: inputs are quantized to 8 bit, too
@@ -21,15 +25,15 @@ _TUNED4 = {"U4"}  # blocks with whole zero points, which only calibration makes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How weights are stored."""
+    """How weights are stored; those that calibration chose a format for keep it."""
 
     quant: Quant = "auto"
 
     def format(self, kinds: Sequence[str], *, head: bool = False) -> Format | None:
         """The format for matrices that are packed together; None means floats."""
-        if self.quant == "f32":
+        if self.quant in ("f32", "f16"):
             return None
-        if _TUNED4.issuperset(kinds):
+        if _TUNED4.issuperset(kinds) and not head:
             return "int4+zero"
         if self.quant == "int4" and not head:
             return "int4"
@@ -45,13 +49,16 @@ class Linear:
 
     def __init__(self, nodes: Nodes, source: Source, plan: Plan, losses: Losses) -> None:
         self.nodes, self.source, self.plan, self.losses = nodes, source, plan, losses
+        self._coded: set[str] = set()
 
     def __call__(self, x: str, roles: Sequence[str], layer: int | None, output: str) -> str:
         matrices = [self.need(role, layer) for role in roles]
         bias = self._bias(roles, layer, [m.shape[0] for m in matrices], output)
+        if all(m.kind == KIND for m in matrices):
+            return self._integers(x, dict(zip(roles, matrices, strict=True)), bias, output)
         target = self.plan.format([m.kind for m in matrices])
         if target is None:
-            return self._floats(x, matrices, bias, output)
+            return self._floats(x, dict(zip(roles, matrices, strict=True)), bias, output)
         packed = join(
             [pack(m, target, self.loss(r, m, target)) for r, m in zip(roles, matrices, strict=True)]
         )
@@ -107,12 +114,48 @@ class Linear:
         filled = [np.zeros(n, np.float32) if p is None else p for p, n in zip(parts, sizes, strict=True)]
         return self.nodes.weights.add(f"{output}.bias", np.concatenate(filled))
 
-    def _floats(self, x: str, matrices: Sequence[Matrix], bias: str, output: str) -> str:
-        add, weights = self.nodes.add, self.nodes.weights
-        values = weights.add(f"{output}.weight", np.concatenate([floats(m) for m in matrices]).T)
+    def _floats(self, x: str, matrices: Mapping[str, Matrix], bias: str, output: str) -> str:
+        parts = [self.read(role, matrix) for role, matrix in matrices.items()]
+        values = self.table(f"{output}.weight", np.concatenate(parts).T)
         if not bias:
-            return add("MatMul", [x, values], output)
-        return add("Add", [add("MatMul", [x, values], f"{output}.product"), bias], output)
+            return self.nodes.add("MatMul", [x, values], output)
+        product = self.nodes.add("MatMul", [x, values], f"{output}.product")
+        return self.nodes.add("Add", [product, bias], output)
+
+    def read(self, role: str, matrix: Matrix) -> NDArray[Any]:
+        """The whole matrix as the plan's floats; what halves lose is counted."""
+        if self.plan.quant != "f16":
+            return floats(matrix)
+        loss, parts = self.loss(role, matrix, "f16"), []
+        for _, rows in pieces(matrix):
+            parts.append(encoded(rows, "f16"))
+            loss.count(rows, parts[-1].astype(np.float32))
+            loss.n_bytes += parts[-1].nbytes
+        return np.concatenate(parts)
+
+    def table(self, name: str, values: NDArray[Any]) -> str:
+        """Floats that are multiplied with. Halves become floats when the graph is loaded: ONNX Runtime
+
+        computes in halves on no x86 processor, and would convert inputs and outputs for every matrix.
+        """
+        if values.dtype != np.float16:
+            return self.nodes.weights.add(name, values)
+        stored = self.nodes.weights.add(f"{name}.half", values)
+        return self.nodes.add("Cast", [stored], name, {"to": TensorProto.FLOAT})
+
+    def _integers(self, x: str, matrices: Mapping[str, Matrix], bias: str, output: str) -> str:
+        """Inputs rounded as they come, once for all matrices that get them; see `channels`."""
+        add, weights = self.nodes.add, self.nodes.weights
+        rounded = [round_channels(m, self.loss(role, m, "int8+dynamic")) for role, m in matrices.items()]
+        codes, step, zero = (f"{x}.{part}" for part in ("codes", "step", "zero"))
+        if codes not in self._coded:
+            self._coded.add(add("DynamicQuantizeLinear", [x], codes, more=[step, zero]))
+        values = weights.add(f"{output}.weight", np.concatenate([part.codes for part in rounded], axis=1))
+        scale = weights.add(f"{output}.scale", np.concatenate([part.scale for part in rounded]))
+        inputs = [codes, values, step, scale, zero, "", bias]
+        while not inputs[-1]:
+            inputs.pop()
+        return add("MatMulIntegerToFloat", inputs, output)
 
 
 class Embedding:
@@ -128,8 +171,12 @@ class Embedding:
         """The rows for the ids."""
         add, weights = self._nodes.add, self._nodes.weights
         if self._target is None:
-            table = weights.add("embedding.weight", floats(self._matrix))
-            return add("Gather", [table, ids], output, {"axis": 0})
+            values = self._linear.read("embed", self._matrix)
+            if values.dtype == np.float16:  # the rows alone: the whole table is the head's, if that is tied
+                stored = weights.add("embedding.weight.half", values)
+                found = add("Gather", [stored, ids], f"{output}.half", {"axis": 0})
+                return add("Cast", [found], output, {"to": TensorProto.FLOAT})
+            return add("Gather", [weights.add("embedding.weight", values), ids], output, {"axis": 0})
         packed = pack(self._matrix, self._target, self._linear.loss("embed", self._matrix, self._target))
         weights.add("embedding.weight", packed.data)
         flat = weights.reshaped("embedding.rows", "embedding.weight", (len(packed.data), packed.data[0].size))
@@ -143,6 +190,10 @@ class Embedding:
             return self._untied(x, self._head, output)
         n_rows, n_columns = self._matrix.shape
         if self._target is None:
+            if self._linear.plan.quant == "f16":
+                self._nodes.add(
+                    "Cast", ["embedding.weight.half"], "embedding.weight", {"to": TensorProto.FLOAT}
+                )
             return self._nodes.add("FusedMatMul", [x, "embedding.weight"], output, {"transB": 1})
         attributes = {
             "K": n_columns,
@@ -156,7 +207,7 @@ class Embedding:
     def _untied(self, x: str, head: Matrix, output: str) -> str:
         target = self._linear.plan.format([head.kind], head=True)
         if target is None:
-            values = self._nodes.weights.add("head.weight", floats(head).T)
+            values = self._linear.table("head.weight", self._linear.read("head", head).T)
             return self._nodes.add("MatMul", [x, values], output)
         packed = pack(head, target, self._linear.loss("head", head, target))
         return self._linear.multiply(x, packed, head.shape[1], "", output)

@@ -81,6 +81,8 @@ def _onnx(origin: Origin, form: Format, folder: Path, progress: Progress) -> Man
 
 def _gguf(origin: Origin, form: Format, folder: Path, title: str, progress: Progress) -> Manifest:
     target = folder / MODEL
+    if form.quant in (*CALIBRATED, "exact"):
+        return _gguf_blocks(origin, form, target, title, progress)
     weights, said = _importance(origin, form, folder.parent, progress)
     if origin.form == "gguf":
         _requantize(origin.path, target, form.quant, weights)
@@ -91,10 +93,40 @@ def _gguf(origin: Origin, form: Format, folder: Path, title: str, progress: Prog
         write_plain(origin, draft, origin.plain)
         _requantize(draft, target, form.quant, weights)
         draft.unlink()
+    return _gguf_manifest(origin, form, target, title, {"importance": said})
+
+
+def _gguf_blocks(origin: Origin, form: Format, target: Path, title: str, progress: Progress) -> Manifest:
+    """Four-bit blocks that calibration made, or that the source has already, written as they are."""
+    from edgeai.converters.gguf_writer import write_gguf
+
+    source = open_source(origin.path)
+    if form.quant == "exact":
+        _refuse_copies(origin)
+        write_gguf(source, target, "blocks")
+        return _gguf_manifest(origin, form, target, title, {})
+    tuned = fewer_bits(source, form.quant, max_context=0, size=form.size, grid="minimum", progress=progress)
+    write_gguf(tuned, target, "blocks")
+    text = f"text {text_hash(calibration_text())[:16]}"
+    return _gguf_manifest(origin, form, target, title, {"calibration": text})
+
+
+def _refuse_copies(origin: Origin) -> None:
+    if origin.form == "gguf" or not origin.quantized:
+        raise ModelUnsupported(
+            f"{origin.name} has no blocks to carry over to a GGUF file",
+            why="It is one already" if origin.form == "gguf" else "Its weights are not quantized",
+            remedy="Take a number format such as q8_0",
+        )
+
+
+def _gguf_manifest(
+    origin: Origin, form: Format, target: Path, title: str, facts: Mapping[str, str]
+) -> Manifest:
     file = PackageFile(path=MODEL, sha256=hash_file(target), size=target.stat().st_size)
     package_id = f"{title}@llamacpp-{form.quant}"
-    facts = {"kind": "converted", "importance": said}
-    return manifest_of(package_id, read_header(target), file, licence=origin.licence, provenance=facts)
+    said = {"kind": "converted", **facts}
+    return manifest_of(package_id, read_header(target), file, licence=origin.licence, provenance=said)
 
 
 def _importance(

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from edgeai.converters.decoder import Source
+from edgeai.converters.gptq import Grid
 from edgeai.converters.layers import Tokens
 from edgeai.converters.quantize import BLOCK
-from edgeai.converters.rounding import GROUPS, Site, round_model
+from edgeai.converters.rounding import Method, round_model
+from edgeai.converters.scaling import GROUPS, Site
 from edgeai.converters.sensitivity import costs, sites_to_keep
 from edgeai.converters.tuned import Tuned
 from edgeai.errors import ConfigError
@@ -23,11 +25,13 @@ def mix(
     source: Source,
     tokens: Tokens,
     *,
+    method: Method = "gptq",
     size: int | None = None,
+    grid: Grid = "zero",
     n_threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tuned:
-    """The source with its layers in four bits with zero points, as GPTQ rounds them.
+    """The source with its layers in four bits on the ``grid``, rounded by ``method``.
 
     With ``size``, the most bytes that all matrices may take, as many groups as fit keep eight bits: those
     whose lowering was measured to cost most for each byte saved. ``tokens`` are windows of calibration text.
@@ -43,13 +47,18 @@ def mix(
         )
     steps = source.decoder.n_layers * (2 if spare else 1)
     tuned = round_model(
-        source, tokens, n_threads=n_threads, progress=lambda done, total: progress(done, steps)
+        source,
+        tokens,
+        method=method,
+        grid=grid,
+        n_threads=n_threads,
+        progress=lambda done, total: progress(done, steps),
     )
     if not spare:
         return tuned
     n_rounded = source.decoder.n_layers
     priced = costs(
-        source,
+        tuned.source,
         tuned,
         tokens[:1, :_PROBE],
         n_threads=n_threads,
@@ -58,7 +67,7 @@ def mix(
     keep = sites_to_keep(priced, _savings(source, priced), spare)
     kept = {(role, number) for group, number in keep for role in GROUPS[group]}
     lowered = {key: matrix for key, matrix in tuned.matrices.items() if key not in kept}
-    return Tuned(source=source, matrices=lowered)
+    return Tuned(source=tuned.source, matrices=lowered)
 
 
 def weight_bytes(source: Source) -> int:

@@ -13,6 +13,7 @@ _MICROSOFT = {
     "FusedMatMul",
     "GatherBlockQuantized",
     "GroupQueryAttention",
+    "MatMulIntegerToFloat",
     "MatMulNBits",
     "QuickGelu",
     "SkipSimplifiedLayerNormalization",

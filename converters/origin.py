@@ -1,4 +1,4 @@
-"""Where a conversion starts: a GGUF file, or a Hugging Face folder, on this disk or on the hub."""
+"""Where a conversion starts: a GGUF file, a Hugging Face folder (of the hub, too), or an ONNX graph."""
 
 import re
 from collections import Counter
@@ -9,7 +9,8 @@ from pathlib import Path
 from edgeai.converters.encode import Plain
 from edgeai.converters.formats import Form
 from edgeai.converters.licence import licence_files
-from edgeai.converters.safetensors_file import open_folder
+from edgeai.converters.onnx_source import is_graph, open_graph
+from edgeai.converters.packed_words import PackedMatrix
 from edgeai.converters.safetensors_source import SafetensorsSource
 from edgeai.errors import ModelNotFound, ModelUnsupported
 from edgeai.models.catalog import entries
@@ -17,7 +18,7 @@ from edgeai.models.disk import remembered_sha256
 from edgeai.models.gguf import read_header
 from edgeai.models.hubs import fetch_repository
 
-__all__ = ["Origin", "open_origin"]
+__all__ = ["Origin", "find_folder", "open_origin", "refuse_folder", "slug"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -51,22 +52,31 @@ def open_origin(source: str | Path) -> Origin:
 
     Raises ModelNotFound, ModelCorrupt or ModelUnsupported; MissingExtra and DownloadFailed for the hub.
     """
+    if (found := find_folder(source)) is not None:
+        return _folder(*found)
     path = Path(source).expanduser()
-    if path.is_dir():
-        return _folder(path, {})
+    if path.is_file() and path.suffix == ".onnx":
+        return _folder(path.parent, {})
     if path.is_file() and path.suffix == ".gguf":
         return _gguf(path)
     if path.exists():
         raise ModelUnsupported(
-            f"{path.name} cannot be converted", remedy="Give a .gguf file, a model folder or a hub id"
+            f"{path.name} cannot be converted", remedy="Give a .gguf file, a model folder, or a hub id"
         )
-    if _HUB_ID.fullmatch(str(source)):
-        folder, revision = fetch_repository(str(source))
-        facts = {"source_hub": str(source).partition("@")[0], "source_revision": revision}
-        return _folder(folder, facts)
     raise ModelNotFound(
-        f"There is no model at {path}", remedy="Give a .gguf file, a model folder or a hub id"
+        f"There is no model at {path}", remedy="Give a .gguf file, a model folder, or a hub id"
     )
+
+
+def find_folder(source: str | Path) -> tuple[Path, Mapping[str, str]] | None:
+    """The folder that a source is, or is fetched into from the hub, and where it comes from; else None."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path, {}
+    if path.exists() or not _HUB_ID.fullmatch(str(source)):
+        return None
+    folder, revision = fetch_repository(str(source))
+    return folder, {"source_hub": str(source).partition("@")[0], "source_revision": revision}
 
 
 def _gguf(path: Path) -> Origin:
@@ -93,35 +103,37 @@ def _gguf(path: Path) -> Origin:
 
 
 def _folder(path: Path, facts: Mapping[str, str]) -> Origin:
-    _refuse(path)
-    source = SafetensorsSource(path)
+    refuse_folder(path)
+    graph = is_graph(path)
+    source = open_graph(path) if graph else SafetensorsSource(path)
     d = source.decoder
-    tensors = open_folder(path)
-    kinds = {tensor.kind for tensor in tensors.values() if tensor.raw.ndim > 1}
+    tensors = source.tensors.values()
+    kinds = {t.kind for t in tensors if isinstance(t, PackedMatrix) or t.raw.ndim > 1}
     found = source.provenance
     return Origin(
-        form="hf",
+        form="onnx" if graph else "hf",
         path=path,
         name=slug(facts.get("source_hub", path.resolve().name).rpartition("/")[2]),
         parameters=source.n_parameters,
-        n_bytes=sum(tensor.raw.nbytes for tensor in tensors.values()),
-        largest=max((int(tensor.raw.size) for tensor in tensors.values()), default=0),
+        n_bytes=sum(tensor.n_bytes for tensor in tensors),
+        largest=max((tensor.size for tensor in tensors), default=0),
         kv_values=d.n_layers * d.n_kv_heads * d.head_dim * 2,
-        plain=_PLAIN[next(iter(kinds))] if len(kinds) == 1 else "f32",
-        quantized=False,
+        plain=_PLAIN.get(next(iter(kinds)), "f32") if len(kinds) == 1 else "f32",
+        quantized=source.quantized,
         licence=d.licence,
         licence_texts=licence_files(path),
         provenance={
-            "source_format": "safetensors",
+            "source_format": str(found["format"]),
             "source_folder": slug(path.resolve().name),
             "source_sha256": str(found["sha256"]),
+            **({"source_quantization": str(found["quantization"])} if "quantization" in found else {}),
             **facts,
         },
     )
 
 
-def _refuse(path: Path) -> None:
-    """What looks like a model folder, and is none for us."""
+def refuse_folder(path: Path) -> None:
+    """Raise ModelUnsupported for what looks like a model folder, and is none for us."""
     weights = [*path.glob("*.safetensors"), *path.glob("*.safetensors.index.json")]
     pickles = [found.name for pattern in _PICKLES for found in sorted(path.glob(pattern))]
     if pickles and not weights:
@@ -129,12 +141,6 @@ def _refuse(path: Path) -> None:
             f"{path.name} has its weights in pickles",
             why=f"Loading {pickles[0]} could run any code",
             remedy="Save the model with safetensors",
-        )
-    if list(path.glob("*.onnx")) and not weights:
-        raise ModelUnsupported(
-            f"{path.name} holds an ONNX graph, from which weights cannot be taken back",
-            why="Its operators do not say which weight is which",
-            remedy="edgeai runs it as it is; to convert, give what it was exported from",
         )
 
 

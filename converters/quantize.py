@@ -4,6 +4,7 @@ What the source's grid allows is carried over bit for bit; the rest goes to 8 bi
 source's steps on the grid; 4 bit rounding happens only on request.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -107,20 +108,26 @@ class Losses:
         ]
 
 
-def pack(matrix: Matrix, target: Format, loss: Loss) -> Packed:
-    """Read the matrix piece by piece, pack it and count the error."""
+def pieces(matrix: Matrix) -> Iterator[tuple[Blocks | Floats, Floats]]:
+    """The matrix some rows at a time, as it is and as floats. Raises ModelCorrupt for what is no number."""
     n_rows, n_columns = matrix.shape
     step = max(1, _CHUNK // n_columns)
-    pieces = []
     for start in range(0, n_rows, step):
         rows = matrix.rows(start, min(start + step, n_rows))
-        before = rows.floats() if isinstance(rows, Blocks) else rows
-        if not np.isfinite(before).all():
+        values = rows.floats() if isinstance(rows, Blocks) else rows
+        if not np.isfinite(values).all():
             raise ModelCorrupt("The model has weights that are not numbers", remedy="Fetch it again")
-        piece = _PACKERS[target](rows)
-        loss.count(before, piece.floats(n_columns))
-        pieces.append(piece)
-    packed = join(pieces)
+        yield rows, values
+
+
+def pack(matrix: Matrix, target: Format, loss: Loss) -> Packed:
+    """Read the matrix piece by piece, pack it and count the error."""
+    parts = []
+    for rows, before in pieces(matrix):
+        part = _PACKERS[target](rows)
+        loss.count(before, part.floats(matrix.shape[1]))
+        parts.append(part)
+    packed = join(parts)
     loss.n_bytes += n_bytes(packed)
     return packed
 

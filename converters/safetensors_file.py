@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from edgeai.converters.decoder import Floats
 from edgeai.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 
-_TYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+_TYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I32": np.int32, "I64": np.int64}
+WORDS = ("I32", "I64")
+"""Whole numbers, which quantized checkpoints pack their weights into."""
+
 _MAX_HEADER_BYTES = 100 << 20  # the format's own limit
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMatrix:
-    """A tensor in a mapped file, or some rows of it; ``kind`` is F32, F16 or BF16."""
+    """A tensor in a mapped file, or some rows of it; ``kind`` is F32, F16 or BF16, or one of `WORDS`."""
 
     raw: NDArray[Any]
     kind: str
@@ -27,6 +30,20 @@ class StoredMatrix:
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.raw.shape[0], self.raw.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Numbers."""
+        return int(self.raw.size)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes in the file."""
+        return int(self.raw.nbytes)
+
+    def part(self, rows: slice) -> "StoredMatrix":
+        """Some of its rows, as a tensor."""
+        return StoredMatrix(self.raw[rows], self.kind)
 
     def rows(self, start: int, stop: int) -> Floats:
         """Rows ``start`` to ``stop`` as floats."""

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from edgeai.converters.checkpoints import scheme_of, unpacked
 from edgeai.converters.decoder import Floats, Matrix, TokenizerData
 from edgeai.converters.hf_config import decoder_of
 from edgeai.converters.licence import licence_of
+from edgeai.converters.packed_words import PackedMatrix
 from edgeai.converters.safetensors_file import StoredMatrix, open_folder, read_json
 from edgeai.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 
@@ -48,48 +50,72 @@ PACKED = {
 
 
 class SafetensorsSource:
-    """An open model folder. Raises ModelNotFound, ModelCorrupt or ModelUnsupported."""
+    """An open model folder. Raises ModelNotFound, ModelCorrupt or ModelUnsupported.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._config = read_json(folder / "config.json")
+    ``config`` and ``tensors`` are the folder's own, unless its weights are in another form.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, StoredMatrix | PackedMatrix] | None = None,
+    ) -> None:
+        self._folder, self._own = folder, tensors is None
+        self._config = read_json(folder / "config.json") if config is None else config
         self.decoder = decoder_of(self._config, folder.name, licence_of(folder))
         self._gemma = self.decoder.architecture == "gemma3"
         self._names = NAMES | GEMMA_NAMES if self._gemma else NAMES
-        self._tensors = open_folder(folder)
+        self._scheme = scheme_of(self._config)
+        self.tensors = unpacked(open_folder(folder), self._scheme) if tensors is None else tensors
         self._refuse_unknown()
 
     @cached_property
     def provenance(self) -> Mapping[str, str | int | Mapping[str, int]]:
         """The folder's name and the hash of its configuration and weights."""
         digest = hashlib.sha256()
-        for path in [self._folder / "config.json", *sorted(self._folder.glob("*.safetensors"))]:
+        for path in self._files():
             with path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return {"format": "safetensors", "folder": self._folder.name, "sha256": digest.hexdigest()}
+        said = {} if self._scheme is None else {"quantization": str(self._scheme)}
+        form = "safetensors" if self._own else "onnx"
+        return {"format": form, "folder": self._folder.name, "sha256": digest.hexdigest(), **said}
+
+    def _files(self) -> list[Path]:
+        """What the weights are in, configuration first."""
+        if self._own:
+            return [self._folder / "config.json", *sorted(self._folder.glob("*.safetensors"))]
+        configs = [self._folder / name for name in ("config.json", "genai_config.json")]
+        return [path for path in (*configs, *sorted(self._folder.glob("*.onnx*"))) if path.is_file()]
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights are packed whole numbers."""
+        return any(isinstance(tensor, PackedMatrix) for tensor in self.tensors.values())
 
     @property
     def n_parameters(self) -> int:
         """Weights in all, without a tied head."""
         tied = self.matrix("head") is None
-        return sum(t.raw.size for name, t in self._tensors.items() if not (tied and name == NAMES["head"]))
+        return sum(t.size for name, t in self.tensors.items() if not (tied and name == NAMES["head"]))
 
     def matrix(self, role: str, layer: int | None = None) -> Matrix | None:
         """The matrix of that role; tied heads have none."""
         if role == "head" and self._config.get("tie_word_embeddings", self._gemma):
             return None
-        stored = self._tensors.get(self._names[role].format(layer))
+        stored = self.tensors.get(self._names[role].format(layer))
         if stored is None and role in PACKED:
-            stored = self._tensors.get(PACKED[role].format(layer))
-            stored = None if stored is None else StoredMatrix(stored.raw[self._part(role)], stored.kind)
-        if stored is not None and stored.raw.ndim != 2:
+            stored = self.tensors.get(PACKED[role].format(layer))
+            stored = None if stored is None else stored.part(self._part(role))
+        if isinstance(stored, StoredMatrix) and stored.raw.ndim != 2:
             raise ModelCorrupt(f"{role} is not a matrix")
         return stored
 
     def vector(self, role: str, layer: int | None = None) -> Floats | None:
         """The vector of that role; Gemma stores its norms less one."""
-        stored = self._tensors.get(self._names[role].format(layer)) if role in self._names else None
-        if stored is None:
+        stored = self.tensors.get(self._names[role].format(layer)) if role in self._names else None
+        if not isinstance(stored, StoredMatrix):
             return None
         values = stored.floats().reshape(-1)
         return values + np.float32(1) if self._gemma and role.endswith("_norm") else values
@@ -119,7 +145,7 @@ class SafetensorsSource:
         names = [*self._names.values(), *PACKED.values()]
         known = {name.format(i) for name in names for i in range(self.decoder.n_layers)}
         strange = sorted(
-            name for name in set(self._tensors) - known if not name.endswith("rotary_emb.inv_freq")
+            name for name in set(self.tensors) - known if not name.endswith("rotary_emb.inv_freq")
         )
         if strange:
             raise ModelUnsupported(

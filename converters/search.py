@@ -31,8 +31,8 @@ from edgeai.paths import cache_dir
 
 __all__ = ["Found", "Row", "best", "frontier", "search"]
 
-_TWINS = {("onnx", "f32"), ("gguf", "f32"), ("gguf", "bf16")}
-"""Formats that a search leaves out: larger than others of the same care, and no better."""
+_TWINS = {("onnx", "f32"), ("onnx", "f16"), ("gguf", "f32"), ("gguf", "bf16")}
+"""Formats that a search leaves out: larger than others of the same care (f16 in memory), and no better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeai.converters.decoder import Floats, Source
 from edgeai.converters.layers import Layer, Tokens, embed, layer, logits
-from edgeai.converters.rounding import GROUPS, Site
+from edgeai.converters.scaling import GROUPS, Site
 from edgeai.converters.tuned import Tuned
 
 __all__ = ["costs", "sites_to_keep"]

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from edgeai.converters import gates as gate_rules
-from edgeai.converters.convert import export
+from edgeai.converters.convert import export, open_source
+from edgeai.converters.encoder import Encoder, open_encoder
 from edgeai.converters.fit import check_fits
 from edgeai.converters.formats import Form, Format, format_of
 from edgeai.converters.gates import Gates
 from edgeai.converters.licence import licence_of
 from edgeai.converters.make import MODEL, make, write_plain
+from edgeai.converters.npu import NpuQuant
 from edgeai.converters.origin import Origin, open_origin, slug
 from edgeai.converters.proof import Proof, Trial, faults, prove, versions, write_proof
 from edgeai.converters.running import cores, folder_voice, running
@@ -25,7 +27,7 @@ from edgeai.converters.texts import text_hash
 from edgeai.converters.timing import measure
 from edgeai.errors import ConfigError, GateFailed, MissingExtra, ModelUnsupported
 from edgeai.models.disk import writing
-from edgeai.models.package import Manifest, read_manifest
+from edgeai.models.package import Manifest, read_manifest, write_manifest
 
 __all__ = ["DEFAULTS", "Package", "Stage", "convert", "machine", "prove_package"]
 
@@ -72,33 +74,41 @@ def convert(
     name: str | None = None,
     gates: Gates = Gates(),  # noqa: B008  # frozen
     test: Trial = Trial(),  # noqa: B008  # frozen
+    npu: NpuQuant | None = None,
     allow_large: bool = False,
     tell: Tell = lambda stage: None,
 ) -> Package:
     """Convert a `.gguf` file, a Hugging Face folder or a hub id into the folder ``out``, and prove it.
 
-    ``size``: bytes that a "mixed" package may have. ``out`` must not exist, and appears only when the package
-    is whole and keeps all gates. Raises GateFailed (its ``proof`` holds what was measured), ModelError's
-    leaves, ConfigError, OutOfMemory, DiskFull, MissingExtra, or DownloadFailed for a hub id.
+    ``size``: bytes that a "mixed" package may have. ``npu``: an ONNX package gets a graph for NPUs, too, in
+    whole numbers: of an encoder, or of a decoder for a prompt's start. Encoders become ONNX packages by
+    optimum, in floats, and are compared with transformers. ``out`` must not exist, and appears only when
+    the package is whole and keeps all gates. Raises GateFailed (its ``proof`` holds what was measured),
+    ModelError's leaves, ConfigError, OutOfMemory, DiskFull, MissingExtra, or DownloadFailed for a hub id.
     """
     out = Path(out).expanduser()
     if out.exists():
         raise ConfigError(f"{out} exists already", remedy="Give a folder that is to be made")
+    if npu is not None and to != "onnx":
+        raise ConfigError("Graphs for NPUs are part of ONNX packages", remedy='Use to="onnx"')
+    if (encoder := open_encoder(source)) is not None:
+        return _encoder(encoder, out, to, quant, name, gates, test, npu, tell, allow_large=allow_large)
     form = replace(format_of(to, quant or DEFAULTS[to]), size=size)
     if size is not None and form.quant != "mixed":
-        raise ConfigError(f"{form.quant} has one size only", remedy='Use quant="mixed" for ONNX with a size')
+        raise ConfigError(f"{form.quant} has one size only", remedy='Use quant="mixed" with a size')
     tell(Stage(step="hash", what=str(source)))
     origin = open_origin(source)
     check_fits(origin, form, out.parent, allow_large=allow_large, max_memory=gates.max_memory)
     with _staging(out) as staging:
-        package = convert_into(origin, staging, form, name, gates, test, tell)
+        package = convert_into(origin, staging, form, name, gates, test, tell, npu)
         os.replace(package.folder, out)
     return replace(package, folder=out)
 
 
 def convert_into(
-    origin: Origin, staging: Path, form: Format, name: str | None, gates: Gates, test: Trial, tell: Tell
-) -> Package:
+    origin: Origin, staging: Path, form: Format, name: str | None, gates: Gates, test: Trial, tell: Tell,
+    npu: NpuQuant | None = None,
+) -> Package:  # fmt: skip
     """Make the package in ``staging / "package"`` and prove it; GateFailed leaves it there."""
     title, folder = slug(name) if name else origin.name, staging / "package"
 
@@ -107,7 +117,17 @@ def convert_into(
 
     heard(0, 0)
     manifest = make(origin, form, folder, _provenance(origin, form), heard, title)
+    more: tuple[gate_rules.Gate, ...] = ()
+    if npu is not None and manifest is not None:
+        from edgeai.converters.npu_variants import add_prefill
+
+        tell(Stage(step="convert", what=npu))
+        made = add_prefill(open_source(origin.path), folder, staging, npu)
+        manifest = replace(manifest, files=(*manifest.files, made.file), variants=made.variants)
+        write_manifest(folder, manifest)
+        more = (made.gate,)
     proof = prove_package(origin, folder, manifest, form, staging, gates, test, tell)
+    proof = replace(proof, gates=(*proof.gates, *more))
     write_proof(folder, proof)
     if not proof.passed:
         raise GateFailed(
@@ -149,7 +169,7 @@ def prove_package(
         )
     tell(Stage(step="measure", what=form.quant))
     speed = measure(target_path, n_ctx=512) if test.speed else None
-    source_speed = measure(source_path, n_ctx=512) if test.speed and origin.form == "gguf" else None
+    source_speed = measure(source_path, n_ctx=512) if test.speed and origin.form != "hf" else None
     filled = gates.filled(form, origin.parameters, quantized=origin.quantized)
     return Proof(
         package=manifest.id if manifest else f"{origin.name}-{form.quant}",
@@ -167,6 +187,28 @@ def prove_package(
     )
 
 
+def _encoder(
+    source: Encoder, out: Path, to: Form, quant: str | None, name: str | None, gates: Gates, test: Trial,
+    npu: NpuQuant | None, tell: Tell, *, allow_large: bool,
+) -> Package:  # fmt: skip
+    from edgeai.converters.encoder_package import convert_encoder
+
+    if to != "onnx" or (quant or "f32").lower() != "f32":
+        raise ConfigError(
+            f"{source.name} is an encoder, which becomes an ONNX package in floats",
+            remedy='Use to="onnx" without quant; npu="a16w8" or "a8w8" adds a graph in whole numbers',
+        )
+    title = slug(name) if name else source.name
+    tell(Stage(step="convert", what="f32"))
+    with _staging(out) as staging:
+        folder, manifest, proof = convert_encoder(
+            source, staging, title, npu=npu, gates=gates, test=test, machine=machine(),
+            allow_large=allow_large,
+        )  # fmt: skip
+        os.replace(folder, out)
+    return Package(folder=out, manifest=manifest, proof=proof)
+
+
 def machine() -> str:
     """This machine, in a few words."""
     return f"{platform.system()} {platform.machine()}, {cores()} cores"
@@ -179,6 +221,9 @@ def _source(origin: Origin, form: Format, staging: Path) -> tuple[Path, str]:
     """
     if origin.form == "gguf":
         return origin.path, "the source itself, in llama.cpp"
+    if origin.form == "onnx":
+        import_engine("onnx")
+        return origin.path, "the source itself, in ONNX Runtime"
     plain, graph = staging / "reference.gguf", staging / "reference"
     for first in (form.form == "onnx", form.form != "onnx"):
         with suppress(MissingExtra, ModelUnsupported):

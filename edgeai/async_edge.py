@@ -13,7 +13,8 @@ from edgeai.cloud import Cloud
 from edgeai.edge import DEFAULT_MODEL, MOST_WARM_BYTES, Edge, Turns
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import Cancelled, ConfigError
-from edgeai.load import EngineName, IsolationName
+from edgeai.isolated import IsolationName
+from edgeai.load import EngineName
 from edgeai.options import warm_request
 from edgeai.policy import Policy
 from edgeai.session import Preview, Session
@@ -29,6 +30,7 @@ from edgeai.types import (
     Extraction,
     JsonSchema,
     Message,
+    Priority,
     Prompt,
     Tool,
     Warmed,
@@ -140,14 +142,18 @@ class AsyncEdge:
         threads: int | None = None,
         profile: str = "auto",
         goal: "Goal" = "speed",
+        device: str = "auto",
+        allow_fallback: bool = False,
         parallel: int | None = None,
         speculate: bool = True,
+        draft: str | Path | None = None,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
         allow_large: bool = False,
         isolation: IsolationName = "auto",
         isolation_memory_bytes: int | None = None,
+        isolation_limit_s: float | None = None,
         adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         self._open = lambda: Edge(
@@ -157,14 +163,18 @@ class AsyncEdge:
             threads=threads,
             profile=profile,
             goal=goal,
+            device=device,
+            allow_fallback=allow_fallback,
             parallel=parallel,
             speculate=speculate,
+            draft=draft,
             cloud=cloud,
             policy=policy,
             ledger=ledger,
             allow_large=allow_large,
             isolation=isolation,
             isolation_memory_bytes=isolation_memory_bytes,
+            isolation_limit_s=isolation_limit_s,
             adapters=adapters,
         )
         self._edge: Edge | None = None
@@ -246,9 +256,11 @@ class AsyncEdge:
         answer = await AsyncStream(call).answer()
         return Extraction(value=read(answer), answer=answer)
 
-    async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    async def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """As `Edge.embed`."""
-        return await asyncio.to_thread(self._session.embed, texts)
+        return await asyncio.to_thread(self._session.embed, texts, adapter, priority)
 
     async def warm(
         self,

@@ -14,13 +14,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from edgeai.engines import Engine, Generation
 from edgeai.engines.generation import Finished
 from edgeai.errors import ConfigError, EngineCrashed, EngineError
 from edgeai.monitor.choices import corrected
-from edgeai.types import FIELDS, LabelScores, Request, Token
+from edgeai.types import FIELDS, LabelScores, Priority, Request, Token
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,18 +34,28 @@ CONTENT_FREE = ("N/A", "", "[MASK]")
 MOST_PRIORS = 64
 
 
+class _Asked(TypedDict, total=False):
+    on_state: "Callable[[Vector], None]"
+    adapter: str
+    priority: Priority
+
+
 class Priors:
     """The labels' likelihoods on a content-free input, by what stands before the question; thread-safe."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, tuple[str, ...]], tuple[float, ...]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, tuple[str, ...], str | None], tuple[float, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(
-        self, head: str, labels: Sequence[str], measure: Callable[[], tuple[float, ...]]
+        self,
+        head: str,
+        labels: Sequence[str],
+        measure: Callable[[], tuple[float, ...]],
+        adapter: str | None = None,
     ) -> tuple[float, ...]:
-        """What is known for ``head`` and ``labels``, measured the first time."""
-        key = (head, tuple(labels))
+        """What is known for ``head`` and ``labels`` under the adapter, measured the first time."""
+        key = (head, tuple(labels), adapter)
         with self._lock:
             known = self._known.get(key)
         if known is None:
@@ -98,6 +108,8 @@ class Classifier:
         generation.finish(Finished(reason="stop", n_prompt=n_prompt, labels=scores))
 
     def _score(self, generation: Generation, states: "list[Vector]") -> tuple[int, LabelScores]:
+        if self._engine.info.labels:
+            return self._classify(generation, states)
         head = prompt_head(self._request)
         labels = [f" {label}" for label in self._request.choices]
         fields = self._request.fields
@@ -105,18 +117,41 @@ class Classifier:
         n_prompt = len(self._engine.tokenize(prompt))
 
         def score(text: str, on_state: "Callable[[Vector], None] | None" = None) -> tuple[float, ...]:
-            def cancelled() -> bool:
-                return generation.cancelled
-
-            if on_state is None:
-                return self._engine.score(text, labels, cancelled=cancelled)
-            return self._engine.score(text, labels, cancelled=cancelled, on_state=on_state)
+            asked = self._asked()
+            if on_state is not None:
+                asked["on_state"] = on_state
+            return self._engine.score(text, labels, cancelled=lambda: generation.cancelled, **asked)
 
         content_free = self._priors.get(
-            head, labels, lambda: mean_of([score(head + open_line(text, fields)) for text in CONTENT_FREE])
+            head,
+            labels,
+            lambda: mean_of([score(head + open_line(text, fields)) for text in CONTENT_FREE]),
+            self._request.adapter,
         )
         logprobs = score(prompt, states.append if self._request.hidden else None)
         return n_prompt, LabelScores(logprobs=logprobs, content_free=content_free, strength=self._strength)
+
+    def _classify(self, generation: Generation, states: "list[Vector]") -> tuple[int, LabelScores]:
+        """By a classifier, which was trained on the labels: no examples, and nothing to calibrate."""
+        text, choices = question(self._request), self._request.choices
+        logprobs = self._engine.score(
+            text,
+            choices,
+            cancelled=lambda: generation.cancelled,
+            on_state=states.append if self._request.hidden else None,
+            **self._asked(),
+        )
+        n_prompt = len(self._engine.tokenize(text))
+        return n_prompt, LabelScores(logprobs=logprobs, content_free=(0.0,) * len(choices), strength=0.0)
+
+    def _asked(self) -> "_Asked":
+        """What is not the usual: an engine of somebody's own need not know the rest."""
+        asked: _Asked = {}
+        if self._request.adapter is not None:
+            asked["adapter"] = self._request.adapter
+        if self._request.priority != "interactive":
+            asked["priority"] = self._request.priority
+        return asked
 
 
 def with_choices(

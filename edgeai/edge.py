@@ -16,8 +16,9 @@ from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
+from edgeai.isolated import IsolationName
 from edgeai.kept import open_ledger, open_waiting
-from edgeai.load import EngineName, IsolationName, Wanted, open_meter, open_model
+from edgeai.load import EngineName, Wanted, open_meter, open_model
 from edgeai.options import check_policy, read_adapters, read_messages, warm_request
 from edgeai.policy import Policy
 from edgeai.record import check_budget
@@ -32,6 +33,7 @@ from edgeai.types import (
     Extraction,
     JsonSchema,
     Message,
+    Priority,
     Prompt,
     Tool,
     Warmed,
@@ -64,10 +66,16 @@ class Edge:
     profile: the name of a device profile (`edgeai devices` lists them), which says how much memory a model
         may take, how many threads compute and how long a context is usual; "auto" takes this machine's.
     goal: "speed", or "battery" for what the profile does on battery.
+    device: "cpu", "gpu", "npu", or an execution provider such as "cuda", "vulkan", "qnn" or "openvino", with
+        ":" one of its devices ("openvino:CPU"). "auto" takes what the profile names and what has been seen to
+        work, down to the processor; `info.steps` says what was passed over, and why.
+    allow_fallback: use the processor where ``device`` cannot be had, which is an error otherwise.
     parallel: queries that are answered at once, 1 to 64; more wait. None: what the engine does best (8 on
         llama.cpp). They share the memory of one full context, or of 256 tokens each if that is more.
     speculate: let the engine guess tokens ahead where answers repeat what came before and where it pays
         (llama.cpp). It changes no answer.
+    draft: a smaller model of the same vocabulary, named as ``model`` is, that guesses tokens, too
+        (llama.cpp); it is left alone where that saves no time.
     cloud: an address such as "openai:gpt-…", a `Cloud`, or a sequence of them from cheap to strong, of which
         the next is asked when one fails or refuses. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
@@ -79,6 +87,8 @@ class Edge:
     isolation: "process" runs the engine in a child process, so that a crash in native code ends the queries
         that were under way, not the app; "thread" does not; "auto" does for a file that nobody vouches for.
     isolation_memory_bytes: bounds that process's private memory, which excludes mapped weights (Linux).
+    isolation_limit_s: seconds (None: 60) without a sign of life, while it has work, after which that process
+        counts as crashed; more than a batch takes on this machine.
     adapters: LoRA adapters (GGUF files) by name, one of which a call may ask for as ``adapter``.
 
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError, MissingExtra, PolicyError and
@@ -94,8 +104,11 @@ class Edge:
         threads: int | None = None,
         profile: str = "auto",
         goal: "Goal" = "speed",
+        device: str = "auto",
+        allow_fallback: bool = False,
         parallel: int | None = None,
         speculate: bool = True,
+        draft: str | Path | None = None,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
@@ -103,6 +116,7 @@ class Edge:
         allow_large: bool = False,
         isolation: IsolationName = "auto",
         isolation_memory_bytes: int | None = None,
+        isolation_limit_s: float | None = None,
         adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         bigger = open_clouds(cloud)
@@ -119,18 +133,26 @@ class Edge:
                 threads=threads,
                 parallel=parallel,
                 speculate=speculate,
+                draft=draft,
                 profile=profile,
                 goal=goal,
+                device=device,
+                allow_fallback=allow_fallback,
                 adapters=read_adapters(adapters),
                 allow_large=allow_large,
                 isolation=isolation,
                 isolation_memory_bytes=isolation_memory_bytes,
+                isolation_limit_s=isolation_limit_s,
             )
             loaded = open_model(model, engine, wanted, weights=bound)
             engine, weights = loaded.engine, loaded.weights
         elif adapters:
             raise ConfigError("adapters are given beside an engine of your own", remedy="Give them to it")
-        elif isolation != "auto" or isolation_memory_bytes is not None:
+        elif draft is not None:
+            raise ConfigError("A draft model is given beside an engine of your own", remedy="Leave it out")
+        elif device != "auto":
+            raise ConfigError("An engine of your own has its device", remedy="Leave device out")
+        elif isolation != "auto" or (isolation_memory_bytes, isolation_limit_s) != (None, None):
             raise ConfigError("An engine of your own runs where you opened it", remedy="Leave isolation out")
         try:
             meter = open_meter(profile)
@@ -205,9 +227,11 @@ class Edge:
         answer = Stream(call).answer()
         return Extraction(value=read(answer), answer=answer)
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd). Always on the device."""
-        return self._session.embed(texts)
+        return self._session.embed(texts, adapter, priority)
 
     def warm(
         self,

@@ -16,6 +16,7 @@
     ├── EngineError
     │   ├── EngineLoadFailed     the native library refused the model
     │   ├── OutOfMemory          weights or KV cache do not fit
+    │   ├── DeviceUnavailable    the device that was asked for cannot run the model
     │   ├── EngineCrashed        the engine's thread or process died
     │   ├── ContextOverflow      the prompt is longer than the context
     │   ├── QueueFull            too many queries wait already
@@ -133,6 +134,10 @@ class EngineLoadFailed(EngineError):
 
 class OutOfMemory(EngineError, MemoryError):
     """Weights, KV cache or buffers do not fit into memory."""
+
+
+class DeviceUnavailable(EngineError):
+    """The device or execution provider that was asked for cannot run the model; why, for each of them."""
 
 
 class EngineCrashed(EngineError):

@@ -14,6 +14,7 @@ from edgeai.types import (
     Image,
     JsonSchema,
     Message,
+    Priority,
     Prompt,
     Request,
     Role,
@@ -198,11 +199,16 @@ def _check(request: Request) -> None:
     _in_range("min_p", sampling.min_p, 0, 1)
     _in_range("top_k", sampling.top_k, 0, 1_000_000)
     _in_range("hold", request.hold or 0, 0, 1_000_000)
-    if request.priority not in ("interactive", "background"):
-        raise ConfigError(f"priority is {request.priority!r}, expected 'interactive' or 'background'")
+    check_priority(request.priority)
     constraints = [n for n in ("schema", "grammar", "tools") if getattr(request, n) not in (None, ())]
     if len(constraints) > 1:
         raise ConfigError(f"{' and '.join(constraints)} cannot be combined", remedy="Give one of them")
+
+
+def check_priority(priority: str) -> None:
+    """Raise ConfigError for what is none."""
+    if priority not in get_args(Priority):
+        raise ConfigError(f"priority is {priority!r}, expected 'interactive' or 'background'")
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:

@@ -19,14 +19,14 @@ from edgeai.errors import Cancelled, CloudProtocol, ConfigError, EdgeError, Engi
 from edgeai.gate import check_redaction, outbound
 from edgeai.hedge import EVERY, QUANTILE, Hedges
 from edgeai.monitor import CloudTimes, Monitor, TimeModel, Watch
-from edgeai.options import read_policy, read_request, schema_parser
+from edgeai.options import check_priority, read_policy, read_request, schema_parser
 from edgeai.outcome import labels_of
 from edgeai.policy import Policy, State
 from edgeai.record import QueryRecord, check_budget
 from edgeai.run import Accept, Run
 from edgeai.shift import shifted
 from edgeai.standing import Contracts, Standing
-from edgeai.types import FIELDS, Answer, CallOptions, CommonOptions, JsonSchema, Prompt, Request
+from edgeai.types import FIELDS, Answer, CallOptions, CommonOptions, JsonSchema, Priority, Prompt, Request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from edgeai.waiting import Waiting
 
 M = TypeVar("M")
-CHOICE_OPTIONS = {"task", "policy", "max_tokens"}
+CHOICE_OPTIONS = {"task", "policy", "max_tokens", "adapter", "priority"}
 PROFILE_WORDS = (8, 32, 96)
 PROFILE_TOKENS = 8
 PROFILE_LIMIT_S = 2.0
@@ -325,11 +325,16 @@ class Session:
         policy = read_policy(self.policy, options)
         return self.call(request, policy, method="extract", whole=True, accept=fits(parse)), read
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """One unit vector a text, shape (len(texts), n_embd)."""
         if isinstance(texts, str) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
             raise ConfigError("embed takes a list of texts, none of them empty")
-        return self.engine.embed(texts)
+        check_priority(priority)
+        if adapter is None and priority == "interactive":  # all that an engine of the app's own need know
+            return self.engine.embed(texts)
+        return self.engine.embed(texts, adapter=adapter, priority=priority)
 
     def profile(self) -> None:
         """Prime the time model by a few short generations, so that the first deadline has a prediction.

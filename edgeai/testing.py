@@ -26,7 +26,7 @@ from edgeai.economics import Price
 from edgeai.engines import EngineInfo, Generation, OnState
 from edgeai.engines.generation import Finished
 from edgeai.errors import CloudError, ContextOverflow, EngineError, PrivacyViolation
-from edgeai.types import Released, Request, Token, Usage, Warmed
+from edgeai.types import Priority, Released, Request, Token, Usage, Warmed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,10 +113,12 @@ class FakeEngine:
         *,
         cancelled: Callable[[], bool] = lambda: False,
         on_state: OnState | None = None,
+        adapter: str | None = None,
+        priority: Priority = "interactive",
     ) -> tuple[float, ...]:
         """The first continuation that contains the text, or else the first, is the likeliest.
 
-        To an input without content all are. It has no hidden states.
+        To an input without content all are. It has no hidden states, and says the same under any adapter.
         """
         if prompt.rpartition("\n")[0].endswith(tuple(f": {nothing}" for nothing in CONTENT_FREE)):
             return (-1.0,) * len(continuations)
@@ -124,7 +126,9 @@ class FakeEngine:
         best = next((i for i, c in enumerate(continuations) if text and text in c), 0)
         return tuple(0.0 if i == best else -3.0 for i in range(len(continuations)))
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """Unit vectors that depend on the text alone."""
         import numpy as np
 

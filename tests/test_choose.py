@@ -12,7 +12,7 @@ from edgeai.choose import CONTENT_FREE, classification_prompt, label_token, soft
 from edgeai.engines import OnState
 from edgeai.observe import observe
 from edgeai.testing import FakeEngine
-from edgeai.types import FIELDS, Request
+from edgeai.types import FIELDS, Priority, Request
 
 
 def test_the_prompt_shows_the_examples_in_the_questions_own_form() -> None:
@@ -37,6 +37,8 @@ def test_fields_name_what_is_asked() -> None:
             *,
             cancelled: Callable[[], bool] = lambda: False,
             on_state: OnState | None = None,
+            adapter: str | None = None,
+            priority: Priority = "interactive",
         ) -> tuple[float, ...]:
             asked.append(prompt)
             return super().score(prompt, continuations, cancelled=cancelled)
@@ -78,7 +80,14 @@ def test_the_label_is_a_token_with_signals() -> None:
 
 class BrokenScores(FakeEngine):
     def score(
-        self, prompt: str, continuations: object, *, cancelled: object = None, on_state: object = None
+        self,
+        prompt: str,
+        continuations: object,
+        *,
+        cancelled: object = None,
+        on_state: object = None,
+        adapter: object = None,
+        priority: object = None,
     ) -> tuple[float, ...]:
         raise EngineError("no logits")
 

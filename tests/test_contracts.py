@@ -21,7 +21,7 @@ from edgeai.monitor.stages import Router
 from edgeai.monitor.watch import label_observation
 from edgeai.observe import observe
 from edgeai.testing import FakeCloud, FakeEngine, fake_token
-from edgeai.types import LabelScores, Request, Token
+from edgeai.types import LabelScores, Priority, Request, Token
 from tests.promises import CERTIFICATE, column, contract
 
 QUESTION = "What is it?"
@@ -277,6 +277,8 @@ class Biased(FakeEngine):
         *,
         cancelled: Callable[[], bool] = lambda: False,
         on_state: OnState | None = None,
+        adapter: str | None = None,
+        priority: Priority = "interactive",
     ) -> tuple[float, ...]:
         return (0.0, -3.0) if QUESTION not in prompt else (-1.0, -2.0)
 

@@ -3,8 +3,9 @@
 import math
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal
@@ -12,7 +13,7 @@ from typing import Literal
 import psutil
 import pytest
 
-from edgeai import Answer, Done, Edge, Event, Message
+from edgeai import Answer, Delta, Done, Edge, Event, Message
 from edgeai.types import Request, Token
 
 SHARED_HEAD = "You are a kiosk guide in a museum. Answer briefly."
@@ -26,18 +27,22 @@ QUESTIONS = [
     "Name the chemical symbol for gold.",
 ]
 MOST_TOKENS = 24
-MOST_GAP = 3.0
-"""Nats between the two likeliest tokens: batches cut otherwise were seen to move logits by up to 1.7, and one
-answer in some thousands by 2.2, which is not explained yet."""
+MOST_GAP = 1.0
+"""Nats between the two likeliest tokens.
+
+In 4,300 tokens decoded alone and in other company, at other cells and in other cuts, that gap moved by .07 in
+the median, by .47 at the 99th percentile, and by .93 at most.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question and how it was answered."""
+    """A question and how it was answered: ``pieces`` is the text token by token."""
 
     question: str
     max_tokens: int
     answer: Answer
+    pieces: tuple[str, ...]
 
 
 def one_query(edge: Edge, chance: random.Random) -> Asked:
@@ -47,12 +52,15 @@ def one_query(edge: Edge, chance: random.Random) -> Asked:
     stream = edge.chat(SHARED_HEAD).stream(question, max_tokens=max_tokens, priority=priority)
     cancel_after = chance.randint(0, 12) if chance.random() < 0.2 else None
     last: Event | None = None
+    pieces = list[str]()
     for number, event in enumerate(stream):
         if number == cancel_after:
             stream.cancel()
+        if isinstance(event, Delta):
+            pieces.append(event.text)
         last = event
     assert isinstance(last, Done)
-    return Asked(question, max_tokens, last.answer)
+    return Asked(question, max_tokens, last.answer, tuple(pieces))
 
 
 def hammer(edge: Edge, *, threads: int, queries: int, seed: int = 1) -> list[Asked | BaseException]:
@@ -98,20 +106,25 @@ def count_others(edge: Edge, results: list[Asked | BaseException]) -> int:
         if asked.question not in alone:
             messages = (Message("system", SHARED_HEAD), Message("user", asked.question))
             alone[asked.question] = list(engine.stream(Request(messages=messages, max_tokens=MOST_TOKENS)))
-        others += not _same(alone[asked.question][: asked.max_tokens], asked.answer.text)
+        others += not _same(alone[asked.question][: asked.max_tokens], asked.pieces)
     return others
 
 
-def _same(expected: list[Token], text: str) -> bool:
-    """Whether that is the text; False if it leaves it where the second token was not much less likely."""
-    for token in expected:
-        if not text.startswith(token.text):
+def _same(expected: list[Token], pieces: Sequence[str]) -> bool:
+    """Whether they are the tokens' texts; False if they leave them where the second token was not much less
+    likely.
+
+    Tokens are compared, and not their text: "Gra|pe|fruit" and "Gra|pes" part at the second token.
+    """
+    said = [token for token in expected if token.text]
+    for token, piece in zip_longest(said, pieces):
+        if token is None or token.text != piece:
+            token = token or expected[-1]
             first = math.exp(token.logprob)
             gap = math.log(first / max(first - token.margin, 1e-9))
-            assert gap < MOST_GAP, f"{text!r} came instead of {token}"
+            assert gap < MOST_GAP, f"{pieces!r} came instead of {token}"
             return False
-        text = text[len(token.text) :]
-    return not text
+    return True
 
 
 def test_forty_queries_from_eight_threads(model_path: Path) -> None:
@@ -122,7 +135,8 @@ def test_forty_queries_from_eight_threads(model_path: Path) -> None:
         results = hammer(edge, threads=8, queries=40)
         check(results, 40)
         assert count_others(edge, results) < 20
-        _same(before, edge.ask("What is 2 + 2?", max_tokens=12).text)
+        after = edge.stream("What is 2 + 2?", max_tokens=12)
+        _same(before, [event.text for event in after if isinstance(event, Delta)])
 
 
 @pytest.mark.soak

@@ -24,6 +24,8 @@ def ask(
     engine: options.Engine = None,
     isolation: options.Isolation = None,
     n_ctx: options.Context = None,
+    device: options.Device = None,
+    allow_fallback: options.AllowFallback = None,
     cloud: options.Cloud = None,
     cloud_base_url: options.CloudBaseUrl = None,
     cloud_key_variable: options.CloudKeyVariable = None,
@@ -35,6 +37,7 @@ def ask(
     temperature: options.Temperature = None,
     seed: options.Seed = None,
     schema: options.Schema = None,
+    adapter: options.Adapter = None,
     ledger: options.UseLedger = None,
     json: options.Json = False,
 ) -> None:
@@ -48,7 +51,10 @@ def ask(
     from edgeai.cli.screen import show, write_summary
     from edgeai.config import Settings
 
-    keywords = options.call_options(max_tokens=max_tokens, temperature=temperature, seed=seed, schema=schema)
+    adapters = options.read_adapter(adapter)
+    keywords = options.call_options(
+        max_tokens=max_tokens, temperature=temperature, seed=seed, schema=schema, adapters=adapters
+    )
     asked = [Message("user", _question(question))]
     prompt = asked if system is None else [Message("system", system), *asked]
     settings = Settings.load(
@@ -57,6 +63,8 @@ def ask(
             "engine": engine,
             "isolation": isolation,
             "n_ctx": n_ctx,
+            "device": device,
+            "allow_fallback": allow_fallback,
             "cloud": cloud,
             "cloud_base_url": cloud_base_url,
             "cloud_key_variable": cloud_key_variable,
@@ -67,7 +75,7 @@ def ask(
             "ledger": ledger,
         }
     )
-    with open_edge(settings) as edge:
+    with open_edge(settings, adapters) as edge:
         stream = edge.stream(prompt, **keywords)
         if json:
             answer = stream.answer()

@@ -33,6 +33,8 @@ def chat(
     engine: options.Engine = None,
     isolation: options.Isolation = None,
     n_ctx: options.Context = None,
+    device: options.Device = None,
+    allow_fallback: options.AllowFallback = None,
     cloud: options.Cloud = None,
     cloud_base_url: options.CloudBaseUrl = None,
     cloud_key_variable: options.CloudKeyVariable = None,
@@ -44,6 +46,7 @@ def chat(
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
+    adapter: options.Adapter = None,
     ledger: options.UseLedger = None,
     json: options.Json = False,
 ) -> None:
@@ -56,13 +59,18 @@ def chat(
 
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # one bad byte must not end the conversation
-    keywords = options.call_options(max_tokens=max_tokens, temperature=temperature, seed=seed)
+    adapters = options.read_adapter(adapter)
+    keywords = options.call_options(
+        max_tokens=max_tokens, temperature=temperature, seed=seed, adapters=adapters
+    )
     settings = Settings.load(
         {
             "model": model,
             "engine": engine,
             "isolation": isolation,
             "n_ctx": n_ctx,
+            "device": device,
+            "allow_fallback": allow_fallback,
             "cloud": cloud,
             "cloud_base_url": cloud_base_url,
             "cloud_key_variable": cloud_key_variable,
@@ -74,7 +82,7 @@ def chat(
             "ledger": ledger,
         }
     )
-    with open_edge(settings) as edge:
+    with open_edge(settings, adapters) as edge:
         conversation = edge.chat(system)
         if json:
             _answer_lines(conversation, keywords)

@@ -1,5 +1,8 @@
 """From settings to an open Edge; a model that is known but not here yet is pulled first."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from edgeai import Edge, Policy
@@ -11,8 +14,11 @@ if TYPE_CHECKING:
     from edgeai.load import EngineName
 
 
-def open_edge(settings: Settings) -> Edge:
-    """Open what the settings say. Raises what `Edge` raises, and what `edgeai.prepare.prepare` does."""
+def open_edge(settings: Settings, adapters: Mapping[str, Path] = MappingProxyType({})) -> Edge:
+    """Open what the settings say, with these LoRA adapters.
+
+    Raises what `Edge` raises, and what `edgeai.prepare.prepare` does.
+    """
     policy = Policy(
         privacy=settings.privacy,
         min_score=settings.min_score,
@@ -28,11 +34,16 @@ def open_edge(settings: Settings) -> Edge:
         n_ctx=settings.n_ctx,
         profile=settings.profile,
         goal=settings.goal,
+        device=settings.device,
+        allow_fallback=settings.allow_fallback,
         cloud=cloud,
         policy=policy,
         ledger=settings.ledger,
         isolation=settings.isolation,
         isolation_memory_bytes=settings.isolation_memory_bytes,
+        isolation_limit_s=settings.isolation_limit_s,
+        draft=settings.draft,
+        adapters=adapters,
     )
 
 

@@ -1,7 +1,9 @@
 """The options that verbs share, and what becomes of them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +31,13 @@ Isolation = Annotated[
     str | None, typer.Option(help="process: the engine in a process of its own. auto, thread.")
 ]
 Context = Annotated[int | None, typer.Option("--n-ctx", help="Tokens of prompt and answer together.")]
+Device = Annotated[
+    str | None, typer.Option(help='"cpu", "gpu", "npu", or a provider such as "cuda", "vulkan" or "qnn".')
+]
+AllowFallback = Annotated[
+    bool | None,
+    typer.Option("--allow-fallback/--no-fallback", help="Use the processor where --device cannot be had."),
+]
 Cloud = Annotated[
     str | None, typer.Option(help='The bigger model, such as "openai:gpt-4o-mini"; several, cheap first.')
 ]
@@ -69,6 +78,10 @@ Seed = Annotated[int | None, typer.Option(help="Makes sampling repeatable.")]
 Schema = Annotated[
     Path | None, typer.Option(help="A file with a JSON schema, which the answer will fit.", dir_okay=False)
 ]
+Adapter = Annotated[
+    str | None,
+    typer.Option(metavar="NAME=PATH", help="A LoRA adapter (GGUF) to answer under, and what to call it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, errors as JSON to stderr.")]
 
 
@@ -78,6 +91,7 @@ def call_options(
     temperature: float | None = None,
     seed: int | None = None,
     schema: Path | None = None,
+    adapters: Mapping[str, Path] = MappingProxyType({}),
 ) -> CallOptions:
     """The keywords of a call that were given. Raises ConfigError for a schema that is none."""
     options: CallOptions = {}
@@ -89,7 +103,19 @@ def call_options(
         options["seed"] = seed
     if schema is not None:
         options["schema"] = read_schema(schema)
+    for name in adapters:
+        options["adapter"] = name
     return options
+
+
+def read_adapter(given: str | None) -> dict[str, Path]:
+    """What --adapter names, at most one. Raises ConfigError."""
+    if given is None:
+        return {}
+    name, _, path = given.partition("=")
+    if not name or not path:
+        raise ConfigError(f"--adapter is {given!r}", remedy="Write NAME=PATH, as support=support.gguf")
+    return {name: Path(path)}
 
 
 def read_schema(path: Path) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """Execution providers of ONNX Runtime: which there are, and which of them really work for a model.
 
 Nothing that ONNX Runtime says of itself is believed: a provider works for a model after a process of its own
-has run the model on it, in time, with most nodes on the provider and with the CPU's numbers. The verdict is
-kept in the data folder, by hardware, drivers, packages and the model's hash.
+has run the model on it, in time, with most nodes on the provider and with the CPU's numbers.
+`edgeai.devices.verdicts` keeps what came out.
 """
 
-import hashlib
 import json
 import os
 import signal
@@ -13,22 +12,20 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from time import perf_counter
 from typing import Any, Final, Literal
 
-from edgeai.paths import data_dir
+from edgeai.devices import compiled
 
-__all__ = ["PROVIDERS", "Offer", "Provider", "Verdict", "offers", "proven", "try_provider"]
+__all__ = ["CHILD", "LIMIT_S", "PROVIDERS", "Offer", "Provider", "State", "Verdict", "offers", "try_provider"]
 
-State = Literal["works", "no variant", "rejected", "crashed", "timed out", "not installed"]
+State = Literal["works", "no variant", "not tried", "rejected", "crashed", "timed out", "not installed"]
 LIMIT_S: Final = 60.0
 LEAST_SHARE: Final = 0.5
 LEAST_COSINE: Final = 0.99
-_SETTLED: Final = ("works", "rejected", "crashed")  # a busy machine alone can make a try time out
 CHILD: Final = (sys.executable, "-m", "edgeai.devices.provider_child")
 
 
@@ -36,7 +33,9 @@ CHILD: Final = (sys.executable, "-m", "edgeai.devices.provider_child")
 class Provider:
     """One execution provider: our name, ONNX Runtime's, the packages that bring it, and its kind of device.
 
-    ``plugin`` is the module of a package that is added to the usual onnxruntime.
+    ``plugin`` is the module of a package that is added to the usual onnxruntime. ``part_option`` is the
+    option that picks one of its devices, ``cache_option`` the one that names a folder for what it compiles;
+    with ``context`` it writes that as a graph of its own.
     """
 
     name: str
@@ -45,6 +44,9 @@ class Provider:
     kind: Literal["cpu", "gpu", "npu"]
     plugin: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    part_option: str | None = None
+    cache_option: str | None = None
+    context: bool = False
 
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
@@ -58,7 +60,14 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         ),
         Provider(name="rocm", native="ROCMExecutionProvider", package="onnxruntime-rocm", kind="gpu"),
         Provider(name="directml", native="DmlExecutionProvider", package="onnxruntime-directml", kind="gpu"),
-        Provider(name="coreml", native="CoreMLExecutionProvider", package="onnxruntime", kind="npu"),
+        Provider(
+            name="coreml",
+            native="CoreMLExecutionProvider",
+            package="onnxruntime",
+            kind="npu",
+            part_option="MLComputeUnits",
+            cache_option="ModelCacheDirectory",
+        ),
         Provider(
             name="openvino",
             native="OpenVINOExecutionProvider",
@@ -66,6 +75,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             kind="npu",
             plugin="onnxruntime_ep_openvino",
             options={"device_type": "NPU"},
+            part_option="device_type",
+            cache_option="cache_dir",
         ),
         Provider(
             name="qnn",
@@ -74,6 +85,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             kind="npu",
             plugin="onnxruntime_qnn",
             options={"backend_type": "htp"},
+            part_option="backend_type",
+            context=True,
         ),
         Provider(
             name="webgpu",
@@ -102,7 +115,9 @@ class Verdict:
     """What became of trying a provider with a model.
 
     ``node_share`` (0 to 1) of the graph's nodes ran on it; ``cosine`` and ``max_difference`` compare its
-    outputs with the CPU's; ``seconds`` the whole try took. None: it did not come to that.
+    outputs with the CPU's; ``seconds`` the whole try took, ``load_s`` of them loading, which takes
+    ``compiled_load_s`` with what was compiled. None: it did not come to that. ``plugin`` is the module that
+    brought the provider, ``compiled`` the folder's name and the files of `edgeai.devices.compiled`.
     """
 
     provider: str
@@ -113,6 +128,14 @@ class Verdict:
     seconds: float = 0.0
     why: str | None = None
     remedy: str | None = None
+    load_s: float | None = None
+    compiled_load_s: float | None = None
+    plugin: str | None = None
+    compiled: tuple[str, Mapping[str, str]] | None = None
+
+    def in_words(self) -> str:
+        """The state, and why."""
+        return f"{self.state}: {self.why}" if self.why else self.state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,13 +169,14 @@ def try_provider(
     *,
     dimensions: Sequence[str] = (),
     options: Mapping[str, str] | None = None,
+    digest: str | None = None,
     command: Sequence[str] = CHILD,
     limit_s: float = LIMIT_S,
 ) -> Verdict:
     """Run the model on the provider in a child process. Raises nothing that the provider does.
 
     ``dimensions``: the names of the graph's dimensions without a size; they get one for the try.
-    ``options`` replace the provider's usual ones.
+    ``options`` replace the provider's usual ones. With a ``digest`` what the provider compiles is kept by it.
     """
     provider = offer.provider
     if not offer.installed:
@@ -164,35 +188,32 @@ def try_provider(
         "plugin": provider.plugin if offer.is_plugin else None,
         "options": dict(provider.options if options is None else options),
         "dimensions": list(dimensions),
+        "compile": None if digest is None else _compile_task(provider, digest),
     }
     started = perf_counter()
     ended = _run([*command, "try", json.dumps(task)], limit_s)
-    return _judge(provider, ended, perf_counter() - started)
+    verdict = _judge(provider, ended, perf_counter() - started)
+    if offer.is_plugin:
+        verdict = replace(verdict, plugin=provider.plugin)
+    return verdict if digest is None else _with_compiled(verdict, digest)
 
 
-def proven(
-    offer: Offer,
-    model: Path,
-    circumstances: Mapping[str, str],
-    *,
-    dimensions: Sequence[str] = (),
-    options: Mapping[str, str] | None = None,
-    command: Sequence[str] = CHILD,
-    limit_s: float = LIMIT_S,
-) -> Verdict:
-    """The kept verdict of `try_provider` under these circumstances, or a new one, which is kept."""
-    chosen = dict(offer.provider.options if options is None else options)
-    facts = [offer.provider.name, chosen, list(dimensions), dict(circumstances), _hash(model), _packages()]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    path = data_dir() / "verdicts" / f"{digest}.json"
-    if (kept := _read(path)) is not None:
-        return kept
-    verdict = try_provider(
-        offer, model, dimensions=dimensions, options=options, command=command, limit_s=limit_s
-    )
-    if verdict.state in _SETTLED:
-        _keep(path, verdict)
-    return verdict
+def _compile_task(provider: Provider, digest: str) -> dict[str, str] | None:
+    """Where the child leaves what it compiles, and how; None for a provider that does not say."""
+    compiled.discard(digest)
+    folder = compiled.folder_of(digest)
+    if provider.context:
+        return {"context": str(folder / compiled.CONTEXT)}
+    return {"option": provider.cache_option, "folder": str(folder)} if provider.cache_option else None
+
+
+def _with_compiled(verdict: Verdict, digest: str) -> Verdict:
+    """The verdict with the files that are good; others are deleted."""
+    files = compiled.listed(digest) if verdict.compiled_load_s is not None else {}
+    if not files:
+        compiled.discard(digest)
+        return replace(verdict, compiled_load_s=None)
+    return replace(verdict, compiled=(digest, files))
 
 
 def _judge(provider: Provider, ended: _Ended, seconds: float) -> Verdict:
@@ -220,6 +241,8 @@ def _judge(provider: Provider, ended: _Ended, seconds: float) -> Verdict:
         cosine=report["cosine"],
         max_difference=report["max_difference"],
         seconds=seconds,
+        load_s=report.get("load_s"),
+        compiled_load_s=report.get("compiled_load_s"),
         why=why,
         remedy=None if why is None else "Use another provider, or a variant of the model made for it",
     )
@@ -281,32 +304,3 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
         else:
             os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-
-
-def _hash(model: Path) -> str:
-    with model.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _packages() -> dict[str, str]:
-    """The version of every package that brings a provider."""
-    found = {}
-    for name in sorted({provider.package for provider in PROVIDERS.values()} | {"onnxruntime-ep-openvino"}):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def _read(path: Path) -> Verdict | None:
-    with suppress(OSError, ValueError, TypeError):
-        return Verdict(**json.loads(path.read_text("utf-8")))
-    return None
-
-
-def _keep(path: Path, verdict: Verdict) -> None:
-    """What cannot be kept is tried again next time."""
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(asdict(verdict)), "utf-8")
-        os.replace(draft, path)

@@ -8,16 +8,47 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edgeai.engines.generation import Generation
-from edgeai.types import Request, Warmed
+from edgeai.types import Priority, Request, Warmed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["DevicePlan", "Engine", "EngineInfo", "Generation", "OnState"]
+__all__ = ["DevicePlan", "Engine", "EngineInfo", "Generation", "Offload", "OnState", "Step", "Work"]
+
+Work: TypeAlias = Literal["prefill", "decode", "embed", "classify"]
 
 OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
 """Takes a copy of a hidden state, in the engine's thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """An execution provider that was considered for some work; ``why`` it was passed over, None if taken."""
+
+    work: Work
+    provider: str
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offload:
+    """One kind of work on an execution provider of ONNX Runtime, which was seen to do it right.
+
+    ``graph`` is a file for ``tokens`` tokens; ``compiled`` the same, made ready for the device, if there is
+    such a file. ``native`` is ONNX Runtime's name of the provider, ``plugin`` the module that brings it.
+    ``required``: that it cannot be opened is an error, and not a reason to use the processor.
+    """
+
+    work: Work
+    provider: str
+    native: str
+    graph: str
+    tokens: int
+    plugin: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    compiled: str | None = None
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +61,13 @@ class DevicePlan:
     once, ``flash_attn`` joins the steps of attention, ``kv_type`` of the KV cache is f16 or q8_0. ONNX
     Runtime: threads wait ``spin_us`` microseconds before they sleep, ``prepack`` orders weights for the
     processor, which takes memory.
+    ``draft`` is the file of a smaller model that guesses tokens, on llama.cpp.
     ``parallel`` is the number of queries that are answered at once, None what the engine does best. With
     ``speculate`` tokens may be guessed ahead where that pays. ``weights`` is the hash of the model's files:
     by it `Engine.warm` knows what it has kept; without it, it keeps nothing. ``adapters`` are the files of
     LoRA adapters that requests may name.
+    ``provider`` decodes: on llama.cpp with all layers on its ``gpus``, devices by ggml's names. ``offloads``
+    is work that ONNX Runtime does elsewhere. ``steps`` tell how that was decided.
     """
 
     n_ctx: int
@@ -50,6 +84,10 @@ class DevicePlan:
     adapters: Mapping[str, str] = field(default_factory=dict)
     parallel: int | None = None
     speculate: bool = True
+    draft: str = ""
+    gpus: tuple[str, ...] = ()
+    offloads: tuple[Offload, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +96,9 @@ class EngineInfo:
 
     ``inactive_parameters`` are those of experts that a token does not go through, 0 for a dense model.
     ``adapters`` are the names of the LoRA adapters that requests may ask for, with the SHA-256 of each file.
+    ``provider`` decodes; ``steps`` tell which providers were considered for each kind of work, and why those
+    before the one that is used were passed over. ``labels`` are those that a classifier knows: it scores
+    these only, and writes nothing.
     """
 
     engine: str
@@ -72,6 +113,14 @@ class EngineInfo:
     provider: str = "cpu"
     inactive_parameters: int = 0
     adapters: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> str:
+        """The provider that decodes, with those of other work: "cpu", or "cpu, embed on qnn"."""
+        taken = (step for step in self.steps if step.why is None and step.provider != self.provider)
+        return ", ".join([self.provider, *(f"{step.work} on {step.provider}" for step in taken)])
 
     @property
     def active_parameters(self) -> int:
@@ -103,16 +152,21 @@ class Engine(Protocol):
         *,
         cancelled: Callable[[], bool] = lambda: False,
         on_state: OnState | None = None,
+        adapter: str | None = None,
+        priority: Priority = "interactive",
     ) -> tuple[float, ...]:
         """The total log-probability (nats) of each continuation's tokens after the plain ``prompt``.
 
         Raises Cancelled soon after ``cancelled`` has become true. ``on_state`` is given the last layer's
-        state at the end of the prompt, if the model gives it.
+        state at the end of the prompt, if the model gives it. ``adapter`` and ``priority`` as of a Request;
+        an engine that has neither need not take them: they are passed on only where they are asked for.
         """
         ...
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
-        """One unit vector a text: an array of shape (len(texts), n_embd)."""
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
+        """One unit vector a text: an array of shape (len(texts), n_embd); keywords as of `score`."""
         ...
 
     def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:

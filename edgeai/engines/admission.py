@@ -48,7 +48,7 @@ class Admission:
                 continue  # it had to leave, and its reader still pauses
             if not self._turns.begin(work.adapter, is_free=partial(self._clear_for, work)):
                 continue  # its adapter's turn comes when what runs has ended
-            if self._is_full() and not self._movable(work):
+            if self._is_full(work) and not self._movable(work):
                 return
             if self._slots.expects(work.prompt, self._arriving(work), work.adapter):
                 continue  # it need not compute what another one computes now
@@ -119,7 +119,7 @@ class Admission:
 
     def _place(self, work: Query | Job) -> Slot | None:
         while True:
-            if not self._is_full():
+            if not self._is_full(work):
                 slot = self._slots.acquire(work.prompt, work.need, adapter=work.adapter, fresh=work.fresh)
                 if slot is not None:
                     return slot
@@ -135,29 +135,42 @@ class Admission:
 
     def _clear_for(self, work: Query | Job) -> bool:
         """Whether nothing runs any more, after all have left that may: all of them, or nobody leaves."""
+        running: list[Query | Job] = [*self.jobs, *self.live]
         leaving = self._movable(work)
-        if self.jobs or any(query not in leaving for query in self.live):
+        if any(one not in leaving for one in running):
             return False
-        for query in list(self.live):
-            self._leave(query)
+        for one in running:
+            self._leave(one)
         return True
 
-    def _movable(self, work: Query | Job) -> list[Query]:
-        """Who makes way for the work: the longest paused; for a person, who came last in the background."""
+    def _movable(self, work: Query | Job) -> list[Query | Job]:
+        """Who makes way for the work: the longest paused; for a person, who came last in the background.
+
+        Jobs come last: they begin again, while a query goes on where it was.
+        """
         end = perf_counter() - _PATIENCE_S
         paused = [
             (query.paused_since, number)
             for number, query in enumerate(self.live)
             if query.paused_since is not None and query.paused_since <= end and not query.wanted
         ]
-        background = [] if work.background else [query for query in self.live if query.background]
-        return [self.live[number] for _, number in sorted(paused)] + background[::-1]
+        longest_paused = [self.live[number] for _, number in sorted(paused)]
+        if work.background:
+            return [*longest_paused]
+        queries = [query for query in reversed(self.live) if query.background]
+        return [*longest_paused, *queries, *(job for job in reversed(self.jobs) if job.background)]
 
-    def _is_full(self) -> bool:
-        return len(self.live) + len(self.jobs) >= self._parallel
+    def _is_full(self, work: Query | Job) -> bool:
+        """Whether no place is left; jobs in the background, which stand still, take none from a person."""
+        jobs = [job for job in self.jobs if work.background or not job.background]
+        return len(self.live) + len(jobs) >= self._parallel
 
-    def _leave(self, query: Query, *, crowded: bool = False) -> None:
-        query.crowded = query.crowded or crowded
-        self.live.remove(query)
-        self._slots.release(query.leave())
-        self.waiting.appendleft(query)
+    def _leave(self, work: Query | Job, *, crowded: bool = False) -> None:
+        if isinstance(work, Job):
+            self.jobs.remove(work)
+            self._slots.rewind(work.slot, work.slot.n_past)  # it may have written beyond that
+        else:
+            work.crowded = work.crowded or crowded
+            self.live.remove(work)
+        self._slots.release(work.leave())
+        self.waiting.appendleft(work)

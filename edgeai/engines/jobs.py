@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeai.engines.failures import failure_of
 from edgeai.engines.slots import Slot
-from edgeai.errors import Cancelled, EdgeError, EngineCrashed, EngineError
+from edgeai.errors import Cancelled, EdgeError, EngineError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +26,8 @@ Steps = Callable[[Slot], Generator[None, None, None]]
 class Job:
     """``prompt`` is where it starts, ``need`` the cells that it takes. It runs under ``adapter``.
 
-    Its slot may know a head of the prompt, unless it must be ``fresh``.
+    In the background it may have to leave, and then its ``steps`` are begun again. Its slot may know a head
+    of the prompt, unless it must be ``fresh``.
     """
 
     prompt: list[int]
@@ -53,6 +55,14 @@ class Job:
         """The slot is ours."""
         self._slot, self._running = slot, self.steps(slot)
 
+    def leave(self) -> Slot:
+        """Give the slot back for now; what was computed is forgotten, but for what the slot keeps."""
+        slot, running = self.slot, self._running
+        self._slot = self._running = None
+        if running is not None:
+            running.close()
+        return slot
+
     def advance(self) -> bool:
         """Do one step; false when it was the last one."""
         assert self._running is not None
@@ -68,9 +78,7 @@ class Job:
             self._settle(error)
             return False
         except Exception as error:  # noqa: BLE001  # a bug in one job must not end the others' answers
-            crash = EngineCrashed("The work failed inside the engine", why=repr(error))
-            crash.__cause__ = error
-            self._settle(crash)
+            self._settle(failure_of("The work failed inside the engine", error))
             return False
         return True
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edgeai.engines import EngineInfo, Generation, OnState
+from edgeai.engines.draft import Drafter
 from edgeai.engines.jobs import Job, Steps
 from edgeai.engines.prompt import chat_template, prompt_tokens
 from edgeai.engines.query import Query
@@ -23,7 +24,7 @@ from edgeai.engines.vocabulary import Vocabulary
 from edgeai.engines.warm import Keeping, WarmShelf, head_of, warm_steps
 from edgeai.errors import Cancelled, ConfigError, ContextOverflow, ModelUnsupported
 from edgeai.models import prefixes
-from edgeai.types import Request, Warmed
+from edgeai.types import Priority, Request, Warmed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,6 +69,7 @@ class LocalEngine(ABC):
         at_end: Callable[[], None] = lambda: None,
         shelf: WarmShelf | None = None,
         carry: Callable[[str | None], None] = lambda adapter: None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.info = info
         self._context, self._shelf = context, shelf
@@ -92,6 +94,7 @@ class LocalEngine(ABC):
             name=info.engine,
             parallel=places.parallel,
             speculates=places.speculates,
+            drafter=drafter,
             carry=carry,
         )
         # Also at interpreter exit. The thread knows nothing of the engine, so that it does not keep it alive.
@@ -145,7 +148,7 @@ class LocalEngine(ABC):
             piece=self._vocabulary.piece,
             eog=self._vocabulary.eog,
             background=request.priority == "background",
-            adapter=self._adapter(request),
+            adapter=self._adapter(request.adapter),
             hidden=request.hidden,
             constraint=self._constraint(request),
         )
@@ -161,13 +164,16 @@ class LocalEngine(ABC):
         *,
         cancelled: Callable[[], bool] = lambda: False,
         on_state: OnState | None = None,
+        adapter: str | None = None,
+        priority: Priority = "interactive",
     ) -> tuple[float, ...]:
         """The total log-probability (nats) of each continuation's tokens after the plain ``prompt``.
 
         Prompt and continuation are tokenized together. Where a continuation changes how the prompt's end is
         tokenized, all are scored from the last token they share. Raises ConfigError when one of the texts is
         empty, ContextOverflow, QueueFull; Cancelled soon after ``cancelled`` has come to say so.
-        ``on_state`` is given the hidden state at the end of the prompt, if the model gives it.
+        ``on_state`` is given the hidden state at the end of the prompt, if the model gives it. In the
+        background nobody who waits is held up by more than one batch of it.
         """
         if not prompt or not all(continuations):
             raise ConfigError("There is nothing to score", why="the prompt or a continuation is empty")
@@ -177,21 +183,26 @@ class LocalEngine(ABC):
         need = len(head) + self._score_cells(tails)
         self._check_fits(need)
         totals = [0.0] * len(tails)
-        self._run(head, need, self._score_steps(tails, totals, on_state), cancelled)
+        steps = self._score_steps(tails, totals, on_state)
+        self._run(head, need, steps, cancelled, adapter=self._adapter(adapter), priority=priority)
         return tuple(totals)
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """The mean of each text's last hidden states as a unit vector: shape (len(texts), n_embd).
 
-        Raises ConfigError for an empty text, ContextOverflow, QueueFull.
+        Raises ConfigError for an empty text or an unknown adapter, ContextOverflow, QueueFull.
         """
+        carried = self._adapter(adapter)
         vectors = np.zeros((len(texts), self.info.n_embd), np.float64)
         for text, vector in zip(texts, vectors, strict=True):
             tokens = self._vocabulary.tokenize(text, whole=True)
             if not tokens:
                 raise ConfigError("There is nothing to embed", why="a text is empty")
             self._check_fits(len(tokens))
-            self._run(tokens, len(tokens), self._embed_steps(vector), fresh=True)
+            steps = self._embed_steps(vector)
+            self._run(tokens, len(tokens), steps, adapter=carried, priority=priority, fresh=True)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: NDArray[np.float32] = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
         return unit
@@ -210,7 +221,7 @@ class LocalEngine(ABC):
         Raises ModelUnsupported when the plan named no weights by which to find it again, DiskFull, and what
         `stream` raises.
         """
-        shelf, adapter = self._shelf, self._adapter(request)
+        shelf, adapter = self._shelf, self._adapter(request.adapter)
         if shelf is None:
             raise ModelUnsupported("This engine keeps no prefixes", why="Its plan does not name the weights")
         head = head_of(partial(prompt_tokens, self._vocabulary, self._template), request)
@@ -223,6 +234,11 @@ class LocalEngine(ABC):
             key = shelf.key(adapter)
             size = prefixes.write(key, head, data, model=self.info.model, most_bytes=most_bytes)
         return Warmed(tokens=len(head), cached_tokens=known[0], kept_bytes=size)
+
+    @property
+    def pulse(self) -> float | None:
+        """When the step began that is being computed, by `perf_counter`; None while none is."""
+        return self._scheduler.pulse
 
     def close(self) -> None:
         """Cancel what runs and free the memory; may be called again."""
@@ -256,9 +272,11 @@ class LocalEngine(ABC):
         cancelled: Callable[[], bool] = lambda: False,
         *,
         adapter: str | None = None,
+        priority: Priority = "interactive",
         fresh: bool = False,
     ) -> None:
-        job = Job(prompt=tokens, need=need, steps=steps, adapter=adapter, fresh=fresh)
+        background = priority == "background"
+        job = Job(prompt=tokens, need=need, steps=steps, background=background, adapter=adapter, fresh=fresh)
         self._scheduler.submit(job)
         try:
             while not _ended(job):
@@ -271,16 +289,16 @@ class LocalEngine(ABC):
             if job.done.cancel():  # also after Ctrl-C: nobody waits for it
                 self._scheduler.wake(job)
 
-    def _adapter(self, request: Request) -> str | None:
-        """The request's adapter. Raises ConfigError for one that is not loaded."""
-        if request.adapter is not None and request.adapter not in self.info.adapters:
+    def _adapter(self, adapter: str | None) -> str | None:
+        """The adapter that is asked for. Raises ConfigError for one that is not loaded."""
+        if adapter is not None and adapter not in self.info.adapters:
             known = ", ".join(sorted(self.info.adapters))
             raise ConfigError(
-                f"There is no adapter {request.adapter!r}",
+                f"There is no adapter {adapter!r}",
                 why=f"Loaded are {known}" if known else "The model was opened without adapters",
                 remedy="Name it when the model is opened: adapters={name: path}",
             )
-        return request.adapter
+        return adapter
 
     def _constraint(self, request: Request) -> "Constraint | None":
         if request.schema is None and request.grammar is None and not request.tools:

@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 import numpy as np
 
 from edgeai import errors, types
-from edgeai.engines import DevicePlan, EngineInfo
+from edgeai.engines import DevicePlan, EngineInfo, Offload, Step
 from edgeai.engines.generation import Finished
 from edgeai.errors import BothFailed, ConfigError, EdgeError
 from edgeai.types import Token
@@ -42,6 +42,8 @@ _VALUES: Final[dict[str, type[Any]]] = {
         types.Token,
         types.LabelScores,
         types.Warmed,
+        Step,
+        Offload,
         DevicePlan,
         EngineInfo,
         Finished,

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeai.engines import DevicePlan, EngineInfo, Generation, OnState
 from edgeai.engines.keeper import Keeper, Pending
+from edgeai.engines.watchdog import LIMIT_S, LOOKS
 from edgeai.engines.wire import pack
 from edgeai.errors import Cancelled, ConfigError, EngineCrashed, EngineLoadFailed
-from edgeai.types import Request, Warmed
+from edgeai.types import Priority, Request, Warmed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,19 +48,21 @@ def open_engine(
     name: str,
     memory_bytes: int | None = None,
     limit_s: float | None = None,
+    hang_s: float = LIMIT_S,
 ) -> "ProcessEngine":
     """Start a process and load the model in it; ``engine`` names a package of `edgeai.engines`.
 
     ``memory_bytes`` bounds the process's private memory: all but mapped weights. Raises what the engine
     raises, ConfigError where memory cannot be bounded, EngineCrashed when loading kills the process twice,
-    EngineLoadFailed when it has not come to an end after ``limit_s`` seconds.
+    EngineLoadFailed when it has not come to an end after ``limit_s`` seconds. A process that gives no sign of
+    life for ``hang_s`` seconds, though it has work, counts as crashed.
     """
     if memory_bytes is not None and not can_limit_memory():
         raise ConfigError("The memory of a process cannot be bounded on this system")
     if memory_bytes is not None and memory_bytes < _MIN_MEMORY:
         raise ConfigError(f"{memory_bytes} bytes are not enough for an engine", remedy=f"Give {_MIN_MEMORY}")
-    opening = pack(["open", engine, str(path.absolute()), plan, name, memory_bytes])
-    keeper = Keeper(opening, verbose=plan.verbose)
+    opening = pack(["open", engine, str(path.absolute()), plan, name, memory_bytes, hang_s / (2 * LOOKS)])
+    keeper = Keeper(opening, verbose=plan.verbose, limit_s=hang_s, load_limit_s=limit_s)
     try:
         if not wait([keeper.opened], limit_s).done:
             raise EngineLoadFailed(f"{name} was not loaded after {limit_s:.0f} s", remedy="Use another model")
@@ -100,17 +103,22 @@ class ProcessEngine:
         *,
         cancelled: Callable[[], bool] = lambda: False,
         on_state: OnState | None = None,
+        adapter: str | None = None,
+        priority: Priority = "interactive",
     ) -> tuple[float, ...]:
         """As of the engine itself; ``on_state`` is called in this thread."""
-        arguments = [prompt, list(continuations), on_state is not None]
+        arguments = [prompt, list(continuations), on_state is not None, adapter, priority]
         totals, state = self._call("score", *arguments, cancelled=cancelled)
         if on_state is not None and state is not None:
             on_state(state)
         return tuple(totals)
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """As of the engine itself."""
-        vectors: NDArray[np.float32] = self._call("embed", [list(texts)], {})
+        keywords = {"adapter": adapter, "priority": priority}
+        vectors: NDArray[np.float32] = self._call("embed", [list(texts)], keywords)
         return vectors
 
     def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:

@@ -21,6 +21,9 @@ WANTED = (
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "modules.json",  # these three say what an encoder's states become
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
     "README.md",
     "LICEN[SC]E*",
     "NOTICE*",

@@ -10,12 +10,23 @@ from typing import Any, TypeVar
 from edgeai.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 from edgeai.models.catalog import valid_id
 
-__all__ = ["MANIFEST", "Manifest", "PackageFile", "read_manifest", "write_manifest"]
+__all__ = [
+    "MANIFEST",
+    "Head",
+    "Manifest",
+    "PackageFile",
+    "Variant",
+    "Variants",
+    "read_manifest",
+    "write_manifest",
+]
 
 T = TypeVar("T")
 MANIFEST = "edgeai.json"
 FORMAT = 1
 ENGINES = ("llamacpp", "onnx")
+TASKS = ("embedding", "classification")
+POOLINGS = ("mean", "cls")
 MAX_MANIFEST_BYTES = 1 << 20
 
 
@@ -32,11 +43,39 @@ class PackageFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A graph of the package for one kind of work on one kind of device: its file, its length in tokens."""
+
+    graph: str
+    tokens: int
+
+
+Variants = Mapping[str, Mapping[str, Variant]]
+"""By kind of device ("gpu", "npu") or execution provider ("qnn"), then by kind of work ("embed")."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What an encoder's graph ends in, and what is made of it.
+
+    "embedding": ``pooling`` of the states ("mean" of all tokens or the first one's, "cls"), then, if
+    ``normalized``, a unit vector. "classification": a number for each of ``labels``.
+    """
+
+    task: str
+    pooling: str = "mean"
+    normalized: bool = True
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """The facts of one package: ``name@engine-quant``, reproducible on every machine.
 
     ``files[0]`` is the one an engine opens. ``context`` is in tokens. ``template_sha256`` is the hash of the
     chat template's source (None: the model has none). ``provenance`` says where the weights came from.
+    ``variants`` are graphs for other devices, see docs/devices.md. ``head``: an encoder's, None for a
+    decoder.
     """
 
     id: str
@@ -48,6 +87,8 @@ class Manifest:
     licence: str | None
     files: tuple[PackageFile, ...]
     provenance: Mapping[str, str] = field(default_factory=dict)
+    variants: Variants = field(default_factory=dict)
+    head: Head | None = None
 
     @property
     def name(self) -> str:
@@ -67,7 +108,12 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``edgeai.json`` into ``folder``; the same facts give the same bytes."""
-    text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=2, sort_keys=True, ensure_ascii=False)
+    table = {"format": FORMAT, **asdict(manifest)}
+    if not manifest.variants:
+        del table["variants"]
+    if manifest.head is None:
+        del table["head"]
+    text = json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
@@ -111,6 +157,8 @@ def _manifest(path: Path, table: object) -> Manifest:
         licence=_get_or_none(path, table, "licence"),
         files=tuple(_file(path, row) for row in rows),
         provenance={str(k): str(v) for k, v in _get(path, table, "provenance", dict).items()},
+        variants=_variants(path, table),
+        head=_head(path, _get(path, table, "head", dict)) if "head" in table else None,
     )
     parts = valid_id(manifest.id)
     if not parts or (parts["engine"], parts["quantization"]) != (manifest.engine, manifest.quantization):
@@ -146,6 +194,41 @@ def _file(path: Path, row: object) -> PackageFile:
     if not re.fullmatch("[0-9a-f]{64}", file.sha256 or "") or file.size < 0:
         raise _corrupt(path, f"sha256 or size of {file.path!r} is not sound")
     return file
+
+
+def _variants(path: Path, table: Mapping[str, Any]) -> Variants:
+    rows = _get(path, table, "variants", dict) if "variants" in table else {}
+    listed = {file.get("path") for file in table["files"]}
+    found = {}
+    for device in rows:
+        works = _get(path, rows, device, dict)
+        found[device] = {work: _variant(path, f"{device}.{work}", works[work], listed) for work in works}
+    return found
+
+
+def _variant(path: Path, name: str, row: object, listed: set[str]) -> Variant:
+    if not isinstance(row, dict) or set(row) != {"graph", "tokens"}:
+        raise _corrupt(path, f"the variant {name} must have graph and tokens, and nothing else")
+    found = Variant(graph=_get(path, row, "graph", str), tokens=_get(path, row, "tokens", int))
+    if found.graph not in listed or found.tokens <= 0:
+        raise _corrupt(path, f"the variant {name} has no length, or is a file that the package does not list")
+    return found
+
+
+def _head(path: Path, table: Mapping[str, Any]) -> Head:
+    head = Head(
+        task=_get(path, table, "task", str),
+        pooling=_get(path, table, "pooling", str),
+        normalized=table.get("normalized") is True,
+        labels=tuple(map(str, _get(path, table, "labels", list))),
+    )
+    if head.task not in TASKS or head.pooling not in POOLINGS:
+        raise ModelUnsupported(
+            f"{path} is for the task {head.task!r} with {head.pooling!r} pooling", remedy="Update edgeai"
+        )
+    if (head.task == "classification") is not (len(set(head.labels)) == len(head.labels) >= 2):
+        raise _corrupt(path, "a classifier has two labels or more, all different, and nothing else has any")
+    return head
 
 
 def _get(path: Path, table: Mapping[str, Any], key: str, kind: type[T]) -> T:

@@ -11,12 +11,16 @@ import pytest
 
 from edgeai import Edge
 from edgeai.cli.exits import Exit
+from edgeai.cli.options import read_adapter
+from edgeai.errors import ConfigError
 from edgeai.ledger import Ledger
 from edgeai.monitor.contract import save
 from edgeai.observe import observe
 from tests.cli.conftest import EDGEAI, Run, Terminal
 from tests.promises import CERTIFICATE, contract
 from tests.servers import Child, katan
+from tests.tiny_gguf import write_tiny_gguf
+from tests.tiny_lora import write_lora
 
 GOLD = "Name the chemical symbol for gold."
 UNSURE = (
@@ -116,7 +120,7 @@ def test_a_narrow_stdout_shows_what_it_can(encoding: str, form: tuple[str, ...])
         "from unittest import mock\nfrom edgeai import Edge\nfrom edgeai.testing import FakeEngine\n"
         "from edgeai.cli import main, opening\n"
         "made = Edge(engine=FakeEngine('\\u65e5\\U0001f642 e'), ledger=False)\n"
-        "with mock.patch.object(opening, 'open_edge', lambda settings: made): main()"
+        "with mock.patch.object(opening, 'open_edge', lambda *given: made): main()"
     )
     command = [sys.executable, "-c", program, "ask", "hi", *form]
     environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
@@ -219,3 +223,17 @@ def test_ctrl_c_ends_the_answer(model: Path) -> None:
     assert b"Traceback" not in err
     with Ledger.open() as ledger:
         assert [row.finish_reason for row in ledger.rows()] == ["cancelled"]
+
+
+def test_the_terminal_answers_under_an_adapter(tmp_path: Path, run: Run) -> None:
+    """`edgeai ask --adapter NAME=PATH` says what the app would get; a slip of the pen is an error."""
+    model = write_tiny_gguf(tmp_path / "tiny.gguf")
+    file = write_lora(tmp_path / "one.gguf", model)
+    given = ["ask", "Hello", "--model", str(model), "--max-tokens", "4", "--no-ledger", "--json"]
+    asked = run(*given, "--adapter", f"one={file}")
+    with Edge(model, adapters={"one": file}, ledger=False) as edge:
+        expected = edge.ask("Hello", adapter="one", max_tokens=4)
+    said = json.loads(asked.out)
+    assert (said["text"], said["model"]) == (expected.text, expected.model)
+    with pytest.raises(ConfigError, match="NAME=PATH"):
+        read_adapter(str(file))

@@ -183,7 +183,7 @@ def test_a_plain_folder_converts(tmp_path: Path) -> None:
     [
         ({"model_type": "mamba"}, ModelUnsupported, "mamba"),
         ({"hidden_act": "relu2"}, ModelUnsupported, "relu2"),
-        ({"quantization_config": {"bits": 4}}, ModelUnsupported, "quantized"),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, ModelUnsupported, "mxfp4"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, ModelUnsupported, "yarn"),
         ({"num_attention_heads": 4}, ModelUnsupported, "16"),
         ({"num_hidden_layers": 2}, ModelCorrupt, "layer 1"),

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 
 from edgeai.converters.convert import open_source
-from edgeai.converters.decoder import Source
+from edgeai.converters.decoder import Matrix, Source
+from edgeai.converters.divergence import compare
+from edgeai.converters.gguf_writer import write_gguf
 from edgeai.converters.graph import write_graph
 from edgeai.converters.layers import embed, layer, logits
 from edgeai.converters.linear import Plan, floats
 from edgeai.converters.mixing import mix, weight_bytes
-from edgeai.converters.rounding import GROUPS, round_model
+from edgeai.converters.rounding import Method, round_model
+from edgeai.converters.running import running
+from edgeai.converters.scaling import GROUPS
 from edgeai.converters.sensitivity import costs, sites_to_keep
 from edgeai.converters.tuned import Tuned
 from edgeai.errors import ConfigError
@@ -108,10 +112,11 @@ class Emptied:
         return self.values[start:stop]
 
 
-def test_a_mixture_fits_its_size(source: Source, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["gptq", "awq+gptq"])
+def test_a_mixture_fits_its_size(method: Method, source: Source, tmp_path: Path) -> None:
     """With bytes to spare some groups keep eight bits, and the file is as large as was foretold."""
     least = weight_bytes(source)
-    mixed = mix(source, TOKENS, size=least + 12_000)
+    mixed = mix(source, TOKENS, method=method, size=least + 12_000)
     kept = {(role, number) for number in (0, 1) for role in ROLES} - set(mixed.matrices)
     assert kept
     write_graph(mixed, tmp_path, Plan(), 64, lambda done, total: None)
@@ -119,7 +124,42 @@ def test_a_mixture_fits_its_size(source: Source, tmp_path: Path) -> None:
     assert least < written < least + 12_000 + 80_000  # alignment to pages, rotary tables and norms
 
 
+def test_what_is_kept_of_a_scaled_model_fits_the_rest(source: Source, tmp_path: Path) -> None:
+    """With nothing in four bits but one group, the model is nearly its source, scaled or not."""
+    keep = {(group, number) for group in GROUPS for number in (0, 1)} - {("down", 1)}
+    rounded = round_model(source, TOKENS, method="awq")
+    only: dict[tuple[str, int | None], Matrix] = {("down", 1): rounded.matrices["down", 1]}
+    mixed = Tuned(source=rounded.source, matrices=only)
+    plain = through_graph(source, tmp_path / "plain", "f32")
+    assert set(round_model(source, TOKENS, method="awq", keep=keep).matrices) == {("down", 1)}
+    assert np.corrcoef(through_graph(mixed, tmp_path / "mixed", "f32").ravel(), plain.ravel())[0, 1] > 0.99
+    whole = through_graph(rounded.source, tmp_path / "whole", "f32")
+    np.testing.assert_allclose(whole, plain, atol=1e-3)
+
+
 def test_a_size_out_of_reach_is_refused(source: Source) -> None:
     """The error says how small the model can be made."""
     with pytest.raises(ConfigError, match="four bits"):
         mix(source, TOKENS, size=1000)
+
+
+def test_a_gguf_file_holds_what_was_rounded(source: Source, tmp_path: Path) -> None:
+    """Bit for bit, kept groups in eight bits; and llama.cpp computes what the rounded floats say."""
+    tuned = round_model(source, TOKENS, grid="minimum", keep={("down", 0)})
+    write_gguf(tuned, tmp_path / "blocks.gguf", "blocks")
+    write_gguf(tuned, tmp_path / "floats.gguf", "f32")
+    written = open_source(tmp_path / "blocks.gguf")
+    for role, number in tuned.matrices:
+        ours, theirs = written.matrix(role, number), tuned.matrix(role, number)
+        assert ours is not None
+        assert theirs is not None
+        assert ours.kind == "Q4_1"
+        np.testing.assert_array_equal(floats(ours), floats(theirs))
+    kept = written.matrix("down", 0)
+    assert kept is not None
+    assert kept.kind == "Q8_0"
+    with (
+        running(tmp_path / "blocks.gguf", n_ctx=64) as one,
+        running(tmp_path / "floats.gguf", n_ctx=64) as two,
+    ):
+        assert compare(two, one, [TOKENS[0].tolist()]).kl_mean < 0.01

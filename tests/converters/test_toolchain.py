@@ -98,7 +98,10 @@ def test_a_folder_survives_the_way_through_gguf_and_back(kind: str, tmp_path: Pa
     assert one.ropes[0].factors == pytest.approx(other.ropes[0].factors)
 
 
-@pytest.mark.parametrize(("to", "quant"), [("gguf", "q8_0"), ("onnx", "int8"), ("hf", "f32")])
+@pytest.mark.parametrize(
+    ("to", "quant"),
+    [("gguf", "q8_0"), ("onnx", "int8"), ("onnx", "f16"), ("onnx", "int8_dynamic"), ("hf", "f32")],
+)
 def test_a_gguf_file_becomes_each_form(to: Form, quant: str, source: Path, tmp_path: Path) -> None:
     """With a proof against the source itself, and a manifest that says where it comes from."""
     made = convert(source, tmp_path / "out", to=to, quant=quant, test=QUICK, gates=Gates(min_agreement=0.8))
@@ -125,7 +128,10 @@ def test_a_folder_is_proved_by_the_other_engine(to: Form, quant: str, tmp_path: 
     assert "LICENSE" in {file.path for file in made.manifest.files}
 
 
-@pytest.mark.parametrize(("to", "quant"), [("gguf", "q4_k_m"), ("onnx", "int4")])
+@pytest.mark.parametrize(
+    ("to", "quant"),
+    [("gguf", "q4_k_m"), ("onnx", "int4"), ("onnx", "f16"), ("onnx", "int8_dynamic"), ("onnx", "awq_gptq")],
+)
 def test_converting_twice_gives_the_same_bytes(to: Form, quant: str, tmp_path: Path) -> None:
     """All files of the package; the proof tells what was measured, which may differ."""
     folder = write_hf(tmp_path / "m", "llama")
@@ -135,6 +141,25 @@ def test_converting_twice_gives_the_same_bytes(to: Form, quant: str, tmp_path: P
     assert files == names(tmp_path / "b") - {"proof.json"}
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("quant", ["gptq", "mixed"])
+def test_calibrated_blocks_make_a_gguf_package(quant: str, source: Path, tmp_path: Path) -> None:
+    """By our rounding; the record says on which text."""
+    made = convert(source, tmp_path / "out", to="gguf", quant=quant, test=QUICK, gates=LOOSE)
+    kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "out" / "model.gguf").tensors}
+    assert kinds == {"F32", "Q4_1", "Q8_0"}
+    assert made.manifest is not None
+    assert made.manifest.id == f"tiny@llamacpp-{quant}"
+    assert made.manifest.provenance["calibration"].startswith("text ")
+
+
+def test_there_is_nothing_to_carry_from_floats(source: Path, tmp_path: Path) -> None:
+    """Nor from a file that is what it would become."""
+    for path in (source, write_hf(tmp_path / "m", "llama")):
+        with pytest.raises(ModelUnsupported, match="no blocks"):
+            convert(path, tmp_path / "out", to="gguf", quant="exact", test=QUICK)
+    assert "out" not in names(tmp_path)
 
 
 def edit_tensor(path: Path, name: str, change: Callable[[Bytes], None]) -> None:

@@ -2,22 +2,29 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
 import pytest
 
+from edgeai.engines.admission import Admission
+from edgeai.engines.batch import Filler
 from edgeai.engines.context import FULL
+from edgeai.engines.draft import Drafter
 from edgeai.engines.generation import Generation
+from edgeai.engines.jobs import Job
 from edgeai.engines.query import Query
 from edgeai.engines.sampling import Sampler, Scratch
 from edgeai.engines.scheduler import Scheduler
-from edgeai.engines.slots import Slots
+from edgeai.engines.slots import Slot, Slots
+from edgeai.engines.speculate import Costs
 from edgeai.engines.text import TextAssembler
+from edgeai.engines.turns import Turns
 from edgeai.errors import Cancelled, EngineError
 from edgeai.types import Sampling
+from tests.engines.llamacpp.test_threads import wait_until
 from tests.engines.paper import END, N_VOCAB, PaperContext
 
 HEAD = [3, 1, 4, 1, 5, 9, 2, 6] * 6
@@ -26,11 +33,18 @@ Submit = Callable[..., Generation]
 
 @contextmanager
 def scheduling(
-    context: PaperContext, *, parallel: int = 4, n_cells: int | None = None, speculates: bool = True
+    context: PaperContext,
+    *,
+    parallel: int = 4,
+    n_cells: int | None = None,
+    speculates: bool = True,
+    drafter: Drafter | None = None,
 ) -> Iterator[tuple[Submit, Scheduler]]:
     """A scheduler on paper, and how to ask it."""
     slots = Slots(context, parallel + 2, n_cells or context.n_cells)
-    scheduler = Scheduler(context, slots, name="paper", parallel=parallel, speculates=speculates)
+    scheduler = Scheduler(
+        context, slots, name="paper", parallel=parallel, speculates=speculates, drafter=drafter
+    )
     scratch = Scratch(N_VOCAB)
 
     def submit(
@@ -41,16 +55,8 @@ def scheduling(
         seed: int = 0,
         priority: Literal["interactive", "background"] = "interactive",
     ) -> Generation:
-        query = Query(
-            prompt=list(prompt),
-            limit=limit,
-            capped=False,
-            sampler=Sampler(Sampling(temperature=temperature, seed=seed), scratch),
-            text=TextAssembler(),
-            piece=lambda token: b"%d " % token,
-            eog=frozenset({END}),
-            background=priority == "background",
-        )
+        query = paper_query(prompt, limit, Sampler(Sampling(temperature=temperature, seed=seed), scratch))
+        query.background = priority == "background"
         generation = Generation(partial(scheduler.wake, query))
         query.attach(generation)
         scheduler.submit(query)
@@ -60,6 +66,26 @@ def scheduling(
         yield submit, scheduler
     finally:
         scheduler.close()
+
+
+def paper_query(prompt: list[int], limit: int = 40, sampler: Sampler | None = None) -> Query:
+    """A query on paper."""
+    return Query(
+        prompt=list(prompt),
+        limit=limit,
+        capped=False,
+        sampler=sampler or Sampler(Sampling(), Scratch(N_VOCAB)),
+        text=TextAssembler(),
+        piece=lambda token: b"%d " % token,
+        eog=frozenset({END}),
+    )
+
+
+def keep(query: Query) -> Generation:
+    """Its reader: without one a query is over."""
+    generation = Generation()
+    query.attach(generation)
+    return generation
 
 
 def read(generation: Generation) -> list[int]:
@@ -104,13 +130,15 @@ def test_company_changes_no_answer(n_cells: int, temperature: float) -> None:
     assert context.most_cells <= n_cells
 
 
-def test_drafts_save_steps_and_change_nothing() -> None:
-    """Where guesses are right and rows cheap, there are fewer decodes than tokens, for the same answer."""
+def test_drafts_save_steps_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where guesses are right and rows cost nothing, there are fewer decodes, for the same answer."""
+    monkeypatch.setattr(Costs, "of", lambda self, rows: 1.0)
+    monkeypatch.setattr(Costs, "note", lambda self, rows, silent, seconds, guessed=False: True)
     asked = [[*HEAD, 7, 8]] * 6
     expected = alone(asked, limit=60)
     counts = {}
     for speculates in (False, True):
-        context = PaperContext(500, step_s=0.002)  # whatever its size
+        context = PaperContext(500)
         with scheduling(context, speculates=speculates) as (submit, _):
             found = [read(submit(prompt, 60)) for prompt in asked]
         assert found == expected
@@ -187,6 +215,82 @@ def test_prompts_share_the_room() -> None:
         read(short)
         assert not long._items
         assert read(long)
+
+
+def job(
+    scheduler: Scheduler, prompt: list[int], n_steps: int, done: list[str], name: str, *, background: bool
+) -> Job:
+    """Work of ``n_steps`` batches, which says when it begins and ends."""
+
+    def steps(slot: Slot) -> Generator[None]:
+        done.append(f"{name} begins")
+        for _ in range(n_steps):
+            time.sleep(0.002)
+            yield
+        done.append(f"{name} ends")
+
+    work = Job(prompt=prompt, need=len(prompt), steps=steps, background=background)
+    scheduler.submit(work)
+    return work
+
+
+def test_jobs_in_the_background_stand_still_for_a_person() -> None:
+    """In all places, they take none from who comes later, and go on where they were."""
+    done: list[str] = []
+    with scheduling(PaperContext(1000, step_s=0.001), parallel=2, speculates=False) as (submit, scheduler):
+        slow = [job(scheduler, [1, n], 60, done, f"slow {n}", background=True) for n in (1, 2)]
+        wait_until(lambda: len(done) == 2)
+        quick = job(scheduler, [1, 3], 3, done, "quick", background=False)
+        assert len(read(submit([5, 6, 7], 12))) > 1
+        quick.done.result(10)
+        assert "slow 1 ends" not in done
+        for work in slow:
+            work.done.result(10)
+    assert done[2:4] == ["quick begins", "quick ends"]
+    assert sorted(done[4:]) == ["slow 1 ends", "slow 2 ends"]
+
+
+def test_a_job_in_the_background_makes_way_where_there_is_no_room() -> None:
+    """It begins again when there is, and its work is whole."""
+    done: list[str] = []
+    with scheduling(PaperContext(60), parallel=1, speculates=False) as (submit, scheduler):
+        slow = job(scheduler, HEAD[:40], 40, done, "slow", background=True)
+        wait_until(lambda: done)
+        assert read(submit(HEAD[20:], 8))  # for which 20 cells are not enough
+        assert "slow ends" not in done
+        slow.done.result(10)
+    assert done == ["slow begins", "slow begins", "slow ends"]
+
+
+def test_who_left_while_the_batch_was_filled_is_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query that has its cell, and then leaves for a later one, has no slot to be decoded from."""
+    context = PaperContext(1000)
+    slots = Slots(context, 4, 1000)
+    admission = Admission(slots, 2, 10, Turns(lambda adapter: None))
+    first, second = (paper_query([1, 2, 3]) for _ in range(2))
+    kept = [keep(query) for query in (first, second)]
+    admission.add(first)
+    admission.add(second)
+    admission.admit()
+    for query in (first, second):
+        assert query.slot is not None
+        query.slot.n_past = 2
+    context.add([1, 2], 0, 0)
+    context.add([1, 2], 0, 1)
+    context.decode()
+
+    def hold(query: Query, size: int) -> bool:
+        if query is second:
+            admission._leave(first)
+        return True
+
+    monkeypatch.setattr(admission, "hold", hold)
+    first.hidden = True  # of somebody who is not there, nothing is computed
+    step = Filler(context, slots, admission, Costs(), None).fill()
+    assert [asked.query for asked in step.asked] == [second]
+    assert [query for query, _ in step.fed] == [second]
+    assert not step.states
+    assert len(kept) == 2
 
 
 def test_a_cancelled_query_leaves_its_place_at_once() -> None:

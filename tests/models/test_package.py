@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from edgeai.errors import EdgeError, ModelCorrupt, ModelNotFound, ModelUnsupported
-from edgeai.models.package import MANIFEST, Manifest, PackageFile, read_manifest, write_manifest
+from edgeai.models.package import MANIFEST, Manifest, PackageFile, Variant, read_manifest, write_manifest
 
 SOUND = Manifest(
     id="tiny@llamacpp-f32",
@@ -37,6 +37,36 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) == SOUND
     write_manifest(tmp_path, read_manifest(tmp_path))
     assert (tmp_path / MANIFEST).read_bytes() == first
+
+
+def test_variants_are_read(tmp_path: Path) -> None:
+    """Graphs for other devices come back; a package without any says nothing of them."""
+    graph = PackageFile(path="npu.onnx", sha256="1" * 64, size=5)
+    variants = {"npu": {"embed": Variant(graph="npu.onnx", tokens=64)}}
+    facts = replace(SOUND, files=(*SOUND.files, graph), variants=variants)
+    write_manifest(tmp_path, facts)
+    assert read_manifest(tmp_path) == facts
+    write_manifest(tmp_path, SOUND)
+    assert "variants" not in (tmp_path / MANIFEST).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"graph": "a/tiny.gguf"},
+        {"graph": "none.onnx", "tokens": 4},
+        {"graph": "a/tiny.gguf", "tokens": 0},
+        {"graph": "a/tiny.gguf", "tokens": 4, "options": {}},
+        [],
+    ],
+)
+def test_a_wrong_variant_is_refused(tmp_path: Path, row: object) -> None:
+    """Only files that the package lists, of a length, and nothing that is not known."""
+    write_manifest(tmp_path, SOUND)
+    table = json.loads((tmp_path / MANIFEST).read_text("utf-8"))
+    (tmp_path / MANIFEST).write_text(json.dumps(table | {"variants": {"npu": {"embed": row}}}))
+    with pytest.raises(ModelCorrupt, match=r"npu\.embed|embed is missing|variant"):
+        read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(

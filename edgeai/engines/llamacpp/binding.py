@@ -19,6 +19,7 @@ from edgeai.errors import EngineError, EngineLoadFailed, MissingExtra, ModelUnsu
 try:
     from llama_cpp import __version__ as VERSION  # it is one
     from llama_cpp import llama_cpp as native
+    from llama_cpp._ctypes_extensions import load_shared_library
 except ImportError as error:
     raise MissingExtra("llama-cpp-python is not installed", extra="llama", why=str(error)) from error
 except (OSError, RuntimeError) as error:  # its shared library is missing or does not fit this machine
@@ -33,6 +34,7 @@ __all__ = [
     "VERSION",
     "complaints",
     "embedding_address",
+    "ggml",
     "logits_address",
     "native",
     "refusal",
@@ -137,7 +139,23 @@ def _row_function(name: str) -> Callable[[int | None, int], int | None]:
 logits_address: Final = _row_function("llama_get_logits_ith")
 embedding_address: Final = _row_function("llama_get_embeddings_ith")
 
+
+def ggml(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa: ANN401  # types of ctypes
+    """A function of the library below llama.cpp, typed: its list of devices is not in the bindings."""
+    for library in ("ggml", "ggml-base"):
+        function = getattr(load_shared_library(library, native._base_path), name, None)
+        if function is not None:
+            function.restype, function.argtypes = result, list(arguments)
+            return cast("Callable[..., Any]", function)
+    raise EngineLoadFailed(
+        f"llama.cpp's shared library has no {name}", remedy="Reinstall it: pip install -U llama-cpp-python"
+    )
+
+
 _MEMORY_WORDS: Final = (
+    "cannot allocate memory",
+    "insufficient memory",
+    "length_error",
     "failed to allocate",
     "unable to allocate",
     "out of memory",
@@ -157,7 +175,7 @@ def refusal(what: str, heard: list[str]) -> EngineError | ModelUnsupported:
     why = "; ".join(dict.fromkeys(heard)) or "llama.cpp gave no reason"
     words = why.lower()
     if any(word in words for word in _MEMORY_WORDS):
-        return OutOfMemory(what, why=why, remedy="Use a smaller context or a smaller model")
+        return OutOfMemory(what, why=why, remedy="Free memory, or use a smaller n_ctx or a smaller model")
     if any(word in words for word in _UNSUPPORTED_WORDS):
         return ModelUnsupported(what, why=why, remedy="Use another model, or a newer llama-cpp-python")
     return EngineLoadFailed(what, why=why, remedy="Verify the file, or use another model")

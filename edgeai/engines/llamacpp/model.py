@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from edgeai.engines.llamacpp.binding import complaints, native, refusal, start
+from edgeai.engines.llamacpp.devices import selection
 from edgeai.engines.text import utf8
 from edgeai.errors import EngineCrashed, ModelNotFound, ModelUnsupported
 
@@ -21,18 +22,32 @@ _PIECE_BYTES: Final = 64  # enough for nearly all tokens
 
 
 class Model:
-    """A loaded model. Vocabulary methods are safe from any thread, and fail after `free`.
+    """A loaded model, all of it on ``gpus``, if there are any (ggml's names).
+
+    Vocabulary methods are safe from any thread, and fail after `free`.
 
     Raises ModelNotFound, ModelUnsupported, EngineLoadFailed or OutOfMemory.
     """
 
-    def __init__(self, path: Path, adapters: Mapping[str, Path] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        path: Path,
+        adapters: Mapping[str, Path] = MappingProxyType({}),
+        gpus: tuple[str, ...] = (),
+    ) -> None:
         start()
         if not path.is_file():
             raise ModelNotFound(f"There is no model file at {path}", remedy="Pull or import the model first")
         self._lock = threading.Lock()
         self._pieces: dict[int, bytes] = {}
-        self.handle: int | None = _load(path)
+        self.handle: int | None = _load(path, gpus)
+        try:
+            self._learn(adapters)
+        except BaseException:
+            native.llama_model_free(self.handle)
+            raise
+
+    def _learn(self, adapters: Mapping[str, Path]) -> None:
         self.adapters = {name: self._adapter(name, file) for name, file in adapters.items()}
         """LoRA adapters by name; llama.cpp frees them with the model."""
         self.vocab: int | None = native.llama_model_get_vocab(self.handle)
@@ -70,7 +85,6 @@ class Model:
         with complaints() as heard:
             handle = native.llama_adapter_lora_init(self.handle, os.fsencode(path))
         if not handle:
-            native.llama_model_free(self.handle)
             raise refusal(f"llama.cpp cannot load the adapter {name} from {path.name}", heard)
         return handle
 
@@ -204,9 +218,12 @@ class Model:
         return ctypes.string_at(buffer, size)
 
 
-def _load(path: Path) -> int:
+def _load(path: Path, gpus: tuple[str, ...]) -> int:
     params = native.llama_model_default_params()
     params.load_mode = native.LLAMA_LOAD_MODE_MMAP
+    params.n_gpu_layers = -1 if gpus else 0
+    chosen = selection(gpus)  # said in any case: llama.cpp would take every device that it finds
+    params.devices = ctypes.addressof(chosen)
     with complaints() as heard:
         handle = native.llama_model_load_from_file(os.fsencode(path), params)
     if handle is None:

@@ -1,4 +1,4 @@
-"""ONNX decoder packages by ONNX Runtime.
+"""ONNX packages by ONNX Runtime: decoders, and encoders for embedding and classification.
 
 `open_engine` is the way in. Importing this package loads nothing; using it needs the extra ``onnx``.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgeai.engines import DevicePlan
 
 if TYPE_CHECKING:
+    from edgeai.engines.onnx.encoder import EncoderEngine
     from edgeai.engines.onnx.engine import OnnxEngine
     from edgeai.engines.onnx.facts import Needs
     from edgeai.models.shelf import InstalledModel
@@ -36,12 +37,14 @@ def measure(path: Path) -> "Needs":
     return facts.measure(path)
 
 
-def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
+def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine | EncoderEngine":
     """Load the ONNX file at ``path`` with the files beside it, and make it ready.
 
     ``path`` may also be the folder. Raises MissingExtra, ModelNotFound, ModelCorrupt,
     ModelUnsupported, EngineLoadFailed, OutOfMemory.
     """
-    from edgeai.engines.onnx import engine
+    from edgeai.engines.onnx import encoder, engine
 
+    if (manifest := encoder.encoder_manifest(path)) is not None:
+        return encoder.open_encoder(path, manifest, plan, name=name)
     return engine.open_engine(path, plan, name=name)

@@ -13,6 +13,7 @@ import numpy as np
 from edgeai.engines.context import ABORTED, MAX_OUTPUTS
 from edgeai.engines.onnx.cache import make_cache
 from edgeai.engines.onnx.feeds import Feeds
+from edgeai.engines.onnx.offload import Chunk
 from edgeai.engines.onnx.session import Binding, Port, Session, Stop, give_back, value
 from edgeai.engines.onnx.signature import Signature
 from edgeai.errors import EngineError
@@ -55,11 +56,20 @@ class _Step:
 class Context:
     """Belongs to one thread, except for `abort` and `proceed`. ``n_ctx`` is in tokens per sequence.
 
-    Raises OutOfMemory.
+    ``head`` computes the first tokens of a sequence elsewhere. Raises OutOfMemory.
     """
 
-    def __init__(self, session: Session, signature: Signature, *, n_ctx: int, n_seq: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        signature: Signature,
+        *,
+        n_ctx: int,
+        n_seq: int,
+        head: Chunk | None = None,
+    ) -> None:
         self._session: Session | None = session
+        self._head = head
         self._signature = signature
         self._cache = make_cache(signature, n_seq=n_seq, n_ctx=n_ctx)
         self._used = [0] * n_seq
@@ -175,6 +185,10 @@ class Context:
 
     def _run(self, piece: _Piece) -> bool:
         """Some tokens of one sequence."""
+        if done := self._begin(piece):
+            if done == len(piece.tokens):
+                return True
+            piece = _Piece(piece.tokens[done:], done, piece.seq, None)
         binding, n, wanted = self._new_binding(), len(piece.tokens), piece.row is not None
         rows = self._bind_rows(binding, 1, n) if wanted else ()
         seqs = range(piece.seq, piece.seq + 1)
@@ -188,6 +202,18 @@ class Context:
         for number, row in enumerate(rows, start=piece.row or 0):
             self._found[number] = row
         return True
+
+    def _begin(self, piece: _Piece) -> int:
+        """How many of the tokens the other device did; those of a sequence's beginning, if they fill half."""
+        head = self._head
+        if head is None or piece.start or piece.row is not None or self._embedding:
+            return 0
+        tokens = piece.tokens[: head.length]
+        data = head.entries(tokens) if 2 * len(tokens) >= head.length else None
+        if data is None or not self._cache.load(piece.seq, len(tokens), data):
+            return 0
+        self._used[piece.seq] = len(tokens)
+        return len(tokens)
 
     def _note(self, binding: Binding, piece: _Piece) -> None:
         self._used[piece.seq] = piece.start + len(piece.tokens)
@@ -248,7 +274,7 @@ class Context:
         self._steps.clear()
         self._found.clear()
         del self._cache
-        self._session = None
+        self._session = self._head = None
         give_back()
 
 

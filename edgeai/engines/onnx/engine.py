@@ -1,6 +1,7 @@
 """The ONNX engine: one package, many callers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ from edgeai.engines.onnx.facts import (
 )
 from edgeai.engines.onnx.folder import Folder, read_folder
 from edgeai.engines.onnx.jobs import embed_steps, score_cells, score_steps
+from edgeai.engines.onnx.offload import Chunk, open_chunks
 from edgeai.engines.onnx.proto import Graph, read_graph
 from edgeai.engines.onnx.session import VERSION, Session, give_back
 from edgeai.engines.onnx.signature import Signature, read_signature
@@ -27,6 +29,7 @@ from edgeai.engines.onnx.vetting import check, weights_size
 from edgeai.engines.warm import WarmShelf
 from edgeai.errors import EngineLoadFailed, ModelUnsupported
 from edgeai.models.package import MANIFEST, read_manifest
+from edgeai.types import Priority
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,13 +57,19 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     session = Session(path, plan)
     signature = read_signature(session, graph, folder)
     vocabulary = PackageVocabulary(folder, signature.n_vocab)
+    chunks, steps = open_chunks(plan, signature)
+    plan = replace(plan, steps=steps)
     info = _info(path, graph, folder, signature, vocabulary, plan, name)
     parallel = plan.parallel or _PARALLEL
-    context = Context(session, signature, n_ctx=info.n_ctx, n_seq=parallel)
+    head = chunks.get("prefill")
+    context = Context(session, signature, n_ctx=info.n_ctx, n_seq=parallel, head=head)
     _try_out(context, path)
     give_back()
     places = Places(parallel=parallel, sequences=parallel, cells=info.n_ctx, shares=False)
-    return OnnxEngine(vocabulary, context, info, signature, weights_size(graph), places, plan.weights)
+    encoder = chunks.get("embed")
+    return OnnxEngine(
+        vocabulary, context, info, signature, weights_size(graph), places, plan.weights, encoder
+    )
 
 
 class OnnxEngine(LocalEngine):
@@ -77,25 +86,46 @@ class OnnxEngine(LocalEngine):
         n_bytes: int,
         places: Places,
         weights: str,
+        encoder: Chunk | None = None,
     ) -> None:
-        self._signature = signature
+        self._signature, self._encoder = signature, encoder
         self._n_bytes = n_bytes
         self._model = vocabulary
         shelf = WarmShelf(context, lambda adapter: _key(info, weights)) if weights else None
         super().__init__(vocabulary, context, info, places=places, at_end=vocabulary.close, shelf=shelf)
 
-    def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+    def embed(
+        self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"
+    ) -> "NDArray[np.float32]":
         """The mean of each text's last hidden states as a unit vector: shape (len(texts), n_embd).
 
         Raises ConfigError for an empty text, ContextOverflow, QueueFull, ModelUnsupported when the graph
         gives no hidden states.
         """
+        if self._encoder is None or adapter is not None:
+            return self._embed_here(texts, adapter, priority)
+        vectors = [self._embed_elsewhere(text, self._encoder, priority) for text in texts]
+        return np.stack(vectors) if vectors else np.zeros((0, self.info.n_embd), np.float32)
+
+    def _embed_elsewhere(self, text: str, encoder: Chunk, priority: Priority) -> "NDArray[np.float32]":
+        """On the other device, if the text is short enough for it."""
+        tokens = self._model.tokenize(text, whole=True)
+        states = encoder.states(tokens) if 0 < len(tokens) <= encoder.length else None
+        if states is None:
+            here: NDArray[np.float32] = self._embed_here([text], None, priority)[0]
+            return here
+        mean: NDArray[np.float64] = states.mean(axis=0, dtype=np.float64)
+        return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+
+    def _embed_here(
+        self, texts: Sequence[str], adapter: str | None, priority: Priority
+    ) -> "NDArray[np.float32]":
         if self._signature.hidden is None:
             raise ModelUnsupported(
                 "The model gives no hidden states, which make up embeddings",
                 remedy="Export it with an output hidden_states, or convert it with edgeai",
             )
-        return super().embed(texts)
+        return super().embed(texts, adapter=adapter, priority=priority)
 
     def memory(self) -> Mapping[str, int]:
         """Where the memory goes, in bytes: weights (packed for the processor), KV cache, output rows."""
@@ -134,10 +164,16 @@ def _try_out(context: Context, path: Path) -> None:
 
 def _key(info: EngineInfo, weights: str) -> dict[str, str]:
     return {
-        "engine": f"{info.engine} {VERSION} {info.provider}",
+        "engine": f"{info.engine} {VERSION} {info.provider}{_elsewhere(info)}",
         "weights": weights,
         "template": info.template_hash,
     }
+
+
+def _elsewhere(info: EngineInfo) -> str:
+    """The provider that begins prompts, if it is another: its values are not quite the same."""
+    found = (s.provider for s in info.steps if s.work == "prefill" and s.why is None and s.provider != "cpu")
+    return "".join(f", prefill on {provider}" for provider in found)
 
 
 def _info(
@@ -162,4 +198,5 @@ def _info(
         n_embd=signature.n_embd or folder.n_embd or 0,
         quantization=manifest.quantization if manifest else quantization_of(graph),
         template_hash=vocabulary.template_hash,
+        steps=plan.steps,
     )

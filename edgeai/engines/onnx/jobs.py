@@ -23,10 +23,11 @@ def score_steps(
     on_state: OnState | None,
     slot: Slot,
 ) -> Generator[None, None, None]:
-    """Add to ``totals`` the log-probability of each of ``tails`` after the slot's tokens.
+    """Put into ``totals`` the log-probability of each of ``tails`` after the slot's tokens.
 
     Every tail is written over the one before: what the slot holds stays, and nothing is copied.
     """
+    totals[:] = [0.0] * len(tails)
     yield from prefill(context, slot, len(slot.tokens) - 1)
     row = context.add(slot.tokens[-1:], slot.n_past, slot.seq, outputs=1)
     context.set_states(on=on_state is not None)
@@ -64,7 +65,8 @@ def score_cells(tails: Sequence[Sequence[int]]) -> int:
 
 
 def embed_steps(context: Context, sums: "NDArray[np.float64]", slot: Slot) -> Generator[None, None, None]:
-    """Add to ``sums`` the last layer's hidden states of all of the slot's tokens."""
+    """Put into ``sums`` the sum of the last layer's hidden states of all of the slot's tokens."""
+    sums[:] = 0
     context.forget(slot.seq)  # every token's state is needed, known ones too
     slot.n_past = 0
     while slot.n_past < len(slot.tokens):

@@ -1,6 +1,7 @@
 """The only door to ONNX Runtime, opened quietly: sessions, values, runs, and what its errors mean."""
 
 import ctypes
+import importlib
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edgeai.engines import DevicePlan
+from edgeai.engines import DevicePlan, Offload
 from edgeai.errors import (
     EngineError,
     EngineLoadFailed,
@@ -34,6 +35,7 @@ __all__ = ["VERSION", "Binding", "Port", "Session", "Stop", "give_back", "value"
 
 _FATAL: Final = 4
 _SPIN_US: Final = 20
+_CPU: Final = ["CPUExecutionProvider"]
 _ABORTED: Final = "terminate flag"
 _MEMORY_WORDS: Final = ("bad_alloc", "failed to allocate", "out of memory", "bad allocation")
 _UNSUPPORTED_WORDS: Final = (
@@ -144,9 +146,12 @@ class Binding:
 
 
 class Session:
-    """A loaded model. Raises ModelCorrupt, ModelUnsupported, EngineLoadFailed or OutOfMemory."""
+    """A loaded model, on the processor if no other device is named.
 
-    def __init__(self, path: Path, plan: DevicePlan) -> None:
+    Raises ModelCorrupt, ModelUnsupported, EngineLoadFailed or OutOfMemory.
+    """
+
+    def __init__(self, path: Path, plan: DevicePlan, offload: Offload | None = None) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = plan.n_threads
         options.inter_op_num_threads = 1
@@ -163,8 +168,9 @@ class Session:
         options.add_session_config_entry("session.disable_prepacking", str(int(not plan.prepack)))
         with _LOADING:
             try:
+                providers = _CPU if offload is None else _providers(offload, options)
                 self.native: Any = onnxruntime.InferenceSession(
-                    path, options, providers=["CPUExecutionProvider"], enable_fallback=0
+                    path, options, providers=providers, enable_fallback=0
                 )
                 inputs, outputs = self.native.get_inputs(), self.native.get_outputs()
                 self.inputs = {port.name: port for port in map(_port, inputs)}
@@ -176,9 +182,40 @@ class Session:
         """A binding with nothing bound."""
         return Binding(self)
 
+    def run(self, feeds: "Mapping[str, NDArray[Any]]", outputs: Sequence[str]) -> "list[NDArray[Any]]":
+        """The named outputs, once. Raises EngineError's leaves."""
+        try:
+            found: list[NDArray[Any]] = self.native.run(outputs, feeds)
+        except _FAULTS as error:
+            raise _failure(error) from error
+        return found
+
 
 _LOADING = threading.Lock()
 """One model is loaded at a time: loading takes twice its memory for a moment."""
+
+
+def _providers(offload: Offload, options: Any) -> list[Any] | None:  # noqa: ANN401  # an untyped library
+    """What a session is to be told; a plugin's devices are named in the options."""
+    if offload.plugin is None:
+        own = [] if offload.native in _CPU else _CPU
+        return [(offload.native, dict(offload.options)), *own]
+    try:
+        library = importlib.import_module(offload.plugin).get_library_path()
+    except (ImportError, OSError) as error:
+        raise EngineLoadFailed(f"{offload.plugin} cannot be imported", why=str(error)) from error
+    if offload.plugin not in _registered:
+        onnxruntime.register_execution_provider_library(offload.native, library)
+        _registered.add(offload.plugin)
+    devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == offload.native]
+    real = [device for device in devices if dict(device.device.metadata).get("is_virtual") != "1"]
+    if not real:
+        raise EngineLoadFailed(f"{offload.plugin} finds no device", remedy="See edgeai doctor")
+    options.add_provider_for_devices(real, dict(offload.options))
+    return None
+
+
+_registered: Final[set[str]] = set()
 
 
 def value(array: "NDArray[Any]") -> Any:  # noqa: ANN401  # an OrtValue of the untyped library

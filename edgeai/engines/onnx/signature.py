@@ -17,10 +17,10 @@ from edgeai.engines.onnx.proto import Graph
 from edgeai.engines.onnx.session import Port, Session
 from edgeai.errors import ModelUnsupported
 
-__all__ = ["CacheEntry", "Signature", "read_signature"]
+__all__ = ["HIDDEN", "CacheEntry", "Signature", "read_signature"]
 
 _PRESENT: Final = re.compile(r"present\D*(\d+)\D*\b(key|value)\b|present_(key|value)\D*(\d+)$")
-_HIDDEN: Final = ("hidden_state", "hidden_states", "last_hidden_state")
+HIDDEN: Final = ("hidden_state", "hidden_states", "last_hidden_state")
 _INTEGERS: Final = {
     "attention_mask",
     "input_ids",
@@ -90,7 +90,7 @@ def read_signature(session: Session, graph: Graph, folder: Folder) -> Signature:
     if past_lengths and not shared:
         raise _strange("it takes a past of one length only")
     bounds = [*past_lengths, *_rotary_lengths(graph)]
-    hidden = next((session.outputs[name] for name in _HIDDEN if name in session.outputs), None)
+    hidden = next((session.outputs[name] for name in HIDDEN if name in session.outputs), None)
     return Signature(
         inputs=_others(session, {entry.past for entry in entries}),
         cache=entries,

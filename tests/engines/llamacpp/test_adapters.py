@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -85,6 +86,41 @@ def test_a_person_does_not_wait_for_the_background(adapted: LlamaCppEngine) -> N
     say(adapted, "two")
     assert slow.finished is None
     alike(alone, [first, *slow])
+
+
+def test_labels_and_texts_are_judged_under_an_adapter(
+    adapted: LlamaCppEngine, engine: LlamaCppEngine
+) -> None:
+    """Each adapter scores and embeds its own way; without one, as the model without any loaded does."""
+    labels = [" blue", " green"]
+    scores = {name: adapted.score("The sky is", labels, adapter=name) for name in ADAPTERS}
+    assert len(set(scores.values())) == len(ADAPTERS)
+    assert scores[None] == pytest.approx(engine.score("The sky is", labels), abs=1e-4)
+    vectors = {name: adapted.embed(["A lamp."], adapter=name)[0] for name in ADAPTERS}
+    assert vectors[None] @ engine.embed(["A lamp."])[0] > 0.9999
+    assert max(vectors["one"] @ vectors["two"], vectors["one"] @ vectors[None]) < 0.999
+    with pytest.raises(ConfigError, match="one, two"):
+        adapted.embed(["A lamp."], adapter="three")
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_an_edge_chooses_and_embeds_under_an_adapter(
+    tmp_path: Path, isolation: Literal["thread", "process"]
+) -> None:
+    """In this process or another one; what was measured without content is known for each adapter apart."""
+    model = write_tiny_gguf(tmp_path / "tiny.gguf")
+    files = {"one": write_lora(tmp_path / "one.gguf", model)}
+    with Edge(model, n_ctx=256, adapters=files, ledger=False, isolation=isolation) as edge:
+        plain, other = (edge.choose("Hello", ["a", "b"], adapter=name) for name in (None, "one"))
+        assert other.probabilities != plain.probabilities
+        assert other.answer.model.endswith("+one")
+        again = edge.choose("Hello", ["a", "b"], adapter="one", priority="background")
+        assert again.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+        vector = edge.embed(["Hello"], priority="background")[0]
+        assert vector @ edge.embed(["Hello"])[0] > 0.9999
+        assert vector @ edge.embed(["Hello"], adapter="one")[0] < 0.999
+        with pytest.raises(ConfigError, match="priority"):
+            edge.embed(["Hello"], priority="soon")  # type: ignore[arg-type]  # the mistake under test
 
 
 def test_an_unknown_adapter_is_named(adapted: LlamaCppEngine, engine: LlamaCppEngine) -> None:

@@ -9,8 +9,7 @@ import pytest
 from edgeai.converters.convert import export
 from edgeai.converters.linear import Quant
 from edgeai.engines import DevicePlan
-from edgeai.engines.onnx import open_engine
-from edgeai.engines.onnx.engine import OnnxEngine
+from edgeai.engines.onnx.engine import OnnxEngine, open_engine
 from tests.tiny_gguf import write_tiny_gguf
 
 Open = Callable[[Path], OnnxEngine]

@@ -1,0 +1,176 @@
+"""An encoder becomes an ONNX package, and is proved to be the same encoder: `convert_encoder`."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeai.converters.encoder import Encoder
+from edgeai.converters.gates import Gate, Gates
+from edgeai.converters.npu import NpuQuant
+from edgeai.converters.npu_variants import add_encoder, paragraphs
+from edgeai.converters.optimum_export import export_encoder, reference
+from edgeai.converters.proof import Proof, Trial, versions, write_proof
+from edgeai.converters.running import cores
+from edgeai.converters.texts import text_hash
+from edgeai.engines import DevicePlan
+from edgeai.engines.onnx.encoder import open_encoder, pooled
+from edgeai.engines.onnx.encoder_text import EncoderText
+from edgeai.errors import ConfigError, GateFailed
+from edgeai.models.disk import check_room, hash_file
+from edgeai.models.package import Manifest, PackageFile, write_manifest
+from edgeai.models.shelf import refuse_large
+
+__all__ = ["convert_encoder"]
+
+_LEAST_COSINE = 0.9999
+_MOST_KL, _LEAST_AGREEMENT = 0.001, 0.99
+_TEXTS = 32
+_MAKERS = ("edgeai", "numpy", "onnx", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
+
+
+def convert_encoder(
+    source: Encoder,
+    staging: Path,
+    name: str,
+    *,
+    npu: NpuQuant | None,
+    gates: Gates,
+    test: Trial,
+    machine: str,
+    allow_large: bool,
+) -> tuple[Path, Manifest, Proof]:
+    """Write ``staging / "package"`` and prove it against transformers; GateFailed leaves it there.
+
+    Raises MissingExtra, ModelUnsupported, ModelTooLarge, ConfigError, DiskFull.
+    """
+    _check_asked(source, gates, test)
+    refuse_large(name, source.parameters, allow_large=allow_large)
+    check_room(staging, source.parameters * 12)
+    folder = staging / "package"
+    folder.mkdir()
+    shutil.move(export_encoder(source, staging / "export"), folder / "model.onnx")
+    names = ["model.onnx", "tokenizer.json", *(text.name for text in source.licence_texts)]
+    for copied in (source.path / "tokenizer.json", *source.licence_texts):
+        shutil.copyfile(copied, folder / copied.name)
+    manifest = Manifest(
+        id=f"{name}@onnx-f32",
+        engine="onnx",
+        quantization="f32",
+        parameters=source.parameters,
+        context=source.max_tokens,
+        template_sha256=None,
+        licence=source.licence,
+        files=tuple(_file(folder / name) for name in names),
+        provenance={
+            **source.provenance,
+            "kind": "converted",
+            "made_with": ", ".join(f"{name} {number}" for name, number in versions(_MAKERS).items()),
+        },
+        head=source.head,
+    )
+    more: list[Gate] = []
+    if npu is not None:
+        made = add_encoder(source, folder, staging, npu)
+        manifest = replace(manifest, files=(*manifest.files, made.file), variants=made.variants)
+        more.append(made.gate)
+    write_manifest(folder, manifest)
+    proof = _prove(source, folder, manifest, gates, test, machine)
+    proof = replace(proof, gates=(*proof.gates, *more))
+    write_proof(folder, proof)
+    if not proof.passed:
+        raise GateFailed(
+            "The converted model is not the model that is wanted",
+            why="; ".join(proof.reasons),
+            remedy="Take npu=a16w8 or none, or other gates",
+            proof=proof,
+        )
+    return folder, manifest, proof
+
+
+def _check_asked(source: Encoder, gates: Gates, test: Trial) -> None:
+    """What is measured of decoders only."""
+    asked = {"min_speed": gates.min_speed, "task": test.task}
+    if source.head.task == "embedding":
+        asked |= {"max_kl": gates.max_kl, "min_agreement": gates.min_agreement}
+    for name, value in asked.items():
+        if value is not None:
+            raise ConfigError(f"{name} is not for an encoder for {source.head.task}", remedy="Leave it out")
+
+
+def _prove(
+    source: Encoder, folder: Path, manifest: Manifest, gates: Gates, test: Trial, machine: str
+) -> Proof:
+    """The package in the engine against the source in transformers, on the same texts."""
+    text = EncoderText((source.path / "tokenizer.json").read_text("utf-8"))
+    texts = [part for part in paragraphs(test.words, _TEXTS) if len(text.ids(part)) <= source.max_tokens]
+    if not texts:
+        raise ConfigError("The text has no paragraph for a proof", remedy="Give a longer text")
+    rows = [text.ids(part) for part in texts]
+    plan = DevicePlan(n_ctx=source.max_tokens, n_threads=cores())
+    engine = open_encoder(folder, manifest, plan, name=manifest.id)
+    try:
+        ours = [engine.run([row])[0] for row in rows]
+    finally:
+        engine.close()
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    found = _classifier if source.head.task == "classification" else _embedding
+    memory = Gate(name="size", found=float(size), bound=float(gates.max_size or 0), reason=None)
+    if gates.max_size is not None and size > gates.max_size:
+        memory = replace(memory, reason=f"it has {size:,} bytes, at most {gates.max_size:,} are wanted")
+    return Proof(
+        package=manifest.id,
+        reference="the source itself, in transformers",
+        text_sha256=text_hash(test.words),
+        size=size,
+        source_size=source.n_bytes,
+        divergence=None,
+        task=None,
+        speed=None,
+        source_speed=None,
+        gates=(*found(source, rows, ours, gates), *([memory] if gates.max_size is not None else [])),
+        machine=machine,
+        versions=versions(_MAKERS),
+    )
+
+
+def _embedding(
+    source: Encoder, rows: Sequence[Sequence[int]], ours: list[NDArray[np.float32]], gates: Gates
+) -> list[Gate]:
+    theirs = [
+        pooled(s[None], np.ones((1, len(s)), np.int64), source.head)[0] for s in reference(source, rows)
+    ]
+    found = min(float(a @ b) for a, b in zip(ours, theirs, strict=True))
+    reason = f"an embedding has a cosine of {found:.6f} with the source's, not {_LEAST_COSINE}"
+    kept = found >= _LEAST_COSINE
+    return [Gate(name="cosine", found=found, bound=_LEAST_COSINE, reason=None if kept else reason)]
+
+
+def _classifier(
+    source: Encoder, rows: Sequence[Sequence[int]], ours: list[NDArray[np.float32]], gates: Gates
+) -> list[Gate]:
+    theirs = np.array(reference(source, rows), np.float64)
+    p, q = _log_shares(theirs), _log_shares(np.array(ours, np.float64))
+    kl = float((np.exp(p) * (p - q)).sum(axis=1).mean())
+    same = float((p.argmax(axis=1) == q.argmax(axis=1)).mean())
+    most = _MOST_KL if gates.max_kl is None else gates.max_kl
+    least = _LEAST_AGREEMENT if gates.min_agreement is None else gates.min_agreement
+    other = f"its labels are others: KL {kl:.4f} nats, at most {most}"
+    fewer = f"it agrees on {same:.1%} of labels, not {least:.1%}"
+    return [
+        Gate(name="kl", found=kl, bound=most, reason=None if kl <= most else other),
+        Gate(name="agreement", found=same, bound=least, reason=None if same >= least else fewer),
+    ]
+
+
+def _log_shares(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    top = logits.max(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    return shares
+
+
+def _file(path: Path) -> PackageFile:
+    return PackageFile(path=path.name, sha256=hash_file(path), size=path.stat().st_size)

@@ -1,0 +1,144 @@
+"""Graphs for NPUs beside a package's own: made, and compared with what they were made from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeai.converters.decoder import Source
+from edgeai.converters.encoder import Encoder
+from edgeai.converters.fixed_graph import simplify
+from edgeai.converters.gates import Gate
+from edgeai.converters.npu import Feed, NpuQuant, quantize, run
+from edgeai.converters.optimum_export import export_encoder
+from edgeai.converters.prefill_chunk import outputs, write_chunk
+from edgeai.converters.samples import CONVERSATIONS
+from edgeai.converters.texts import calibration_text, held_out_text
+from edgeai.engines.onnx.encoder_text import EncoderText
+from edgeai.engines.onnx.folder import read_folder
+from edgeai.engines.onnx.tokenizer import PackageVocabulary
+from edgeai.engines.prompt import chat_template, prompt_tokens
+from edgeai.models.disk import hash_file
+from edgeai.models.package import PackageFile, Variants
+from edgeai.models.package import Variant as Row
+from edgeai.types import Message, Request
+
+__all__ = ["TOKENS", "Variation", "add_encoder", "add_prefill", "paragraphs"]
+
+TOKENS = 64
+"""The length of the graphs: most sentences, and a prompt's first part."""
+
+_BOUNDS: dict[NpuQuant, float] = {"a16w8": 0.99, "a8w8": 0.95}
+"""The least mean cosine with the floats, on text that nothing was calibrated with."""
+
+_CALIBRATED, _TRIED = 48, 16
+_CHUNKS, _TRIED_CHUNKS = 16, 3
+_SHORTEST = 40  # letters of a paragraph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variation:
+    """What a package gets: rows of its manifest, a file, and how near the graph is to its floats."""
+
+    variants: Variants
+    file: PackageFile
+    gate: Gate
+
+
+def add_encoder(source: Encoder, folder: Path, staging: Path, quant: NpuQuant) -> Variation:
+    """Write an encoder's graph for NPUs into its package. Raises MissingExtra, ModelUnsupported."""
+    work, output = (
+        ("classify", "logits") if source.head.task == "classification" else ("embed", "last_hidden_state")
+    )
+    text = EncoderText((source.path / "tokenizer.json").read_text("utf-8"))
+    plain, target = staging / "plain.onnx", folder / f"npu-{work}.onnx"
+    simplify(export_encoder(source, staging / "fixed", tokens=TOKENS), plain)
+    known = [_padded(text.ids(part)) for part in paragraphs(calibration_text(), _CALIBRATED)]
+    quantize(plain, target, quant, known)
+    feeds = [_padded(text.ids(part)) for part in paragraphs(held_out_text(), _TRIED)]
+    pairs = zip(run(plain, feeds, [output]), run(target, feeds, [output]), feeds, strict=True)
+    cosines = [_cosine(_seen(a[0], feed), _seen(b[0], feed)) for a, b, feed in pairs]
+    return _variation(folder, target, [work], quant, cosines)
+
+
+def add_prefill(source: Source, folder: Path, staging: Path, quant: NpuQuant) -> Variation:
+    """Write a decoder's graph for a prompt's start into its package. Raises ModelUnsupported."""
+    plain, target = staging / "plain.onnx", folder / "npu-prefill.onnx"
+    write_chunk(source, plain, TOKENS)
+    vocabulary = PackageVocabulary(read_folder(folder), source.decoder.n_vocab)
+    quantize(plain, target, quant, _chunks(vocabulary, calibration_text(), _CHUNKS))
+    feeds = _chunks(vocabulary, held_out_text(), _TRIED_CHUNKS)
+    names = outputs(source.decoder.n_layers)
+    cosines = [
+        _cosine(a, b)
+        for one, other in zip(run(plain, feeds, names), run(target, feeds, names), strict=True)
+        for a, b in zip(one, other, strict=True)
+    ]
+    return _variation(folder, target, ["prefill", "embed"], quant, cosines)
+
+
+def paragraphs(text: str, count: int) -> list[str]:
+    """Some paragraphs, from all over the text."""
+    found = [" ".join(part.split()) for part in text.split("\n\n") if len(part) >= _SHORTEST]
+    return found[:: max(1, len(found) // count)][:count]
+
+
+def _padded(ids: list[int]) -> Feed:
+    """The ids, cut off before their last mark where there are too many, and a mask."""
+    kept = ids if len(ids) <= TOKENS else [*ids[: TOKENS - 1], ids[-1]]
+    both = np.zeros((2, 1, TOKENS), np.int32)
+    both[0, 0, : len(kept)], both[1, 0, : len(kept)] = kept, 1
+    return {"input_ids": both[0], "attention_mask": both[1]}
+
+
+def _chunks(vocabulary: PackageVocabulary, text: str, count: int) -> list[Feed]:
+    """Starts of prompts: half of them of documents, half of conversations, if the model has a template."""
+    template = chat_template(vocabulary)
+    parts = paragraphs(text, count)
+    rows = []
+    for number, part in enumerate(parts):
+        long = part + " " + parts[number - 1]
+        if number % 2 and template is not None:
+            system = Message("system", str(CONVERSATIONS[1][0]["content"]))
+            rows.append(prompt_tokens(vocabulary, template, _request(system, long)))
+        else:
+            rows.append(vocabulary.tokenize(long, whole=True))
+    whole = [row[:TOKENS] for row in rows if len(row) >= TOKENS] or [(rows[0] * TOKENS)[:TOKENS]]
+    return [{"input_ids": np.array([row], np.int32)} for row in whole]
+
+
+def _request(system: Message, text: str) -> Request:
+    return Request(messages=(system, Message("user", text)))
+
+
+def _seen(states: NDArray[Any], feed: Feed) -> NDArray[Any]:
+    """The states of tokens that are not padding; logits as they are."""
+    return states if states.ndim == 2 else states[feed["attention_mask"] == 1].mean(axis=0)
+
+
+def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
+    one, other = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
+    norm = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / norm if norm else float(np.array_equal(one, other))
+
+
+def _variation(
+    folder: Path, target: Path, works: Sequence[str], quant: NpuQuant, cosines: Sequence[float]
+) -> Variation:
+    row = Row(graph=target.name, tokens=TOKENS)
+    found, bound = float(np.mean(cosines)), _BOUNDS[quant]
+    words = f"its {quant} graph for NPUs has a cosine of {found:.4f} with its floats, not {bound}"
+    return Variation(
+        variants={"npu": dict.fromkeys(works, row)},
+        file=PackageFile(
+            path=target.relative_to(folder).as_posix(),
+            sha256=hash_file(target),
+            size=target.stat().st_size,
+        ),
+        gate=Gate(
+            name=f"npu {quant} cosine", found=found, bound=bound, reason=None if found >= bound else words
+        ),
+    )

@@ -1,0 +1,171 @@
+"""Graphs of a package for other devices: which provider works for each, and which is used.
+
+Only what was tried is used. Asking for a device tries it, once; device="auto" never tries, because that takes
+seconds: it uses what `edgeai doctor`, or an earlier wish, has found to work.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from edgeai.devices import compiled
+from edgeai.devices.profiles import Goal, Profile
+from edgeai.devices.providers import PROVIDERS, Offer, Provider, Verdict, offers
+from edgeai.devices.verdicts import kept, proven
+from edgeai.devices.wish import Kind, Placed, Wish, order, unavailable
+from edgeai.engines import Offload, Step, Work
+from edgeai.models.package import Variant
+
+if TYPE_CHECKING:
+    from edgeai.devices.probe import Machine
+    from edgeai.models.shelf import InstalledModel
+
+__all__ = ["WORKS", "circumstances", "place", "variant_of", "verdict", "verdicts"]
+
+WORKS: Final[tuple[Work, ...]] = ("prefill", "embed", "classify")
+"""The work that may go elsewhere; decoding stays on the processor."""
+KINDS: Final[Mapping[str, Kind]] = {provider.name: provider.kind for provider in PROVIDERS.values()}
+_log = logging.getLogger("edgeai.devices")
+
+
+def variant_of(model: "InstalledModel", provider: Provider, work: str) -> Variant | None:
+    """The package's graph for it: the provider's own, or that of its kind of device."""
+    for key in (provider.name, provider.kind):
+        found = model.manifest.variants.get(key, {}).get(work)
+        if found is not None:
+            return found
+    return None
+
+
+def circumstances(machine: "Machine") -> dict[str, str]:
+    """The hardware and its drivers, which a verdict belongs to."""
+    devices = [f"{d.kind} {d.id or d.name} {d.driver}" for d in machine.accelerators]
+    return {"cpu": machine.cpu, "system": machine.system, "devices": "; ".join(devices)}
+
+
+def verdict(
+    model: "InstalledModel",
+    provider: Provider,
+    work: Work,
+    machine: "Machine",
+    *,
+    part: str | None = None,
+    offer: Callable[[Provider], Offer | None] | None = None,
+) -> Verdict:
+    """Whether the provider does this work of the model. Without ``offer`` nothing is tried that was not."""
+    found = variant_of(model, provider, work)
+    if found is None or model.folder is None:
+        return Verdict(
+            provider=provider.name,
+            state="no variant",
+            why=f"the package {model.id} has no graph for it",
+            remedy="Make one: edgeai convert MODEL --for PROFILE, with the profile of such a device",
+        )
+    graph, facts, options = model.folder / found.graph, circumstances(machine), _options(provider, part)
+    known = kept(provider, graph, facts, options=options)
+    if known is not None:
+        return known
+    if offer is None:
+        remedy = "edgeai doctor tries it, and so does asking for the device"
+        return Verdict(provider=provider.name, state="not tried", remedy=remedy)
+    offered = offer(provider)
+    if offered is None:
+        why = "ONNX Runtime could not say what it offers"
+        return Verdict(provider=provider.name, state="crashed", why=why, remedy="Reinstall onnxruntime")
+    return proven(offered, graph, facts, options=options)
+
+
+def verdicts(model: "InstalledModel", machine: "Machine") -> Iterator[tuple[Work, Verdict]]:
+    """Every graph of the package on every installed provider that it is for, tried now if it was not."""
+    offer = _ask_once()
+    for work in _works(model):
+        for provider in PROVIDERS.values():
+            offered = offer(provider) if variant_of(model, provider, work) else None
+            if offered is not None and offered.installed:
+                yield work, verdict(model, provider, work, machine, offer=offer)
+
+
+def place(model: "InstalledModel", wish: Wish, profile: Profile, goal: Goal, machine: "Machine") -> Placed:
+    """Which providers do which work of the model; each that was passed over is a step with its reason.
+
+    Raises DeviceUnavailable when none does any on the device that was asked for.
+    """
+    if wish.name == "cpu" or (wish.is_open and not model.manifest.variants):
+        return Placed()
+    offer = None if wish.is_open else _ask_once()
+    steps: list[Step] = []
+    offloads: list[Offload] = []
+    verdicts: list[Verdict] = []
+    for work in _works(model):
+        for name in order(wish, KINDS, profile, goal, work):
+            found = verdict(model, PROVIDERS[name], work, machine, part=wish.part, offer=offer)
+            works = found.state == "works"
+            steps.append(Step(work=work, provider=name, why=None if works else found.in_words()))
+            if works:
+                offloads.append(_offload(model, PROVIDERS[name], work, wish, found))
+                break
+            verdicts.append(found)
+            _log.info("%s is passed over for %s: %s", name, work, found.in_words())
+        else:
+            steps.append(Step(work=work, provider="cpu"))
+    if not offloads and not wish.is_open:
+        if not verdicts:
+            steps = [Step(work="decode", provider=wish.name, why="ONNX Runtime has nothing for it")]
+        if not wish.allow_fallback:
+            raise unavailable(model.id, wish, steps, _remedy(verdicts))
+        _log.warning("%s runs on the processor: the device %s cannot be had", model.id, wish)
+    return Placed(offloads=tuple(offloads), steps=(*steps, Step(work="decode", provider="cpu")))
+
+
+def _works(model: "InstalledModel") -> list[Work]:
+    """The work for which the package has a graph; without any, that for which it might have one."""
+    listed = {work for row in model.manifest.variants.values() for work in row}
+    return [work for work in WORKS if work in listed] or list(WORKS[:2])
+
+
+def _ask_once() -> Callable[[Provider], Offer | None]:
+    """What ONNX Runtime offers: asked for the first provider of which it matters."""
+
+    @cache
+    def found() -> dict[str, Offer]:
+        return {offer.provider.name: offer for offer in offers()}
+
+    return lambda provider: found().get(provider.name)
+
+
+def _options(provider: Provider, part: str | None) -> dict[str, str]:
+    chosen = dict(provider.options)
+    if part is not None and provider.part_option is not None:
+        chosen[provider.part_option] = part
+    return chosen
+
+
+def _offload(model: "InstalledModel", provider: Provider, work: Work, wish: Wish, found: Verdict) -> Offload:
+    variant, options = variant_of(model, provider, work), _options(provider, wish.part)
+    assert variant is not None  # it was tried
+    assert model.folder is not None
+    blob = None
+    if found.compiled is not None:
+        folder = compiled.folder_of(found.compiled[0])
+        if provider.cache_option is not None:
+            options[provider.cache_option] = str(folder)
+        else:
+            blob = str(folder / compiled.CONTEXT)
+    return Offload(
+        work=work,
+        provider=provider.name,
+        native=provider.native,
+        graph=str(model.folder.absolute() / variant.graph),
+        tokens=variant.tokens,
+        plugin=found.plugin,
+        options=options,
+        compiled=blob,
+        required=not (wish.is_open or wish.allow_fallback),
+    )
+
+
+def _remedy(verdicts: Sequence[Verdict]) -> str | None:
+    """That of the provider which came furthest."""
+    far = sorted(verdicts, key=lambda found: ("no variant", "not installed").count(found.state))
+    return next((found.remedy for found in far if found.remedy), None)

@@ -1,0 +1,115 @@
+"""Verdicts on execution providers, kept in the data folder: a model is tried once on each.
+
+A verdict is found again by the provider and its options, the graph's hash, the packages' versions, and the
+circumstances that the caller names: hardware and drivers.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from edgeai.devices import compiled
+from edgeai.devices.providers import CHILD, LIMIT_S, PROVIDERS, Offer, Provider, Verdict, try_provider
+from edgeai.models.disk import remembered_sha256
+from edgeai.paths import data_dir
+
+__all__ = ["kept", "proven"]
+
+FORMAT: Final = 2  # of what is kept
+_SETTLED: Final = ("works", "rejected", "crashed")  # a busy machine alone can make a try time out
+
+
+def kept(
+    provider: Provider,
+    model: Path,
+    circumstances: Mapping[str, str],
+    *,
+    dimensions: Sequence[str] = (),
+    options: Mapping[str, str] | None = None,
+) -> Verdict | None:
+    """The verdict of an earlier `proven` under these circumstances; None if there is none.
+
+    There is none, either, when what was compiled then has changed since.
+    """
+    digest = _digest(provider, model, circumstances, dimensions, options)
+    found = _read(_path(digest))
+    whole = found is None or found.compiled is None or compiled.is_intact(*found.compiled)
+    return found if whole else None
+
+
+def proven(
+    offer: Offer,
+    model: Path,
+    circumstances: Mapping[str, str],
+    *,
+    dimensions: Sequence[str] = (),
+    options: Mapping[str, str] | None = None,
+    command: Sequence[str] = CHILD,
+    limit_s: float = LIMIT_S,
+) -> Verdict:
+    """The kept verdict of `try_provider` under these circumstances, or a new one, which is kept."""
+    found = kept(offer.provider, model, circumstances, dimensions=dimensions, options=options)
+    if found is not None:
+        return found
+    digest = _digest(offer.provider, model, circumstances, dimensions, options)
+    verdict = try_provider(
+        offer,
+        model,
+        dimensions=dimensions,
+        options=options,
+        digest=digest,
+        command=command,
+        limit_s=limit_s,
+    )
+    if verdict.state in _SETTLED:
+        _keep(_path(digest), verdict)
+    return verdict
+
+
+def _digest(
+    provider: Provider,
+    model: Path,
+    circumstances: Mapping[str, str],
+    dimensions: Sequence[str],
+    options: Mapping[str, str] | None,
+) -> str:
+    """What stands for all that a verdict depends on."""
+    chosen = dict(provider.options if options is None else options)
+    known = [dict(circumstances), remembered_sha256(model), _packages()]
+    facts = [FORMAT, provider.name, chosen, list(dimensions), *known]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _path(digest: str) -> Path:
+    return data_dir() / "verdicts" / f"{digest}.json"
+
+
+def _packages() -> dict[str, str]:
+    """The version of every package that brings a provider."""
+    found = {}
+    for name in sorted({provider.package for provider in PROVIDERS.values()} | {"onnxruntime-ep-openvino"}):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _read(path: Path) -> Verdict | None:
+    with suppress(OSError, ValueError, TypeError):
+        found = Verdict(**json.loads(path.read_text("utf-8")))
+        return replace(found, compiled=(found.compiled[0], found.compiled[1]) if found.compiled else None)
+    return None
+
+
+def _keep(path: Path, verdict: Verdict) -> None:
+    """What cannot be kept is tried again next time."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(asdict(verdict)), "utf-8")
+        os.replace(draft, path)
