@@ -103,7 +103,7 @@ class AsyncStream:
 
     async def answer(self) -> Answer:
         """Run to the end and return the answer, also when that was read before."""
-        while self._answer is None and await anext(self, None):
+        while self._answer is None and await anext(self, None) is not None:
             pass
         if self._answer is None:
             raise Cancelled("The stream was closed before its end")

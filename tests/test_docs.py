@@ -32,6 +32,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 OWN_SERVER = "http://localhost:8000/v1"  # in the text: the reader's own; here: llm-katan
 WIDTH = 80
 WRITE = "python -m tests.test_docs"
+Verb = typer.core.TyperCommand | typer.core.TyperGroup
 
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
@@ -224,14 +225,14 @@ def facts(error: type[EdgeError]) -> tuple[str, str, str]:
 # generated parts
 
 
-def verbs(group: object = None, name: tuple[str, ...] = ()) -> dict[tuple[str, ...], typer.core.TyperCommand]:
+def verbs(group: object = None, name: tuple[str, ...] = ()) -> dict[tuple[str, ...], Verb]:
     """All verbs by their words."""
     group = group or typer.main.get_command(cli.app)
     if not isinstance(group, typer.core.TyperGroup):
         assert isinstance(group, typer.core.TyperCommand)
         return {name: group}
     context = group.make_context("edgeai", [], resilient_parsing=True)
-    found: dict[tuple[str, ...], typer.core.TyperCommand] = {}
+    found: dict[tuple[str, ...], Verb] = {}
     if group.invoke_without_command and name:
         found[name] = group  # it does something of its own, too
     for word in group.list_commands(context):
@@ -254,7 +255,7 @@ def cli_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def verb_section(name: tuple[str, ...], verb: typer.core.TyperCommand) -> Iterator[str]:
+def verb_section(name: tuple[str, ...], verb: Verb) -> Iterator[str]:
     """A verb's heading, help, and the table of its arguments and options."""
     yield f"## edgeai {' '.join(name)}"
     yield " ".join((verb.help or "").split())

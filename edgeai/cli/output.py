@@ -11,6 +11,7 @@ import typer
 from edgeai.errors import ConfigError, EdgeError
 
 WIDEST = 10_000
+"""Columns of the widest table."""
 
 
 def write_json(value: object) -> None:
@@ -62,9 +63,8 @@ def write_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     # A table that is cut to a narrow terminal says nothing: its lines are left to the terminal to wrap.
-    console.width = max(
-        console.width, console.measure(table, options=console.options.update(width=WIDEST)).maximum
-    )
+    needed = console.measure(table, options=console.options.update(width=WIDEST)).maximum
+    console.width = max(console.width, needed)
     console.print(table)
 
 

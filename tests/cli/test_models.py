@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from edgeai.cli.exits import Exit
 from edgeai.cli.opening import open_edge
 from edgeai.config import Settings
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, Terminal
 
 ID = "smollm2-135m-instruct@llamacpp-q4_1"
 
@@ -41,6 +42,11 @@ def test_the_list_has_catalog_and_store(run: Run, model: Path, own_catalog: str)
     rows = {row["id"]: row for row in json.loads(run("models", "list", "--json").out)}
     assert rows[ID]["size_bytes"] == 98362432
     assert rows[own_catalog]["path"] is None
+
+
+def test_a_narrow_terminal_loses_nothing(model: Path, terminal: Callable[..., Terminal]) -> None:
+    """A table that is wider than the terminal is not cut: the terminal wraps its lines."""
+    terminal("models", "list").wait_for(f"{ID} +installed +98 MB +135 M +8192 +Apache-2.0")
 
 
 def test_pull_verify_remove(run: Run, own_catalog: str) -> None:
