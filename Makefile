@@ -8,6 +8,7 @@ Q      ?= Name the chemical symbol for gold.
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 OPTIMUM := .venv-optimum
+LLMCOMPRESSOR := .venv-llmcompressor
 QNN     := .venv-qnn
 OPENVINO := .venv-openvino
 GENAI   := .venv-genai
@@ -55,11 +56,12 @@ bench-load: $(VENV)/.test ## decode beside busy neighbours; four minutes, and no
 bench-genai: $(VENV)/.test $(GENAI)/.made ## the same for onnxruntime-genai on one graph
 	EDGEAI_GENAI_PYTHON=$(abspath $(GENAI))/$(notdir $(BIN))/python $(BIN)/python -m benchmarks genai
 
-test-converters: $(VENV)/.test $(GENAI)/.made $(OPTIMUM)/.made ## graphs against transformers, optimum and onnxruntime-genai
+test-converters: $(VENV)/.test $(GENAI)/.made $(OPTIMUM)/.made $(LLMCOMPRESSOR)/.made ## graphs against transformers, optimum and onnxruntime-genai; GPTQ against llmcompressor
 	$(GENAI)/$(notdir $(BIN))/python -m pytest tests/converters/test_against_transformers.py
 	EDGEAI_GENAI_PYTHON=$(abspath $(GENAI))/$(notdir $(BIN))/python \
 	EDGEAI_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/$(notdir $(BIN))/python \
 	$(BIN)/pytest tests/engines/onnx/test_exporters.py --timeout 600
+	$(LLMCOMPRESSOR)/$(notdir $(BIN))/python -m pytest -s tests/converters/test_against_llmcompressor.py
 
 test-providers: $(QNN)/.made $(OPENVINO)/.made ## execution providers that run on any x86-64 Linux: QNN's emulator, OpenVINO
 	EDGEAI_PROVIDERS=qnn $(QNN)/$(notdir $(BIN))/python -m pytest tests/providers/test_qnn.py
@@ -97,6 +99,13 @@ $(OPTIMUM)/.made: tests/converters/environments/optimum.txt | $(BIN)/python
 	@echo "Installing torch, transformers and optimum-onnx into $(OPTIMUM): about 2 GB."
 	@$(PYTHON) -m venv $(OPTIMUM)
 	@$(OPTIMUM)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@
+
+$(LLMCOMPRESSOR)/.made: tests/converters/environments/llmcompressor.txt pyproject.toml | $(BIN)/python
+	@echo "Installing torch and llmcompressor into $(LLMCOMPRESSOR): about 2 GB."
+	@$(PYTHON) -m venv $(LLMCOMPRESSOR)
+	@$(LLMCOMPRESSOR)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check -r $< \
+	  -e ".[onnx]" pytest pytest-timeout
 	@touch $@
 
 $(GENAI)/.made: tests/converters/environments/genai.txt pyproject.toml | $(BIN)/python

@@ -11,7 +11,7 @@ from benchmarks.table import Row, table
 from edgeai.devices.probe import probe
 
 NAMES = ("speed", "engines", "startup", "isolation")
-BY_NAME_ONLY = ("genai", "load", "memory", "parallel", "redaction", "soak", "speculation", "warm")
+BY_NAME_ONLY = ("drafting", "genai", "load", "memory", "parallel", "redaction", "soak", "speculation", "warm")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 

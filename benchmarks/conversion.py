@@ -115,12 +115,20 @@ def prepare(variant: str) -> tuple[Path, Path]:
     return folder, reference
 
 
+def package_of(variant: str, form: Format) -> Path:
+    """Convert, unless an interrupted run has done so: what calibrates takes minutes."""
+    package, draft = WORK / f"{variant}-{form.form}-{form.quant}", WORK / "draft"
+    if not package.exists():
+        shutil.rmtree(draft, ignore_errors=True)
+        make(open_origin(prepare(variant)[0]), form, draft, {}, lambda done, total: None, "m")
+        draft.rename(package)
+    return package
+
+
 def measure_row(variant: str, form: Format) -> dict[str, object]:
     """Convert, compare, time, and forget the package."""
-    folder, reference = prepare(variant)
-    package = WORK / "package"
-    shutil.rmtree(package, ignore_errors=True)
-    make(open_origin(folder), form, package, {}, lambda done, total: None, "m")
+    _, reference = prepare(variant)
+    package = package_of(variant, form)
     target_path = package / MODEL if form.form == "gguf" else package
     with running(reference, n_ctx=WINDOW) as source, running(target_path, n_ctx=WINDOW) as target:
         ids = source.voice.ids(held_out_text()[: 8 * TOKENS])

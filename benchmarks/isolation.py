@@ -15,7 +15,7 @@ from benchmarks.table import Row, at_least, interleaved, plain, ratio
 from benchmarks.workers import Contender, worker
 from edgeai import Edge
 from edgeai.engines.worker import ProcessEngine
-from edgeai.load import IsolationName
+from edgeai.isolated import IsolationName
 from edgeai.models import store
 
 ROUNDS = 7

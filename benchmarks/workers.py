@@ -38,5 +38,6 @@ def _serve(connection: Connection, build: Build[Any], arguments: tuple[Any, ...]
     contender = build(*arguments)
     connection.send("ready")
     while (name := connection.recv()) is not None:
-        connection.send(contender[name]())
-        time.sleep(0.3)  # an OpenMP pool spins for a moment; the next contender should not notice
+        figure = contender[name]()
+        time.sleep(0.05)  # an OpenMP pool spins for a moment; the next contender should not notice
+        connection.send(figure)

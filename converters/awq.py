@@ -1,4 +1,4 @@
-"""Scales that make four bits cost least (Lin et al. 2024, arXiv:2306.00978).
+"""Scales that make four bits cost least: AWQ (Lin et al. 2024, arXiv:2306.00978).
 
 Inputs that are large get finer weights, at the expense of their neighbours in a block. How much is searched
 for: the power of the inputs' size that makes the outputs err least.

@@ -22,6 +22,7 @@ try:
     from edgeai.converters.gguf_source import GgufSource
     from edgeai.converters.gguf_vocab import load as load_tokenizer
     from edgeai.converters.graph import CONTRACT, Progress, write_graph
+    from edgeai.converters.onnx_source import is_graph, open_graph
 except ModuleNotFoundError as error:
     raise MissingExtra("Converting models needs onnx and tokenizers", extra="convert") from error
 from edgeai.converters.decoder import Source, TokenizerData
@@ -110,7 +111,7 @@ def open_source(path: str | Path) -> Source:
     """Open what is at the path; raises ModelNotFound, ModelCorrupt or ModelUnsupported."""
     path = Path(path).expanduser()
     if path.is_dir():
-        return SafetensorsSource(path)
+        return open_graph(path) if is_graph(path) else SafetensorsSource(path)
     if not path.exists():
         raise ModelNotFound(f"There is no model at {path}", remedy="Give a .gguf file or a model folder")
     if path.suffix != ".gguf":

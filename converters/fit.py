@@ -35,8 +35,8 @@ def estimate(origin: Origin, form: Format, *, proved: bool = True) -> Estimate:
     """What a conversion will take, from headers alone."""
     package = int(origin.parameters * form.bits / 8) + (8 << 20)
     plain = origin.parameters * _bits(origin) // 8
-    draft = plain if origin.form == "hf" and form.form == "gguf" else 0
-    reference = 0 if origin.form == "gguf" or not proved else _reference(origin, form)
+    draft = plain if origin.form != "gguf" and form.form == "gguf" else 0
+    reference = _reference(origin, form) if origin.form == "hf" and proved else 0
     cache = origin.kv_values * 4
     loaded = package
     if form.form == "onnx" and form.quant == "f16":  # becomes floats when it is loaded

@@ -1,4 +1,4 @@
-"""Where a conversion starts: a GGUF file, or a Hugging Face folder, on this disk or on the hub."""
+"""Where a conversion starts: a GGUF file, a Hugging Face folder (of the hub, too), or an ONNX graph."""
 
 import re
 from collections import Counter
@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeai.converters.encode import Plain
 from edgeai.converters.formats import Form
 from edgeai.converters.licence import licence_files
+from edgeai.converters.onnx_source import is_graph, open_graph
 from edgeai.converters.packed_words import PackedMatrix
 from edgeai.converters.safetensors_source import SafetensorsSource
 from edgeai.errors import ModelNotFound, ModelUnsupported
@@ -54,14 +55,16 @@ def open_origin(source: str | Path) -> Origin:
     if (found := find_folder(source)) is not None:
         return _folder(*found)
     path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".onnx":
+        return _folder(path.parent, {})
     if path.is_file() and path.suffix == ".gguf":
         return _gguf(path)
     if path.exists():
         raise ModelUnsupported(
-            f"{path.name} cannot be converted", remedy="Give a .gguf file, a model folder or a hub id"
+            f"{path.name} cannot be converted", remedy="Give a .gguf file, a model folder, or a hub id"
         )
     raise ModelNotFound(
-        f"There is no model at {path}", remedy="Give a .gguf file, a model folder or a hub id"
+        f"There is no model at {path}", remedy="Give a .gguf file, a model folder, or a hub id"
     )
 
 
@@ -101,13 +104,14 @@ def _gguf(path: Path) -> Origin:
 
 def _folder(path: Path, facts: Mapping[str, str]) -> Origin:
     refuse_folder(path)
-    source = SafetensorsSource(path)
+    graph = is_graph(path)
+    source = open_graph(path) if graph else SafetensorsSource(path)
     d = source.decoder
     tensors = source.tensors.values()
     kinds = {t.kind for t in tensors if isinstance(t, PackedMatrix) or t.raw.ndim > 1}
     found = source.provenance
     return Origin(
-        form="hf",
+        form="onnx" if graph else "hf",
         path=path,
         name=slug(facts.get("source_hub", path.resolve().name).rpartition("/")[2]),
         parameters=source.n_parameters,
@@ -119,10 +123,10 @@ def _folder(path: Path, facts: Mapping[str, str]) -> Origin:
         licence=d.licence,
         licence_texts=licence_files(path),
         provenance={
-            "source_format": "safetensors",
+            "source_format": str(found["format"]),
             "source_folder": slug(path.resolve().name),
             "source_sha256": str(found["sha256"]),
-            **({"source_quantization": str(found["quantization"])} if source.quantized else {}),
+            **({"source_quantization": str(found["quantization"])} if "quantization" in found else {}),
             **facts,
         },
     )
@@ -137,12 +141,6 @@ def refuse_folder(path: Path) -> None:
             f"{path.name} has its weights in pickles",
             why=f"Loading {pickles[0]} could run any code",
             remedy="Save the model with safetensors",
-        )
-    if list(path.glob("*.onnx")) and not weights:
-        raise ModelUnsupported(
-            f"{path.name} holds an ONNX graph, from which weights cannot be taken back",
-            why="Its operators do not say which weight is which",
-            remedy="edgeai runs it as it is; to convert, give what it was exported from",
         )
 
 

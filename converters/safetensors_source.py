@@ -50,32 +50,49 @@ PACKED = {
 
 
 class SafetensorsSource:
-    """An open model folder. Raises ModelNotFound, ModelCorrupt or ModelUnsupported."""
+    """An open model folder. Raises ModelNotFound, ModelCorrupt or ModelUnsupported.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._config = read_json(folder / "config.json")
+    ``config`` and ``tensors`` are the folder's own, unless its weights are in another form.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, StoredMatrix | PackedMatrix] | None = None,
+    ) -> None:
+        self._folder, self._own = folder, tensors is None
+        self._config = read_json(folder / "config.json") if config is None else config
         self.decoder = decoder_of(self._config, folder.name, licence_of(folder))
         self._gemma = self.decoder.architecture == "gemma3"
         self._names = NAMES | GEMMA_NAMES if self._gemma else NAMES
         self._scheme = scheme_of(self._config)
-        self.tensors: Mapping[str, StoredMatrix | PackedMatrix] = unpacked(open_folder(folder), self._scheme)
+        self.tensors = unpacked(open_folder(folder), self._scheme) if tensors is None else tensors
         self._refuse_unknown()
 
     @cached_property
     def provenance(self) -> Mapping[str, str | int | Mapping[str, int]]:
         """The folder's name and the hash of its configuration and weights."""
         digest = hashlib.sha256()
-        for path in [self._folder / "config.json", *sorted(self._folder.glob("*.safetensors"))]:
+        for path in self._files():
             with path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         said = {} if self._scheme is None else {"quantization": str(self._scheme)}
-        return {"format": "safetensors", "folder": self._folder.name, "sha256": digest.hexdigest(), **said}
+        form = "safetensors" if self._own else "onnx"
+        return {"format": form, "folder": self._folder.name, "sha256": digest.hexdigest(), **said}
+
+    def _files(self) -> list[Path]:
+        """What the weights are in, configuration first."""
+        if self._own:
+            return [self._folder / "config.json", *sorted(self._folder.glob("*.safetensors"))]
+        configs = [self._folder / name for name in ("config.json", "genai_config.json")]
+        return [path for path in (*configs, *sorted(self._folder.glob("*.onnx*"))) if path.is_file()]
 
     @property
     def quantized(self) -> bool:
-        """Whether it is a checkpoint of a quantizer's."""
-        return self._scheme is not None
+        """Whether weights are packed whole numbers."""
+        return any(isinstance(tensor, PackedMatrix) for tensor in self.tensors.values())
 
     @property
     def n_parameters(self) -> int:

@@ -168,7 +168,7 @@ def prove_package(
         )
     tell(Stage(step="measure", what=form.quant))
     speed = measure(target_path, n_ctx=512) if test.speed else None
-    source_speed = measure(source_path, n_ctx=512) if test.speed and origin.form == "gguf" else None
+    source_speed = measure(source_path, n_ctx=512) if test.speed and origin.form != "hf" else None
     filled = gates.filled(form, origin.parameters, quantized=origin.quantized)
     return Proof(
         package=manifest.id if manifest else f"{origin.name}-{form.quant}",
@@ -220,6 +220,9 @@ def _source(origin: Origin, form: Format, staging: Path) -> tuple[Path, str]:
     """
     if origin.form == "gguf":
         return origin.path, "the source itself, in llama.cpp"
+    if origin.form == "onnx":
+        import_engine("onnx")
+        return origin.path, "the source itself, in ONNX Runtime"
     plain, graph = staging / "reference.gguf", staging / "reference"
     for first in (form.form == "onnx", form.form != "onnx"):
         with suppress(MissingExtra, ModelUnsupported):

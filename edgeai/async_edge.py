@@ -13,7 +13,8 @@ from edgeai.cloud import Cloud
 from edgeai.edge import DEFAULT_MODEL, MOST_WARM_BYTES, Edge, Turns
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import Cancelled, ConfigError
-from edgeai.load import EngineName, IsolationName
+from edgeai.isolated import IsolationName
+from edgeai.load import EngineName
 from edgeai.options import warm_request
 from edgeai.policy import Policy
 from edgeai.session import Preview, Session
@@ -145,12 +146,14 @@ class AsyncEdge:
         allow_fallback: bool = False,
         parallel: int | None = None,
         speculate: bool = True,
+        draft: str | Path | None = None,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
         allow_large: bool = False,
         isolation: IsolationName = "auto",
         isolation_memory_bytes: int | None = None,
+        isolation_limit_s: float | None = None,
         adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         self._open = lambda: Edge(
@@ -164,12 +167,14 @@ class AsyncEdge:
             allow_fallback=allow_fallback,
             parallel=parallel,
             speculate=speculate,
+            draft=draft,
             cloud=cloud,
             policy=policy,
             ledger=ledger,
             allow_large=allow_large,
             isolation=isolation,
             isolation_memory_bytes=isolation_memory_bytes,
+            isolation_limit_s=isolation_limit_s,
             adapters=adapters,
         )
         self._edge: Edge | None = None

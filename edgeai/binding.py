@@ -34,7 +34,7 @@ def binding(
     return Binding(
         method="extract" if method == "ask" and request.schema is not None else method,
         task=request.task,
-        engine=info.engine,
+        engine=_engine(info),
         weights=_adapted(weights, info, request.adapter),
         template=form_hash() if scored else info.template_hash,
         head=_head_hash(request),
@@ -43,6 +43,12 @@ def binding(
         schema=None if request.schema is None else _hash(_in_order(request.schema)),
         cloud=cloud,
     )
+
+
+def _engine(info: EngineInfo) -> str:
+    """The engine; with the devices, if others than the processor have a part in answers."""
+    answers = (s for s in info.steps if s.why is None and s.provider != "cpu" and s.work != "embed")
+    return ", ".join([info.engine, *(f"{step.work} on {step.provider}" for step in answers)])
 
 
 def _adapted(weights: str, info: EngineInfo, adapter: str | None) -> str:

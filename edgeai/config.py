@@ -35,7 +35,7 @@ WORDS = {
     "no": False,
     "off": False,
 }
-_ABOVE_ZERO = ("n_ctx", "deadline_s", "isolation_memory_bytes")
+_ABOVE_ZERO = ("n_ctx", "deadline_s", "isolation_memory_bytes", "isolation_limit_s")
 TYPE_NAMES: dict[object, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -49,14 +49,15 @@ class Settings:
     """What a user may set once for all programs on this machine.
 
     ``n_ctx`` is in tokens per query (None: the engine's plan decides). ``profile`` names a device profile,
-    ``goal`` is what matters more. ``cloud`` is ``"provider:model"``, or several of them, from cheap to
+    ``goal`` is what matters more. ``device`` and ``allow_fallback`` are as of `edgeai.Edge`.
+    ``cloud`` is ``"provider:model"``, or several of them, from cheap to
     strong; ``cloud_base_url`` its address, if it is not the provider's own; ``cloud_key_variable`` names the
     environment variable that holds its key; ``prices`` is a price table of one's own (`edgeai.prices`).
     ``min_score`` (higher is safer) and ``deadline_s`` (seconds) are reasons to leave the device, unless
     ``privacy`` is "local". ``ledger`` switches the record of queries. ``contract`` is the file of one, in
-    place of ``min_score``. ``when_full`` is as in `Policy`, ``isolation`` and ``isolation_memory_bytes`` as
-    of `edgeai.Edge`. ``trusted_keys`` are the public keys of those whose bundles may be imported, with spaces
-    between them.
+    place of ``min_score``. ``when_full`` is as in `Policy`, ``isolation``, ``isolation_memory_bytes``,
+    ``isolation_limit_s`` and ``draft`` are as of `edgeai.Edge`. ``trusted_keys`` are the public keys of those
+    whose bundles may be imported, with spaces between them.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -64,6 +65,8 @@ class Settings:
     n_ctx: int | None = None
     profile: str = "auto"
     goal: Literal["speed", "battery"] = "speed"
+    device: str = "auto"
+    allow_fallback: bool = False
     cloud: str | None = None
     cloud_base_url: str | None = None
     cloud_key_variable: str | None = None
@@ -76,6 +79,8 @@ class Settings:
     ledger: bool = True
     isolation: Literal["auto", "thread", "process"] = "auto"
     isolation_memory_bytes: int | None = None
+    isolation_limit_s: float | None = None
+    draft: str | None = None
     trusted_keys: str | None = None
 
     @classmethod
@@ -184,11 +189,7 @@ def _problem(name: str, kind: object, value: object) -> str | None:
         return TYPE_NAMES[kind]
     if isinstance(value, float) and not math.isfinite(value):
         return "finite"
-    if (
-        name in ("n_ctx", "deadline_s", "isolation_memory_bytes")
-        and isinstance(value, int | float)
-        and value <= 0
-    ):
+    if name in _ABOVE_ZERO and isinstance(value, int | float) and value <= 0:
         return "above zero"
     return None
 

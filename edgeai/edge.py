@@ -16,8 +16,9 @@ from edgeai.drive import Stream
 from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import ConfigError, EdgeError
 from edgeai.gate import check_redaction
+from edgeai.isolated import IsolationName
 from edgeai.kept import open_ledger, open_waiting
-from edgeai.load import EngineName, IsolationName, Wanted, open_meter, open_model
+from edgeai.load import EngineName, Wanted, open_meter, open_model
 from edgeai.options import check_policy, read_adapters, read_messages, warm_request
 from edgeai.policy import Policy
 from edgeai.record import check_budget
@@ -73,6 +74,8 @@ class Edge:
         llama.cpp). They share the memory of one full context, or of 256 tokens each if that is more.
     speculate: let the engine guess tokens ahead where answers repeat what came before and where it pays
         (llama.cpp). It changes no answer.
+    draft: a smaller model of the same vocabulary, named as ``model`` is, that guesses tokens, too
+        (llama.cpp); it is left alone where that saves no time.
     cloud: an address such as "openai:gpt-…", a `Cloud`, or a sequence of them from cheap to strong, of which
         the next is asked when one fails or refuses. None: nothing can leave.
     policy: the rules; the default keeps every byte on the device.
@@ -84,6 +87,8 @@ class Edge:
     isolation: "process" runs the engine in a child process, so that a crash in native code ends the queries
         that were under way, not the app; "thread" does not; "auto" does for a file that nobody vouches for.
     isolation_memory_bytes: bounds that process's private memory, which excludes mapped weights (Linux).
+    isolation_limit_s: seconds (None: 60) without a sign of life, while it has work, after which that process
+        counts as crashed; more than a batch takes on this machine.
     adapters: LoRA adapters (GGUF files) by name, one of which a call may ask for as ``adapter``.
 
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError, MissingExtra, PolicyError and
@@ -103,6 +108,7 @@ class Edge:
         allow_fallback: bool = False,
         parallel: int | None = None,
         speculate: bool = True,
+        draft: str | Path | None = None,
         cloud: str | Cloud | Sequence[str | Cloud] | None = None,
         policy: Policy = Policy(),
         ledger: "bool | str | Path | Ledger" = True,
@@ -110,6 +116,7 @@ class Edge:
         allow_large: bool = False,
         isolation: IsolationName = "auto",
         isolation_memory_bytes: int | None = None,
+        isolation_limit_s: float | None = None,
         adapters: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> None:
         bigger = open_clouds(cloud)
@@ -126,6 +133,7 @@ class Edge:
                 threads=threads,
                 parallel=parallel,
                 speculate=speculate,
+                draft=draft,
                 profile=profile,
                 goal=goal,
                 device=device,
@@ -134,14 +142,17 @@ class Edge:
                 allow_large=allow_large,
                 isolation=isolation,
                 isolation_memory_bytes=isolation_memory_bytes,
+                isolation_limit_s=isolation_limit_s,
             )
             loaded = open_model(model, engine, wanted, weights=bound)
             engine, weights = loaded.engine, loaded.weights
         elif adapters:
             raise ConfigError("adapters are given beside an engine of your own", remedy="Give them to it")
+        elif draft is not None:
+            raise ConfigError("A draft model is given beside an engine of your own", remedy="Leave it out")
         elif device != "auto":
             raise ConfigError("An engine of your own has its device", remedy="Leave device out")
-        elif isolation != "auto" or isolation_memory_bytes is not None:
+        elif isolation != "auto" or (isolation_memory_bytes, isolation_limit_s) != (None, None):
             raise ConfigError("An engine of your own runs where you opened it", remedy="Leave isolation out")
         try:
             meter = open_meter(profile)

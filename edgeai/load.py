@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Literal, get_args
 from edgeai.binding import weights_hash
 from edgeai.engines import DevicePlan, Engine
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
+from edgeai.isolated import IsolationName, needs_process
 
 if TYPE_CHECKING:
     from edgeai.devices.energy import Meter
     from edgeai.devices.probe import Machine
     from edgeai.devices.profiles import Goal, Profile, Setting
-    from edgeai.devices.wish import Placed, Wish
+    from edgeai.devices.wish import Wish
     from edgeai.measure import Speed
     from edgeai.models.store import InstalledModel
 
 EngineName = Literal["auto", "llamacpp", "onnx"]
-IsolationName = Literal["auto", "thread", "process"]
 # An engine's name, the library it needs, and the pip extra that brings it.
 LIBRARIES = {"llamacpp": ("llama_cpp", "llama"), "onnx": ("onnxruntime", "onnx")}
 _LOAD_S = 120.0
@@ -54,11 +54,13 @@ class Wanted:
     threads: int | None = None
     parallel: int | None = None
     speculate: bool = True
+    draft: str | Path | None = None
     profile: str = "auto"
     goal: "Goal" = "speed"
     adapters: Mapping[str, Path] = field(default_factory=dict)
     isolation: IsolationName = "auto"
     isolation_memory_bytes: int | None = None
+    isolation_limit_s: float | None = None
     allow_large: bool = False
     exact: bool = False
     device: str = "auto"
@@ -72,13 +74,14 @@ def open_model(
 
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
     on this machine is taken; the first time that is measured, which takes some seconds. But one that has
-    these ``weights`` comes before any other: a contract is bound to it. With adapters it is llama.cpp, which
-    alone takes them; with a device that only one engine reaches, that one, if there is a package for it.
+    these ``weights`` comes before any other: a contract is bound to it. With adapters or a draft model it is
+    llama.cpp, which alone takes them; with a device that only one engine reaches, that one, if there is a
+    package for it.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine is {engine!r}", remedy=f"Use one of {', '.join(get_args(EngineName))}")
-    if wanted.adapters and engine == "auto":
+    if (wanted.adapters or wanted.draft is not None) and engine == "auto":
         engine = "llamacpp"
     if weights is None and engine == "auto":
         engine = _engine_for(model, _wish(wanted))
@@ -108,26 +111,6 @@ def _bound(model: str | Path, weights: str, *, allow_large: bool) -> "InstalledM
     return found and store.find(found.id, allow_large=allow_large)
 
 
-def needs_process(
-    model: "InstalledModel", isolation: IsolationName = "auto", memory_bytes: int | None = None
-) -> bool:
-    """Whether the engine gets a process of its own: where that is asked for, and with "auto" where nobody
-    vouches for the files, or memory is bounded. Raises ConfigError for what cannot be.
-    """
-    from edgeai.models.vouched import is_vouched
-
-    if isolation not in get_args(IsolationName):
-        known = ", ".join(get_args(IsolationName))
-        raise ConfigError(f"isolation is {isolation!r}", remedy=f"Use one of {known}")
-    if isolation == "thread" and memory_bytes is not None:
-        raise ConfigError(
-            "isolation_memory_bytes needs a process of the engine's own", remedy='Use isolation="process"'
-        )
-    if isolation == "auto":
-        return memory_bytes is not None or not is_vouched(model)
-    return isolation == "process"
-
-
 def open_package(model: "InstalledModel", wanted: Wanted = Wanted()) -> Engine:
     """Load this package on its engine. Raises OutOfMemory, before it loads, when there is no room for it."""
     from edgeai.models.gguf_adapter import check_adapters
@@ -135,12 +118,35 @@ def open_package(model: "InstalledModel", wanted: Wanted = Wanted()) -> Engine:
     check_engine(model)
     if wanted.adapters:
         check_adapters(model, wanted.adapters)
+    draft = _draft(model, wanted)
     device = replace(
-        device_plan(model, wanted),
+        device_plan(model, wanted, draft),
+        draft="" if draft is None else str(draft.path.absolute()),
         weights=weights_hash(model),
         adapters={name: str(path.absolute()) for name, path in wanted.adapters.items()},
     )
-    return open_planned(model, device, isolation=wanted.isolation, memory_bytes=wanted.isolation_memory_bytes)
+    return open_planned(
+        model,
+        device,
+        isolation=wanted.isolation,
+        memory_bytes=wanted.isolation_memory_bytes,
+        hang_s=wanted.isolation_limit_s,
+        others=() if draft is None else (draft,),
+    )
+
+
+def _draft(model: "InstalledModel", wanted: Wanted) -> "InstalledModel | None":
+    """The package of the draft model. Raises ConfigError and ModelError's leaves."""
+    if wanted.draft is None:
+        return None
+    if not wanted.speculate:
+        raise ConfigError("A draft model is given, and speculate is off", remedy="Leave one of them out")
+    if model.manifest.engine != "llamacpp":
+        raise ModelUnsupported(
+            f"{model.id} runs on the engine {model.manifest.engine}, which takes no draft model",
+            remedy="Use engine='llamacpp'",
+        )
+    return choose_package(wanted.draft, "llamacpp", allow_large=wanted.allow_large)
 
 
 def open_planned(
@@ -149,22 +155,35 @@ def open_planned(
     *,
     isolation: IsolationName = "auto",
     memory_bytes: int | None = None,
+    hang_s: float | None = None,
+    others: "Sequence[InstalledModel]" = (),
 ) -> Engine:
-    """Load this package on its engine, as planned, in this process or in one of its own."""
+    """Load this package on its engine, as planned, in this process or in one of its own.
+
+    ``others`` are loaded with it, and to be trusted or not like itself.
+    """
     from edgeai.models.vet import vet
 
-    isolated = needs_process(model, isolation, memory_bytes)
+    isolated = any(needs_process(one, isolation, memory_bytes, hang_s) for one in (model, *others))
     check_engine(model)
     name = model.manifest.engine
     if isolated:
+        from edgeai.engines.watchdog import LIMIT_S
         from edgeai.engines.worker import open_engine as open_process
 
         limit_s = _LOAD_S + model.manifest.size / _SLOWEST_DISK
         return open_process(
-            name, model.path, device, name=model.id, memory_bytes=memory_bytes, limit_s=limit_s
+            name,
+            model.path,
+            device,
+            name=model.id,
+            memory_bytes=memory_bytes,
+            limit_s=limit_s,
+            hang_s=LIMIT_S if hang_s is None else hang_s,
         )
-    if name == "llamacpp" and not model.trusted:
-        vet(model.path)
+    for one in (model, *others):
+        if name == "llamacpp" and not one.trusted:
+            vet(one.path)
     package = importlib.import_module(f"edgeai.engines.{name}")
     opened: Engine = package.open_engine(model.path, device, name=model.id)
     return opened
@@ -180,8 +199,10 @@ def check_engine(model: "InstalledModel") -> None:
         raise MissingExtra(f"{model.id} needs {library}, which is not installed", extra=extra)
 
 
-def device_plan(model: "InstalledModel", wanted: Wanted = Wanted()) -> DevicePlan:
-    """What the engine may use on this machine, now, with what `edgeai tune` found.
+def device_plan(
+    model: "InstalledModel", wanted: Wanted = Wanted(), draft: "InstalledModel | None" = None
+) -> DevicePlan:
+    """What the engine may use on this machine, now, with what `edgeai tune` found, beside a draft model.
 
     Raises ConfigError, DeviceUnavailable, OutOfMemory, ModelError's leaves.
     """
@@ -205,14 +226,13 @@ def device_plan(model: "InstalledModel", wanted: Wanted = Wanted()) -> DevicePla
         machine=machine,
         goal=wanted.goal,
     )
-    placed = _place(model, _wish(wanted), chosen, wanted.goal, machine)
-    device = replace(
-        device, provider=placed.provider, gpus=placed.gpus, offloads=placed.offloads, steps=placed.steps
-    )
+    device = place(model, device, wanted, chosen, machine)
     if wanted.allow_large:
         return device
     fixed: tuple[Setting, ...] = ("n_ctx",) if wanted.n_ctx is not None else ()
-    return fit(model, device, machine.memory, chosen.memory, fixed=fixed, others=relatives(model))
+    return fit(
+        model, device, machine.memory, chosen.memory, fixed=fixed, others=relatives(model), draft=draft
+    )
 
 
 def _wish(wanted: Wanted) -> "Wish":
@@ -222,7 +242,7 @@ def _wish(wanted: Wanted) -> "Wish":
     from edgeai.devices.wish import read_wish
 
     device = "cpu" if wanted.exact and wanted.device == "auto" else wanted.device
-    return read_wish(device, [*PROVIDERS, *BACKENDS], allow_fallback=wanted.allow_fallback)
+    return read_wish(device, list({**PROVIDERS, **BACKENDS}), allow_fallback=wanted.allow_fallback)
 
 
 def _engine_for(model: str | Path, wish: "Wish") -> EngineName:
@@ -235,14 +255,20 @@ def _engine_for(model: str | Path, wish: "Wish") -> EngineName:
     return engine if any(found.manifest.engine == engine for found in _usable(model)) else "auto"
 
 
-def _place(
-    model: "InstalledModel", wish: "Wish", profile: "Profile", goal: "Goal", machine: "Machine"
-) -> "Placed":
+def place(
+    model: "InstalledModel", device: DevicePlan, wanted: Wanted, profile: "Profile", machine: "Machine"
+) -> DevicePlan:
+    """The plan, with what runs where. Raises DeviceUnavailable, ConfigError."""
     from edgeai.devices import gpus, variants
 
+    wish = _wish(wanted)
     if model.manifest.engine == "llamacpp":
-        return gpus.place(model.id, wish, profile, goal, machine)
-    return variants.place(model, wish, profile, goal, machine)
+        placed = gpus.place(model.id, wish, profile, wanted.goal, machine)
+    else:
+        placed = variants.place(model, wish, profile, wanted.goal, machine)
+    return replace(
+        device, provider=placed.provider, gpus=placed.gpus, offloads=placed.offloads, steps=placed.steps
+    )
 
 
 def open_meter(profile: str) -> "Meter | None":

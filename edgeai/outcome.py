@@ -33,6 +33,7 @@ class Labels:
     endpoint: str | None = None
     price: Price | None = None
     above: "tuple[Labels, ...]" = ()
+    device: str | None = None
 
     def climbed(self) -> "Labels":
         """The labels with the next cloud."""
@@ -50,11 +51,12 @@ def labels_of(info: EngineInfo, cloud: Cloud | None, adapter: str | None) -> Lab
     """The names for a query on this engine, with this cloud; the model's tells the adapter, too."""
     device_model = info.model if adapter is None else f"{info.model}+{adapter}"
     if cloud is None:
-        return Labels(device_model=device_model, engine=info.engine)
+        return Labels(device_model=device_model, engine=info.engine, device=info.device)
     first, *above = (
         Labels(
             device_model=device_model,
             engine=info.engine,
+            device=info.device,
             cloud_model=one.model,
             endpoint=one.endpoint,
             price=one.price,

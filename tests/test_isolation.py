@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -33,7 +34,7 @@ from edgeai.cli.opening import open_edge
 from edgeai.config import Settings
 from edgeai.engines.llamacpp.engine import LlamaCppEngine
 from edgeai.engines.worker import ProcessEngine
-from edgeai.load import needs_process
+from edgeai.isolated import needs_process
 from edgeai.models import store
 from edgeai.models.vouched import is_vouched, vouch
 from edgeai.testing import FakeCloud, FakeEngine
@@ -97,8 +98,13 @@ def test_the_settings_reach_the_engine(tiny_file: Path) -> None:
     assert (found.isolation, found.isolation_memory_bytes) == ("process", 1_000_000_000)
     with pytest.raises(ConfigError, match="isolation"):
         Settings.load({"isolation": "jail"}, environ={})
-    with open_edge(Settings(model=str(tiny_file), n_ctx=128, isolation="process", ledger=False)) as edge:
+    settings = Settings(model=str(tiny_file), n_ctx=128, isolation_limit_s=7.5, ledger=False)
+    with open_edge(replace(settings, isolation="process", draft=str(tiny_file))) as edge:
         assert process_of(edge).pid
+        assert process_of(edge)._keeper._watchdog.limit_s == 7.5
+        assert process_of(edge).memory()["draft"] > 0
+    with pytest.raises(ConfigError, match="ISOLATION_LIMIT_S"):
+        Settings.load({}, environ={"EDGEAI_ISOLATION_LIMIT_S": "-1"})
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,9 @@ def test_the_settings_reach_the_engine(tiny_file: Path) -> None:
     [
         ({"isolation": "jail"}, "auto, thread, process"),
         ({"isolation": "thread", "isolation_memory_bytes": 1 << 30}, "process of the engine's own"),
+        ({"isolation": "thread", "isolation_limit_s": 5}, "isolation_limit_s is 5"),
+        ({"isolation_limit_s": 0}, "seconds above zero"),
+        ({"engine": FakeEngine(), "isolation_limit_s": 5}, "engine of your own"),
         ({"engine": FakeEngine(), "isolation": "process"}, "engine of your own"),
     ],
 )

@@ -32,7 +32,7 @@ LAYERS = [
         "shown",
         "steps",
     },
-    {"binding"},
+    {"binding", "isolated"},
     {"load"},
     {"prepare", "standing"},
     {"run"},

@@ -28,9 +28,11 @@ def write_tiny_gguf(
     n_layer: int = 2,
     chat_template: str | None = CHAT_TEMPLATE,
     architecture: str = "llama",
+    vocabulary_of: Path | None = None,
 ) -> Path:
     """Write the model to ``path``, which is returned; the same arguments give the same bytes.
 
+    With ``vocabulary_of`` it has that model's tokens and template, and not its own.
     ``architecture`` may be ``llama`` or ``gemma``, which have the same tensors.
     """
     n_embd, n_head, n_head_kv, n_ff = 64, 4, 2, 128
@@ -47,8 +49,8 @@ def write_tiny_gguf(
     writer.add_rope_dimension_count(n_embd // n_head)
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-5)
-    n_vocab = add_vocabulary(writer)
-    if chat_template is not None:
+    n_vocab = add_vocabulary(writer) if vocabulary_of is None else copy_vocabulary(writer, vocabulary_of)
+    if chat_template is not None and vocabulary_of is None:
         writer.add_chat_template(chat_template)
     random = np.random.default_rng(seed)
     for name, shape in _tensors(n_vocab, n_embd, n_layer, n_embd // n_head * n_head_kv, n_ff):
@@ -92,6 +94,16 @@ def add_vocabulary(writer: gguf.GGUFWriter) -> int:
     writer.add_eos_token_id(2)
     writer.add_add_bos_token(False)  # noqa: FBT003  # gguf has no keyword for it
     return len(tokens)
+
+
+def copy_vocabulary(writer: gguf.GGUFWriter, model: Path) -> int:
+    """Write the vocabulary of another model; how many tokens it has."""
+    reader = gguf.GGUFReader(model)
+    for name, field in reader.fields.items():
+        if name.startswith("tokenizer."):
+            inner = field.types[1] if len(field.types) > 1 else None
+            writer.add_key_value(name, field.contents(), field.types[0], inner)
+    return len(reader.fields["tokenizer.ggml.tokens"].data)
 
 
 def _byte_letters() -> list[str]:

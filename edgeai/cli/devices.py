@@ -56,10 +56,11 @@ def _plan(
 ) -> "tuple[MemoryPlan, DevicePlan]":
     from edgeai.devices.fitting import memory_plan
     from edgeai.devices.plan import plan
-    from edgeai.load import choose_package, relatives
+    from edgeai.load import Wanted, choose_package, place, relatives
 
     model = choose_package(name, "auto", allow_large=True)
     device = plan(n_ctx, model.manifest.context, profile=profile, machine=machine, goal=cast("Goal", goal))
+    device = place(model, device, Wanted(goal=cast("Goal", goal)), profile, machine)
     return memory_plan(model, device, machine.memory, profile.memory, relatives(model)), device
 
 
@@ -83,8 +84,12 @@ def _facts(
     }
     if made is not None:
         needed, device = made
-        total = {"total": needed.footprint.total, "fits": needed.fits, "n_threads": device.n_threads}
-        facts["plan"] = asdict(needed) | total
+        total: dict[str, Any] = {
+            "total": needed.footprint.total,
+            "fits": needed.fits,
+            "n_threads": device.n_threads,
+        }
+        facts["plan"] = asdict(needed) | total | {"steps": [asdict(step) for step in device.steps]}
     return facts
 
 
@@ -116,5 +121,10 @@ def _write_plan(needed: "MemoryPlan", device: "DevicePlan") -> None:
     stored = f"KV values as {needed.kv_type}"
     typer.echo(f"{'model':<13}{needed.model}, n_ctx={needed.n_ctx}, {device.n_threads} threads, {stored}")
     typer.echo(f"{'memory':<13}{'fits. ' if needed.fits else 'DOES NOT FIT. '}{in_words(needed)}")
+    for step in device.steps:
+        verdict = f"{step.provider}" if step.why is None else f"not {step.provider}: {step.why}"
+        typer.echo(f"{'runs on':<13}{step.work}: {verdict}")
+    if not device.steps:
+        typer.echo(f"{'runs on':<13}the processor")
     for settings in needed.nearest:
         typer.echo(f"{'':<13}would fit: {settings}")

@@ -11,7 +11,15 @@ import typer
 
 from edgeai.cli import options
 from edgeai.cli.exits import Exit
-from edgeai.cli.findings import Finding, State, machine_findings, provider_findings, trial_findings
+from edgeai.cli.findings import (
+    Finding,
+    State,
+    gpu_findings,
+    machine_findings,
+    provider_findings,
+    trial_findings,
+    variant_findings,
+)
 from edgeai.errors import ConfigError, LedgerError, ModelError
 
 if TYPE_CHECKING:
@@ -78,6 +86,7 @@ def _findings(*, quick: bool) -> Iterator[Finding]:
     yield from _engines()
     if not quick:
         yield from provider_findings()
+        yield from gpu_findings()
     yield _folder("models", cache_dir())
     yield _folder("data", data_dir())
     yield _ledger()
@@ -95,6 +104,7 @@ def _findings(*, quick: bool) -> Iterator[Finding]:
     yield model
     if model.state == "ok" and not quick:
         yield from trial_findings(settings.model)
+        yield from variant_findings(settings.model)
     yield from _isolation(settings)
     yield _cloud(settings)
 
@@ -200,12 +210,15 @@ def _model(name: str) -> Finding:
 
 def _isolation(settings: "Settings") -> Iterator[Finding]:
     """Where the engine of the settings' model would run."""
-    from edgeai.load import needs_process
+    from edgeai.isolated import needs_process
     from edgeai.models import store
 
     try:
         isolated = needs_process(
-            store.find(settings.model), settings.isolation, settings.isolation_memory_bytes
+            store.find(settings.model),
+            settings.isolation,
+            settings.isolation_memory_bytes,
+            settings.isolation_limit_s,
         )
     except ModelError:  # said where the model is looked at
         return

@@ -103,7 +103,49 @@ def provider_findings() -> Iterator[Finding]:
             remedy = "See docs/devices.md, Execution providers"
             yield Finding(about="provider", state="note", found=f"{name}: {offer.why}", remedy=remedy)
         elif offer.installed and offer.provider.kind != "cpu":
-            yield Finding(about="provider", state="ok", found=f"{name} is offered; no model was tried on it")
+            yield Finding(about="provider", state="ok", found=f"{name} is offered; see the trials")
+
+
+def gpu_findings() -> Iterator[Finding]:
+    """The devices beside the processor that the installed llama.cpp lists, or how to get one with some."""
+    from edgeai.devices.gpus import built_in, command_for, listed
+    from edgeai.devices.probe import probe
+
+    if find_spec("llama_cpp") is None:
+        return
+    found = [device for device in listed() if device.kind != "cpu"]
+    for device in found:
+        named = f"llama.cpp has {device.name} ({device.backend}): {device.description}"
+        yield Finding(about="gpu", state="ok", found=named)
+    machine = probe()
+    if found or not any(device.kind == "gpu" for device in machine.accelerators):
+        return
+    if built := ", ".join(sorted(built_in())):
+        remedy = "Install the device's driver"
+        yield Finding(about="gpu", state="note", found=f"llama.cpp finds none with {built}", remedy=remedy)
+    else:
+        remedy = f"Build it with the GPU's backend: {command_for(machine)}"
+        yield Finding(about="gpu", state="note", found="llama.cpp was built for the CPU only", remedy=remedy)
+
+
+def variant_findings(model: str) -> Iterator[Finding]:
+    """Each installed provider with each graph that the model's packages have for it, by running it there."""
+    from edgeai.devices.probe import probe
+    from edgeai.devices.variants import verdicts
+    from edgeai.models import store
+
+    for found in store.installed():
+        if not found.manifest.variants or model not in (found.id, found.manifest.name):
+            continue
+        for work, verdict in verdicts(found, probe()):
+            name = f"{found.id}, {work} on {verdict.provider}"
+            works = verdict.state == "works"
+            told = (
+                f"{verdict.node_share or 0:.0%} of the nodes, cosine {verdict.cosine or 0:.4f} with the CPU"
+            )
+            words = f"{name} works: {told}" if works else f"{name} {verdict.in_words()}"
+            remedy = None if works else verdict.remedy
+            yield Finding(about="trial", state="ok" if works else "note", found=words, remedy=remedy)
 
 
 def trial_findings(model: str) -> Iterator[Finding]:

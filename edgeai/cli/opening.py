@@ -34,11 +34,15 @@ def open_edge(settings: Settings, adapters: Mapping[str, Path] = MappingProxyTyp
         n_ctx=settings.n_ctx,
         profile=settings.profile,
         goal=settings.goal,
+        device=settings.device,
+        allow_fallback=settings.allow_fallback,
         cloud=cloud,
         policy=policy,
         ledger=settings.ledger,
         isolation=settings.isolation,
         isolation_memory_bytes=settings.isolation_memory_bytes,
+        isolation_limit_s=settings.isolation_limit_s,
+        draft=settings.draft,
         adapters=adapters,
     )
 

@@ -31,6 +31,13 @@ Isolation = Annotated[
     str | None, typer.Option(help="process: the engine in a process of its own. auto, thread.")
 ]
 Context = Annotated[int | None, typer.Option("--n-ctx", help="Tokens of prompt and answer together.")]
+Device = Annotated[
+    str | None, typer.Option(help='"cpu", "gpu", "npu", or a provider such as "cuda", "vulkan" or "qnn".')
+]
+AllowFallback = Annotated[
+    bool | None,
+    typer.Option("--allow-fallback/--no-fallback", help="Use the processor where --device cannot be had."),
+]
 Cloud = Annotated[
     str | None, typer.Option(help='The bigger model, such as "openai:gpt-4o-mini"; several, cheap first.')
 ]

@@ -37,7 +37,8 @@ class Settings:
 class MemoryPlan:
     """What a model takes at these settings, against the ``room`` for it (bytes), and the nearest that fit.
 
-    ``nearest`` is empty when it fits, or when nothing would.
+    ``draft`` are the bytes of a draft model beside it, which are not in that room. ``nearest`` is empty when
+    it fits, or when nothing would.
     """
 
     model: str
@@ -46,6 +47,7 @@ class MemoryPlan:
     footprint: Footprint
     room: int
     parallel: int | None = None
+    draft: int = 0
     nearest: tuple[Settings, ...] = ()
 
     @property
@@ -66,12 +68,16 @@ def memory_plan(
     memory: Memory,
     budget: MemoryBudget,
     others: Iterable[InstalledModel] = (),
+    draft: InstalledModel | None = None,
 ) -> MemoryPlan:
     """The terms for the model at the plan's settings. ``others``: packages that could take its place.
 
+    A ``draft`` model's weights, buffers and cache (one full context) leave less room for it.
+
     Raises ModelError's leaves.
     """
-    found, free = needs(model), room(memory, budget)
+    found, beside = needs(model), _beside(draft, device)
+    free = max(0, room(memory, budget) - beside)
     made = MemoryPlan(
         model=model.id,
         n_ctx=device.n_ctx,
@@ -79,6 +85,7 @@ def memory_plan(
         footprint=found.at(device.n_ctx, device.kv_type, parallel=device.parallel),
         room=free,
         parallel=device.parallel,
+        draft=beside,
     )
     return made if made.fits else replace(made, nearest=tuple(_nearest(model, made, others)))
 
@@ -91,12 +98,13 @@ def fit(
     *,
     fixed: Sequence[Setting] = (),
     others: Iterable[InstalledModel] = (),
+    draft: InstalledModel | None = None,
 ) -> DevicePlan:
     """The plan, made smaller where the profile allows it and the caller has not ``fixed`` the setting.
 
     Raises OutOfMemory with the terms and the nearest settings that fit, and ModelError's leaves.
     """
-    made = memory_plan(model, device, memory, budget, others)
+    made = memory_plan(model, device, memory, budget, others, draft)
     if made.fits:
         return device
     free = set(budget.adjust) - set(fixed)
@@ -125,7 +133,16 @@ def in_words(made: MemoryPlan) -> str:
         "code": terms.code,
     }
     listed = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in parts.items())
-    return f"It needs {terms.total / 1e6:.0f} MB ({listed}), and {made.room / 1e6:.0f} MB may be used now"
+    beside = f", beside {made.draft / 1e6:.0f} MB of the draft model" if made.draft else ""
+    free = f"{made.room / 1e6:.0f} MB may be used now{beside}"
+    return f"It needs {terms.total / 1e6:.0f} MB ({listed}), and {free}"
+
+
+def _beside(draft: InstalledModel | None, device: DevicePlan) -> int:
+    if draft is None:
+        return 0
+    terms = needs(draft).at(device.n_ctx, device.kv_type, parallel=1)
+    return terms.total - terms.code
 
 
 def _remedy(nearest: Sequence[Settings]) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgeai.devices.probe import Machine
     from edgeai.engines.llamacpp.devices import Device
 
-__all__ = ["BACKENDS", "Backend", "built_in", "install", "listed", "place"]
+__all__ = ["BACKENDS", "Backend", "built_in", "command_for", "listed", "place"]
 
 _log = logging.getLogger("edgeai.devices")
 
@@ -95,9 +95,12 @@ def place(
     return Placed(steps=(*steps, Step(work="decode", provider="cpu")) if steps else ())
 
 
-def install(backend: str) -> str:
-    """The command that builds llama-cpp-python with a backend."""
-    switch = BACKENDS[backend].switch
+def command_for(machine: "Machine", names: Sequence[str] = tuple(BACKENDS)) -> str:
+    """The command that builds llama-cpp-python for this machine's GPU, or for most of them."""
+    vendors = {device.vendor for device in machine.accelerators if device.kind == "gpu"}
+    fits = [name for name in names if vendors & set(BACKENDS[name].vendors)]
+    usual = "vulkan" if "vulkan" in names else names[0]
+    switch = BACKENDS[fits[0] if fits else usual].switch
     return f'CMAKE_ARGS="-D{switch}=on" pip install --force-reinstall --no-cache-dir llama-cpp-python'
 
 
@@ -113,7 +116,4 @@ def _remedy(names: Sequence[str], machine: "Machine") -> str:
         return "Use a package for ONNX Runtime with a variant for it (edgeai convert), or another device"
     if any(name in built_in() for name in names):
         return "Install the device's driver: edgeai doctor says what is missing"
-    vendors = {device.vendor for device in machine.accelerators if device.kind == "gpu"}
-    fits = [name for name in names if vendors & set(BACKENDS[name].vendors)]
-    usual = "vulkan" if "vulkan" in names else names[0]
-    return f"Build it with the GPU's backend, such as: {install(fits[0] if fits else usual)}"
+    return f"Build it with the GPU's backend, such as: {command_for(machine, names)}"

@@ -5,7 +5,7 @@ seconds: it uses what `edgeai doctor`, or an earlier wish, has found to work.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from edgeai.devices.probe import Machine
     from edgeai.models.shelf import InstalledModel
 
-__all__ = ["WORKS", "circumstances", "place", "variant_of", "verdict"]
+__all__ = ["WORKS", "circumstances", "place", "variant_of", "verdict", "verdicts"]
 
-WORKS: Final[tuple[Work, ...]] = ("prefill", "embed")
+WORKS: Final[tuple[Work, ...]] = ("prefill", "embed", "classify")
 """The work that may go elsewhere; decoding stays on the processor."""
 KINDS: Final[Mapping[str, Kind]] = {provider.name: provider.kind for provider in PROVIDERS.values()}
 _log = logging.getLogger("edgeai.devices")
@@ -76,6 +76,16 @@ def verdict(
     return proven(offered, graph, facts, options=options)
 
 
+def verdicts(model: "InstalledModel", machine: "Machine") -> Iterator[tuple[Work, Verdict]]:
+    """Every graph of the package on every installed provider that it is for, tried now if it was not."""
+    offer = _ask_once()
+    for work in _works(model):
+        for provider in PROVIDERS.values():
+            offered = offer(provider) if variant_of(model, provider, work) else None
+            if offered is not None and offered.installed:
+                yield work, verdict(model, provider, work, machine, offer=offer)
+
+
 def place(model: "InstalledModel", wish: Wish, profile: Profile, goal: Goal, machine: "Machine") -> Placed:
     """Which providers do which work of the model; each that was passed over is a step with its reason.
 
@@ -87,7 +97,7 @@ def place(model: "InstalledModel", wish: Wish, profile: Profile, goal: Goal, mac
     steps: list[Step] = []
     offloads: list[Offload] = []
     verdicts: list[Verdict] = []
-    for work in WORKS:
+    for work in _works(model):
         for name in order(wish, KINDS, profile, goal, work):
             found = verdict(model, PROVIDERS[name], work, machine, part=wish.part, offer=offer)
             works = found.state == "works"
@@ -106,6 +116,12 @@ def place(model: "InstalledModel", wish: Wish, profile: Profile, goal: Goal, mac
             raise unavailable(model.id, wish, steps, _remedy(verdicts))
         _log.warning("%s runs on the processor: the device %s cannot be had", model.id, wish)
     return Placed(offloads=tuple(offloads), steps=(*steps, Step(work="decode", provider="cpu")))
+
+
+def _works(model: "InstalledModel") -> list[Work]:
+    """The work for which the package has a graph; without any, that for which it might have one."""
+    listed = {work for row in model.manifest.variants.values() for work in row}
+    return [work for work in WORKS if work in listed] or list(WORKS[:2])
 
 
 def _ask_once() -> Callable[[Provider], Offer | None]:

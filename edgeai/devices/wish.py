@@ -67,7 +67,8 @@ def order(wish: Wish, kinds: Mapping[str, Kind], profile: Profile, goal: Goal, w
 
     The profile's order counts; what was asked for may also be what it does not name.
     """
-    named = [name for name in profile.providers.get(goal, {}).get(work, ()) if name in kinds]
+    listed = profile.providers.get(goal, {})
+    named = [name for name in listed.get("embed" if work == "classify" else work, ()) if name in kinds]
     if wish.is_open:
         return named[: named.index("cpu")] if "cpu" in named else named
     if wish.name in ("gpu", "npu"):
@@ -78,10 +79,12 @@ def order(wish: Wish, kinds: Mapping[str, Kind], profile: Profile, goal: Goal, w
 
 def unavailable(what: str, wish: Wish, steps: Sequence[Step], remedy: str | None) -> DeviceUnavailable:
     """The error that says why, for each provider."""
-    why = "; ".join(dict.fromkeys(f"{step.provider}: {step.why}" for step in steps if step.why))
-    fallback = "allow_fallback=True lets the processor do it"
+    providers: dict[str, list[str]] = {}
+    for step in steps:
+        if step.why and step.provider not in providers.setdefault(step.why, []):
+            providers[step.why].append(step.provider)
     return DeviceUnavailable(
         f"{what} cannot run on the device {wish}",
-        why=why or None,
-        remedy=f"{remedy}; or {fallback}" if remedy else fallback[0].upper() + fallback[1:],
+        why="; ".join(f"{', '.join(names)}: {why}" for why, names in providers.items()) or None,
+        remedy=f"{remedy or 'Use another device'}; or let the processor do it: allow_fallback=True",
     )

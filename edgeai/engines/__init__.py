@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DevicePlan", "Engine", "EngineInfo", "Generation", "Offload", "OnState", "Step", "Work"]
 
-Work: TypeAlias = Literal["prefill", "decode", "embed"]
+Work: TypeAlias = Literal["prefill", "decode", "embed", "classify"]
 
 OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
 """Takes a copy of a hidden state, in the engine's thread."""
@@ -61,6 +61,7 @@ class DevicePlan:
     once, ``flash_attn`` joins the steps of attention, ``kv_type`` of the KV cache is f16 or q8_0. ONNX
     Runtime: threads wait ``spin_us`` microseconds before they sleep, ``prepack`` orders weights for the
     processor, which takes memory.
+    ``draft`` is the file of a smaller model that guesses tokens, on llama.cpp.
     ``parallel`` is the number of queries that are answered at once, None what the engine does best. With
     ``speculate`` tokens may be guessed ahead where that pays. ``weights`` is the hash of the model's files:
     by it `Engine.warm` knows what it has kept; without it, it keeps nothing. ``adapters`` are the files of
@@ -83,6 +84,7 @@ class DevicePlan:
     adapters: Mapping[str, str] = field(default_factory=dict)
     parallel: int | None = None
     speculate: bool = True
+    draft: str = ""
     gpus: tuple[str, ...] = ()
     offloads: tuple[Offload, ...] = ()
     steps: tuple[Step, ...] = ()
@@ -117,8 +119,8 @@ class EngineInfo:
     @property
     def device(self) -> str:
         """The provider that decodes, with those of other work: "cpu", or "cpu, embed on qnn"."""
-        others = [f"{s.work} on {s.provider}" for s in self.steps if s.why is None]
-        return ", ".join([self.provider, *(told for told in others if told != f"decode on {self.provider}")])
+        taken = (step for step in self.steps if step.why is None and step.provider != self.provider)
+        return ", ".join([self.provider, *(f"{step.work} on {step.provider}" for step in taken)])
 
     @property
     def active_parameters(self) -> int:

@@ -135,10 +135,11 @@ class Admission:
 
     def _clear_for(self, work: Query | Job) -> bool:
         """Whether nothing runs any more, after all have left that may: all of them, or nobody leaves."""
+        running: list[Query | Job] = [*self.jobs, *self.live]
         leaving = self._movable(work)
-        if any(one not in leaving for one in (*self.jobs, *self.live)):
+        if any(one not in leaving for one in running):
             return False
-        for one in (*self.jobs, *self.live):
+        for one in running:
             self._leave(one)
         return True
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from edgeai.engines.admission import Admission
 from edgeai.engines.context import MAX_OUTPUTS, Context
+from edgeai.engines.draft import Drafter
 from edgeai.engines.jobs import Job
-from edgeai.engines.query import Query
+from edgeai.engines.query import Made, Query
 from edgeai.engines.slots import Slot, Slots
-from edgeai.engines.speculate import Costs, Speculation
+from edgeai.engines.speculate import Costs, Guess, Outcome, Speculation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,12 +34,14 @@ class Asked:
     """A query whose next token comes out of this batch, and perhaps those after it, if the draft is right.
 
     ``row`` is that of the next token; what follows each token of the draft is in the rows after it.
+    ``guess`` is what the draft is from, where a draft model made it.
     """
 
     query: Query
     slot: Slot
     row: int
     draft: Sequence[int]
+    guess: Guess | None = None
 
     def outputs(self, context: Context) -> "Iterator[tuple[NDArray[np.float32], NDArray[np.float32] | None]]":
         """The logits of each row, with the hidden state if it is wanted."""
@@ -51,7 +54,7 @@ class Step:
     """A batch: whose tokens it holds, and where their logits will be.
 
     ``fed`` says how many tokens each had in the cache before; ``rows`` of its tokens have outputs, ``silent``
-    ones do not.
+    ones do not. ``made`` are the tokens that it gave.
     """
 
     began: float = field(default_factory=perf_counter)
@@ -59,6 +62,7 @@ class Step:
     fed: list[tuple[Query, int]] = field(default_factory=list)
     rows: int = 0
     silent: int = 0
+    made: int = 0
     states: bool = False
 
 
@@ -72,14 +76,43 @@ class Filler:
         admission: Admission,
         costs: Costs,
         speculation: Speculation | None,
+        drafter: Drafter | None = None,
     ) -> None:
         self._context = context
         self._slots = slots
         self._admission = admission
         self._costs = costs
         self._speculation = speculation
+        self._drafter = drafter
         self._steps = 0
         self._all_join = True
+
+    def think(self) -> None:
+        """Let the draft model guess. It takes about as long as a step, so it is done without the lock."""
+        if self._drafter is None or self._speculation is None:
+            return
+        live = [query for query in self._admission.live if query.slot and query.wanted]
+        first = [query for query in live if not query.background] or live
+        is_time = self._speculation.may_guess and all(query.pending == 1 for query in first)
+        self._drafter.think(first if is_time else (), self._admission.live)
+
+    def note(self, step: Step, seconds: float) -> None:
+        """A step is done, and its tokens are known."""
+        drafter = self._drafter
+        guessing = 0.0 if drafter is None else drafter.spent_s
+        outcome = Outcome(len(step.asked), step.rows, step.silent, step.made, seconds, guessing)
+        if self._speculation is None:
+            self._costs.note(step.rows, step.silent, seconds)
+        elif drafter is None:
+            self._speculation.note(outcome)
+        else:
+            self._speculation.note(outcome, drafter.account if guessing else None)
+            drafter.note(outcome)
+
+    def checked(self, asked: Asked, made: Made) -> None:
+        """A draft was checked: so many tokens came of it."""
+        if asked.guess is not None and self._drafter is not None:
+            self._drafter.checked(asked.guess, asked.draft, made.tokens)
 
     def fill(self) -> Step:
         """The next tokens of each sequence that is being answered, then as much of new prompts as is polite.
@@ -125,21 +158,24 @@ class Filler:
     def _ask(self, step: Step, answering: Sequence[Query], *, speculate: bool) -> None:
         rows = len(answering)
         for query in answering:
-            slot, draft = query.slot, list[int]()
+            slot, draft, guess = query.slot, list[int](), None
             assert slot is not None
             if self._speculation is not None and speculate:
                 room = min(MAX_OUTPUTS - rows, query.limit - query.n_made - 1)
                 draft = self._speculation.draft(
                     query.lookup, slot.tokens, sequences=len(answering), rows=rows, room=room
                 )
+                guess = None if draft else query.guess
+                draft = guess.tokens[:room] if guess else draft
                 if not self._slots.grow(slot, slot.n_past + 1 + len(draft)):
                     draft = []
+            query.guess = None
             rows += len(draft)
             step.fed.append((query, slot.n_past))
             tokens = [slot.tokens[slot.n_past], *draft]
             last = self._context.add(tokens, slot.n_past, slot.seq, outputs=len(tokens))
             slot.n_past += len(tokens)
-            step.asked.append(Asked(query, slot, last - len(draft), draft))
+            step.asked.append(Asked(query, slot, last - len(draft), draft, guess if draft else None))
         step.rows = rows
 
     def _read(self, step: Step, reading: Sequence[Query]) -> None:

@@ -21,9 +21,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, Final, NoReturn
 
 from edgeai.engines import DevicePlan
+from edgeai.engines.failures import failure_of, no_room
 from edgeai.engines.generation import Generation
 from edgeai.engines.wire import pack, read
-from edgeai.errors import EdgeError, EngineCrashed, EngineError, OutOfMemory
+from edgeai.errors import EdgeError
 from edgeai.types import Priority, Request, Token
 
 __all__ = ["FLAG", "freeze_support", "serve"]
@@ -136,7 +137,9 @@ class _Server:
     def _begin(self, work: Any, *arguments: object) -> None:  # noqa: ANN401  # any of our methods
         threading.Thread(target=work, args=arguments, daemon=True).start()
 
-    def _open(self, engine: str, path: str, plan: DevicePlan, name: str, memory_bytes: int | None) -> None:
+    def _open(
+        self, engine: str, path: str, plan: DevicePlan, name: str, memory_bytes: int | None, beat_s: float
+    ) -> None:
         try:
             package = importlib.import_module(f"edgeai.engines.{engine}")
             if memory_bytes is not None:
@@ -145,22 +148,34 @@ class _Server:
         except EdgeError as error:
             self._out.put(["failed", error])
         except MemoryError as error:
-            self._out.put(["failed", _no_room(error)])
+            self._out.put(["failed", no_room(error)])
         else:
             if memory_bytes is not None:
                 threading.stack_size(_STACK)  # all of a thread's stack counts from its start
             self._out.put(["opened", self._engine.info, self._engine.memory()])
+            self._begin(self._beat, beat_s)
+
+    def _beat(self, beat_s: float) -> None:
+        """Say that work goes on, unless it is still the same step as at the last look."""
+        last: float | None = None
+        while True:
+            time.sleep(beat_s)
+            if not self._calls:
+                continue
+            pulse = self._engine.pulse
+            if pulse is None or pulse != last:
+                self._out.put(["beat"])
+            last = pulse
 
     def _answer(self, what: str, number: int, arguments: list[Any]) -> None:
         try:
             result = self._result(what, number, arguments)
         except EdgeError as error:
-            result = _typed(error)
-        except MemoryError as error:
-            result = _no_room(error)
+            result = error
         except Exception as error:  # a bug in one call must not end the others
-            _logger.error("A call failed", exc_info=error)  # on stderr
-            result = EngineCrashed("The call failed inside the engine", why=repr(error))
+            if not isinstance(error, MemoryError):
+                _logger.error("A call failed", exc_info=error)  # on stderr
+            result = failure_of("The call failed inside the engine", error)
         self._out.put(["reply", number, result])
         generation = self._streams.get(number)
         if generation is None:
@@ -232,22 +247,7 @@ class _Server:
         items: list[Any] = [] if generation is None else generation.take()
         if items and not isinstance(items[-1], Token):
             del self._streams[number], self._calls[number]
-            items[-1] = _typed(items[-1])
         return items
-
-
-def _typed(end: Any) -> Any:  # noqa: ANN401  # an error, or the end of an answer
-    """The error itself, unless it is one that memory's end has caused."""
-    cause = getattr(end, "__cause__", None)
-    return _no_room(cause) if isinstance(cause, MemoryError) else end
-
-
-def _no_room(error: MemoryError) -> EngineError:
-    return OutOfMemory(
-        "The engine's process has no more memory",
-        why=str(error) or None,
-        remedy="Allow it more, or use a smaller n_ctx or model",
-    )
 
 
 if __name__ == "__main__":

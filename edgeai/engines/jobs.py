@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeai.engines.failures import failure_of
 from edgeai.engines.slots import Slot
-from edgeai.errors import Cancelled, EdgeError, EngineCrashed, EngineError
+from edgeai.errors import Cancelled, EdgeError, EngineError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,9 +78,7 @@ class Job:
             self._settle(error)
             return False
         except Exception as error:  # noqa: BLE001  # a bug in one job must not end the others' answers
-            crash = EngineCrashed("The work failed inside the engine", why=repr(error))
-            crash.__cause__ = error
-            self._settle(crash)
+            self._settle(failure_of("The work failed inside the engine", error))
             return False
         return True
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from edgeai.engines import EngineInfo, Generation
 from edgeai.engines.generation import Finished
 from edgeai.engines.process import EngineProcess
+from edgeai.engines.watchdog import LIMIT_S, Watchdog
 from edgeai.engines.wire import WireError, pack
 from edgeai.errors import Cancelled, EdgeError, EngineCrashed, EngineError, QueueFull
 from edgeai.types import Token
@@ -84,9 +85,18 @@ class Keeper:
     """One process after another for the same engine; its thread starts them and hears them.
 
     ``opening`` is the frame that opens the engine. ``opened`` has what it is, or the first start's error.
+    A process of which nothing is heard for ``limit_s`` although it has work is ended, as is one that has not
+    opened the engine again after ``load_limit_s``.
     """
 
-    def __init__(self, opening: bytes, *, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        opening: bytes,
+        *,
+        verbose: bool = False,
+        limit_s: float = LIMIT_S,
+        load_limit_s: float | None = None,
+    ) -> None:
         self._opening, self._verbose = opening, verbose
         self.opened: Future[tuple[EngineInfo, Mapping[str, int]]] = Future()
         self._changed = threading.Condition()  # re-entrant: garbage collection may call `close` anywhere
@@ -98,6 +108,9 @@ class Keeper:
         self._broken: EngineError | None = None
         self._crashes: deque[float] = deque(maxlen=MAX_CRASHES)
         self._closing = False
+        self._hangs: str | None = None
+        self._load_limit_s, self._born = load_limit_s, monotonic()
+        self._watchdog = Watchdog(limit_s, self._works, self._end_hung)
         self._owner = os.getpid()
         self._thread = threading.Thread(target=self._main, name="edgeai-keeper", daemon=True)
         self._thread.start()
@@ -161,6 +174,7 @@ class Keeper:
             self._closing = True
             process = self._process
             self._changed.notify_all()
+        self._watchdog.stop()
         self._fail_all(Cancelled("The engine was closed"))
         if threading.current_thread() is not self._thread:
             if process is not None:
@@ -168,6 +182,21 @@ class Keeper:
             self._thread.join(_PATIENCE_S)
         elif process is not None:
             process.kill()  # it is us who would hear it leave
+
+    # the watchdog's thread
+
+    def _works(self) -> bool:
+        """Whether a sign of life is due."""
+        if self._ready is not None:
+            return bool(self._pending)
+        limit_s = self._load_limit_s
+        return self._process is not None and limit_s is not None and monotonic() - self._born > limit_s
+
+    def _end_hung(self) -> None:
+        with self._changed:
+            if self._process is not None:
+                self._hangs = f"Nothing was heard of it for {self._watchdog.limit_s:g} s, and it was ended"
+                self._process.kill()
 
     # the thread
 
@@ -206,7 +235,7 @@ class Keeper:
         except EngineError as error:
             return error
         with self._changed:
-            self._process = process
+            self._process, self._hangs, self._born = process, None, monotonic()
             if self._closing:
                 process.kill()
         process.send(self._opening)
@@ -219,10 +248,16 @@ class Keeper:
         with self._changed:
             self._process = self._ready = None
         verdict = process.bury()
+        if self._hangs is not None:
+            remedy = "Ask again: it is started anew; a slower machine may need a larger isolation_limit_s"
+            verdict = EngineCrashed("The engine's process hung", why=self._hangs, remedy=remedy)
         return self._refusal or verdict
 
     def _hear(self, process: EngineProcess, message: object) -> None:
+        self._watchdog.heard()
         match message:
+            case ["beat"]:
+                pass
             case ["tokens", [*news]]:
                 for item in news:
                     self._hear_tokens(process, item)

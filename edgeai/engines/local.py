@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edgeai.engines import EngineInfo, Generation, OnState
+from edgeai.engines.draft import Drafter
 from edgeai.engines.jobs import Job, Steps
 from edgeai.engines.prompt import chat_template, prompt_tokens
 from edgeai.engines.query import Query
@@ -68,6 +69,7 @@ class LocalEngine(ABC):
         at_end: Callable[[], None] = lambda: None,
         shelf: WarmShelf | None = None,
         carry: Callable[[str | None], None] = lambda adapter: None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.info = info
         self._context, self._shelf = context, shelf
@@ -92,6 +94,7 @@ class LocalEngine(ABC):
             name=info.engine,
             parallel=places.parallel,
             speculates=places.speculates,
+            drafter=drafter,
             carry=carry,
         )
         # Also at interpreter exit. The thread knows nothing of the engine, so that it does not keep it alive.
@@ -231,6 +234,11 @@ class LocalEngine(ABC):
             key = shelf.key(adapter)
             size = prefixes.write(key, head, data, model=self.info.model, most_bytes=most_bytes)
         return Warmed(tokens=len(head), cached_tokens=known[0], kept_bytes=size)
+
+    @property
+    def pulse(self) -> float | None:
+        """When the step began that is being computed, by `perf_counter`; None while none is."""
+        return self._scheduler.pulse
 
     def close(self) -> None:
         """Cancel what runs and free the memory; may be called again."""

@@ -1,14 +1,47 @@
 """The number of threads of each step of one context: the governor, and the clocks it is fed with."""
 
-from time import perf_counter
-from typing import Final
+from time import perf_counter, sleep
+from typing import Final, Protocol
 
 from edgeai.engines.cores import Cores
 from edgeai.engines.threads import Governor
 
-__all__ = ["Pace"]
+__all__ = ["Pace", "Pacing", "SamePace"]
 
 _PAUSE_S: Final = 0.5
+_TAKEN: Final = 0.5  # of a core
+_LOOKS: Final = 5
+_BETWEEN_S: Final = 0.002
+
+
+class Pacing(Protocol):
+    """What a context asks before and after each step: see `Pace`."""
+
+    n_threads: int
+
+    def begin(self) -> int:
+        """A step begins: how many threads it should use."""
+        ...
+
+    def end(self, n_tokens: int) -> None:
+        """The step is done."""
+        ...
+
+
+class SamePace:
+    """As many threads as another context uses just now."""
+
+    def __init__(self, other: Pacing) -> None:
+        self._other = other
+        self.n_threads = other.n_threads
+
+    def begin(self) -> int:
+        """A step begins: how many threads it should use."""
+        self.n_threads = self._other.n_threads
+        return self.n_threads
+
+    def end(self, n_tokens: int) -> None:
+        """Its steps say nothing of the other's."""
 
 
 class Pace:
@@ -44,9 +77,27 @@ class Pace:
 
     def _resume(self, governor: Governor) -> None:
         """A neighbour that sleeps just now may have been busy during the pause, and the other way round."""
+        first = self._cores is None
         if self._cores is None:
             self._cores = Cores()  # now, as its clocks are those of this thread
-        seen = (self._cores.free(self.n_threads), self._cores.free_now())
-        governor.resume(min((free for free in seen if free is not None), default=None))
+        free = _after_pause(self._cores, self.n_threads)
+        governor.resume(free, 0.0 if first else self._began - self._ended)
         self._cores.restart()
         self.n_threads = governor.n_threads
+
+
+def _after_pause(cores: Cores, n_threads: int) -> float | None:
+    """Free cores. One that was taken during the pause counts if it is free in some looks, one after another.
+
+    They take 8 ms, and only where the two differ; to compute with too few threads until the governor has
+    found out costs a quarter of a second.
+    """
+    meanwhile, now = cores.free(n_threads), cores.free_now()
+    if meanwhile is None or now is None:
+        return meanwhile if now is None else now
+    for _ in range(_LOOKS - 1):
+        if now < meanwhile + _TAKEN:
+            return min(meanwhile, now)
+        sleep(_BETWEEN_S)
+        now = min(now, cores.free_now() or 0.0)
+    return now if now >= meanwhile + _TAKEN else min(meanwhile, now)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from edgeai.engines.generation import Finished, Generation
 from edgeai.engines.sampling import Choice, Sampler
 from edgeai.engines.slots import Slot
-from edgeai.engines.speculate import Lookup
+from edgeai.engines.speculate import Guess, Lookup
 from edgeai.engines.text import TextAssembler
 from edgeai.errors import Cancelled, EngineError
 from edgeai.types import FinishReason, Token
@@ -63,6 +63,7 @@ class Query:
     fresh: bool = False
     crowded: bool = False
     lookup: Lookup = field(init=False)
+    guess: Guess | None = None
     n_prompt: int = field(init=False)
     paused_since: float | None = None
     n_made: int = 0

@@ -13,6 +13,8 @@ from typing import Final
 from edgeai.engines.admission import Admission
 from edgeai.engines.batch import Asked, Filler, Step
 from edgeai.engines.context import ABORTED, FULL, Context
+from edgeai.engines.draft import Drafter
+from edgeai.engines.failures import failure_of
 from edgeai.engines.generation import Generation
 from edgeai.engines.jobs import Job
 from edgeai.engines.query import Query
@@ -32,9 +34,9 @@ _logger = logging.getLogger("edgeai.engines")
 class Scheduler:
     """Starts its thread, named after the engine; ``close`` ends it, which frees the context.
 
-    ``parallel`` queries and jobs are worked on at once. ``speculates``: tokens may be guessed ahead.
-    ``at_end`` is called when the context is gone. ``carry`` makes the context carry another adapter, of which
-    it can have one at a time: see `Turns`.
+    ``parallel`` queries and jobs are worked on at once. ``speculates``: tokens may be guessed ahead, also by
+    the ``drafter``, whose memory the engine gives back. ``at_end`` is called when the context is gone.
+    ``carry`` makes the context carry another adapter, of which it can have one at a time: see `Turns`.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Scheduler:
         name: str,
         parallel: int,
         speculates: bool = False,
+        drafter: Drafter | None = None,
         max_waiting: int = MAX_WAITING,
         carry: Callable[[str | None], None] = lambda adapter: None,
     ) -> None:
@@ -58,12 +61,14 @@ class Scheduler:
         self._waiting = self._admission.waiting
         self._live = self._admission.live
         self._jobs = self._admission.jobs
-        self._costs = Costs()
-        speculation = Speculation(self._costs) if speculates else None
-        self._filler = Filler(context, slots, self._admission, self._costs, speculation)
+        costs = Costs() if drafter is None else drafter.costs
+        speculation = Speculation(costs) if speculates else None
+        self._filler = Filler(context, slots, self._admission, costs, speculation, drafter)
         self._decoding: list[Query] = []
         self._closing = False
         self._idle = True
+        self.pulse: float | None = None
+        """When the step began that is being computed, None while none is."""
         self._news = False
         self._thread = threading.Thread(target=self._main, name=f"edgeai-{name}", daemon=True)
         self._thread.start()
@@ -111,17 +116,26 @@ class Scheduler:
 
     def _main(self) -> None:
         try:
-            while (step := self._prepare()) is not None:
+            while (step := self._next()) is not None:
                 jobs = self._filler.jobs()
                 self._tell()
                 if step.fed:
+                    self.pulse = perf_counter()
                     self._run(step)
                 for job in jobs:
                     self._tell()
+                    self.pulse = perf_counter()
                     self._advance(job)
+                self.pulse = None
                 self._idle = not step.fed and not jobs
         finally:
             self._bury()
+
+    def _next(self) -> Step | None:
+        self.pulse = perf_counter()
+        self._filler.think()
+        self.pulse = None
+        return self._prepare()
 
     def _prepare(self) -> Step | None:
         """The next batch, after waiting for news if there is nothing to do; None at the end.
@@ -158,8 +172,9 @@ class Scheduler:
         began = perf_counter()
         code = self._context.decode()
         if code == 0:
-            self._costs.note(step.rows, step.silent, perf_counter() - began)
+            seconds = perf_counter() - began
             self._deliver(step)
+            self._filler.note(step, seconds)
         else:
             self._repair(step, code)
 
@@ -169,26 +184,26 @@ class Scheduler:
                 query.note_prefill()
         for asked in step.asked:
             try:
-                self._take(asked, step.began)
+                step.made += self._take(asked, step.began)
             except EngineError as error:
                 self._fail(asked.query, error)
             except Exception as error:  # a bug in one query must not end the others
                 _logger.error("A query failed while its token was chosen", exc_info=error)
-                crash = EngineCrashed("The query failed inside the engine", why=repr(error))
-                crash.__cause__ = error
-                self._fail(asked.query, crash)
+                self._fail(asked.query, failure_of("The query failed inside the engine", error))
 
-    def _take(self, asked: Asked, since: float) -> None:
+    def _take(self, asked: Asked, since: float) -> int:
         """Let the query choose its tokens, and forget those of the draft that it did not choose."""
         query, slot = asked.query, asked.slot
         made = query.step(asked.outputs(self._context), asked.draft, since)
         slot.tokens += made.tokens
+        self._filler.checked(asked, made)
         if len(made.tokens) <= len(asked.draft):
             self._slots.rewind(slot, slot.n_past - len(asked.draft) - 1 + len(made.tokens))
         if made.over:
             self._admission.end(query)
         elif (generation := query.generation()) is not None:
             self._untold.append(generation)
+        return len(made.tokens)
 
     def _repair(self, step: Step, code: int) -> None:
         """Undo a batch that was not decoded, and fail its queries unless it can be done again."""

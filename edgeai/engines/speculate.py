@@ -6,23 +6,32 @@ chooses each token from the model's own distribution, exactly as without a draft
 only where it has chosen what was guessed: greedy or sampled, nothing changes but the speed.
 
 Whether that pays is a question of how often such guesses are right and of what rows cost, and both are
-measured all the time: every token that is made shows whether a guess would have been right, made or not.
+measured all the time: every token that is made shows whether a guess would have been right, made or not. What
+came of it is measured, too: an `Account` ends it where the estimates are wrong.
 """
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["Costs", "Lookup", "Odds", "Speculation"]
+from edgeai.engines.account import Account
 
-_LONGEST: Final = 15
+__all__ = ["LONGEST", "MARGIN", "RETRY", "Costs", "Guess", "Lookup", "Odds", "Outcome", "Speculation", "gain"]
+
+LONGEST: Final = 15
 """Most tokens of one draft."""
 
-_MARGIN: Final = 1.25
+MARGIN: Final = 1.25
 """So many times its cost a draft must be worth: estimates err, and a guess has to be checked, too."""
 
-_RETRY: Final = 256
+RETRY: Final = 256
 """Promising drafts that seem too dear are tried this rarely: costs change with the machine's load."""
+
+_SURE: Final = 3
+"""Guesses that were right in a row."""
+
+_PLAIN_AGAIN: Final = 64
+"""After so many steps with drafts some have none, to see what a plain one takes now."""
 
 _GUESSED_READING: Final = 1 / 300
 """Seconds for a token of a prompt, until that is measured."""
@@ -37,10 +46,36 @@ _SHARED: Final = 6.0
 """So many guesses of a query's own weigh as much as those of all queries before it."""
 
 
+class Outcome(NamedTuple):
+    """A step: its queries, rows with outputs and tokens without, the tokens it gave, and what it took.
+
+    Seconds are those of the step, and those that its guesses took before it.
+    """
+
+    sequences: int
+    rows: int
+    silent: int
+    made: int
+    seconds: float
+    guessing: float = 0.0
+
+
+class Guess(NamedTuple):
+    """The tokens that a draft model foresees, and how sure it is of each, from 0 to 1."""
+
+    tokens: list[int]
+    sure: list[float]
+
+
 class Costs:
-    """Seconds that a step takes, by its number of rows, and seconds to read a token of a prompt."""
+    """Seconds that a step takes, by its number of rows, and seconds to read a token of a prompt.
+
+    A step unlike the one before takes longer, as the native library plans it anew: for steps without drafts
+    only those count that follow one like them.
+    """
 
     def __init__(self) -> None:
+        self._last = 0
         self._reading: float | None = None
         self._rows: list[int] = []  # those that were measured, in order
         self._seconds: dict[int, float] = {}
@@ -50,18 +85,21 @@ class Costs:
         """Seconds for a token of a prompt."""
         return self._reading or _GUESSED_READING
 
-    def note(self, rows: int, silent: int, seconds: float) -> None:
-        """A step with ``rows`` outputs and ``silent`` tokens without took so long."""
+    def note(self, rows: int, silent: int, seconds: float, *, guessed: bool = False) -> bool:
+        """A step with ``rows`` outputs and ``silent`` tokens without took so long; whether that counts."""
+        last, self._last = self._last, 0 if silent else rows
         if silent >= 16:
             reading = max(1e-6, seconds - (self.of(rows) if rows else 0.0)) / silent
             known = self._reading or reading
             self._reading = known + _NEW * (min(reading, 3 * known) - known)
-        elif not silent and rows:
+        elif not silent and rows and (guessed or rows == last):
             if rows not in self._seconds:
                 self._rows.insert(bisect_left(self._rows, rows), rows)
                 self._seconds[rows] = seconds
             known = self._seconds[rows]
             self._seconds[rows] = known + _NEW * (min(seconds, 3 * known) - known)
+            return True
+        return False
 
     def of(self, rows: int) -> float:
         """What ``rows`` would take: measured, or between its neighbours, or beyond them as in prompts."""
@@ -129,6 +167,11 @@ class Lookup:
             self._after[three] = at + 1
         self._seen = len(tokens)
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether the last guesses were right, so that the next ones probably are."""
+        return self._next is not None and self.streak >= _SURE
+
     def ahead(self, tokens: Sequence[int], most: int) -> list[int]:
         """The guess: what followed then, again and again if it leads up to now."""
         if self._next is None:
@@ -155,7 +198,10 @@ class Speculation:
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
         self._odds = Odds()
+        self._account = Account()
         self._too_dear = 0
+        self._since_plain = 0
+        self._charged: Account | None = None  # who pays for this step, and for the plain one after it
 
     def draft(
         self, lookup: Lookup, tokens: Sequence[int], *, sequences: int, rows: int, room: int
@@ -165,19 +211,49 @@ class Speculation:
         The batch has ``rows`` rows already, from ``sequences`` queries, and ``room`` for more.
         """
         lookup.follow(tokens, self._odds)
-        ahead = lookup.ahead(tokens, min(room, _LONGEST))
+        if not self.may_guess or not self._account.is_open:
+            return []
+        ahead = lookup.ahead(tokens, min(room, LONGEST))
         worth, before = self._costs.of(sequences) / sequences, self._costs.of(rows)
-        best, gain, right, reach = 0, 0.0, 0.0, 1.0
+        best, most, right, reach = 0, 0.0, 0.0, 1.0
         for size in range(1, len(ahead) + 1):
             reach *= lookup.odds.of(lookup.streak + size - 1, self._odds)
             right += reach
-            saved = right * worth - _MARGIN * (self._costs.of(rows + size) - before)
-            if saved > gain:
-                best, gain = size, saved
+            saved = right * worth - MARGIN * (self._costs.of(rows + size) - before)
+            if saved > most:
+                best, most = size, saved
         if not best and right >= 2:
             self._too_dear += 1
-            best = min(len(ahead), 4) if self._too_dear % _RETRY == 0 else 0
+            best = min(len(ahead), 4) if self._too_dear % RETRY == 0 else 0
         return ahead[:best]
+
+    @property
+    def may_guess(self) -> bool:
+        """Whether the next step may have a draft: not when a plain one has to be measured again."""
+        return self._since_plain < _PLAIN_AGAIN
+
+    def note(self, outcome: Outcome, account: Account | None = None) -> None:
+        """Take a step into account; its guesses were those of ``account``, None for lookups."""
+        guessed = outcome.rows > outcome.sequences
+        counts = self._costs.note(outcome.rows, outcome.silent, outcome.seconds, guessed=guessed)
+        if guessed:
+            self._since_plain += 1
+        elif counts:
+            self._since_plain = 0
+        if guessed or outcome.guessing:
+            self._charged = account or self._account
+        if outcome.silent == 0 and self._charged is not None:
+            self._charged.settle(gain(outcome, self._costs), self._costs.of(outcome.sequences))
+        self._account.earn(outcome.seconds)
+        if not guessed:
+            self._charged = None
+
+
+def gain(outcome: Outcome, costs: Costs) -> float:
+    """Seconds saved against plain steps for as many tokens; a moment's neighbour counts only so much."""
+    plain = costs.of(outcome.sequences) / outcome.sequences
+    seconds = min(outcome.seconds, 3 * costs.of(outcome.rows))
+    return outcome.made * plain - seconds - outcome.guessing
 
 
 def _place(streak: int) -> int:

@@ -60,10 +60,15 @@ class Governor:
         self._wait_s, self._fell = _SOON_S, 0.0
         self._look_s, self._looked = _FIRST_LOOK_S, 0.0
 
-    def resume(self, free: float | None) -> None:
-        """Before the first step, and after a pause: what is known of the past is no longer so."""
+    def resume(self, free: float | None, pause_s: float = 0.0) -> None:
+        """Before the first step, and after a pause: what is known of the past is no longer so.
+
+        To wait for another trial one may as well pause.
+        """
         if free is None or self.most == 1:
             return
+        self._now += pause_s
+        self._since += pause_s
         self._free = free
         may = self.most if self._now >= self._fell + self._wait_s or not self._now else self.n_threads
         self._trial = None

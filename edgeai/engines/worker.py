@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeai.engines import DevicePlan, EngineInfo, Generation, OnState
 from edgeai.engines.keeper import Keeper, Pending
+from edgeai.engines.watchdog import LIMIT_S, LOOKS
 from edgeai.engines.wire import pack
 from edgeai.errors import Cancelled, ConfigError, EngineCrashed, EngineLoadFailed
 from edgeai.types import Priority, Request, Warmed
@@ -47,19 +48,21 @@ def open_engine(
     name: str,
     memory_bytes: int | None = None,
     limit_s: float | None = None,
+    hang_s: float = LIMIT_S,
 ) -> "ProcessEngine":
     """Start a process and load the model in it; ``engine`` names a package of `edgeai.engines`.
 
     ``memory_bytes`` bounds the process's private memory: all but mapped weights. Raises what the engine
     raises, ConfigError where memory cannot be bounded, EngineCrashed when loading kills the process twice,
-    EngineLoadFailed when it has not come to an end after ``limit_s`` seconds.
+    EngineLoadFailed when it has not come to an end after ``limit_s`` seconds. A process that gives no sign of
+    life for ``hang_s`` seconds, though it has work, counts as crashed.
     """
     if memory_bytes is not None and not can_limit_memory():
         raise ConfigError("The memory of a process cannot be bounded on this system")
     if memory_bytes is not None and memory_bytes < _MIN_MEMORY:
         raise ConfigError(f"{memory_bytes} bytes are not enough for an engine", remedy=f"Give {_MIN_MEMORY}")
-    opening = pack(["open", engine, str(path.absolute()), plan, name, memory_bytes])
-    keeper = Keeper(opening, verbose=plan.verbose)
+    opening = pack(["open", engine, str(path.absolute()), plan, name, memory_bytes, hang_s / (2 * LOOKS)])
+    keeper = Keeper(opening, verbose=plan.verbose, limit_s=hang_s, load_limit_s=limit_s)
     try:
         if not wait([keeper.opened], limit_s).done:
             raise EngineLoadFailed(f"{name} was not loaded after {limit_s:.0f} s", remedy="Use another model")

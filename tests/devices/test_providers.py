@@ -4,10 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeai.devices.ladder import ranked
-from edgeai.devices.probe import probe
-from edgeai.devices.profiles import choose
-from edgeai.devices.providers import PROVIDERS, Offer, Verdict, offers, try_provider
+from edgeai.devices.providers import PROVIDERS, Offer, offers, try_provider
 from edgeai.devices.verdicts import proven
 
 QNN = Offer(provider=PROVIDERS["qnn"], installed=True, is_plugin=True)
@@ -100,26 +97,3 @@ def test_this_machine_offers_the_cpu() -> None:
 def test_a_child_that_cannot_say_offers_nothing() -> None:
     """A plugin that crashes while it is listed takes nobody with it."""
     assert offers(command=child("raise SystemExit(1)")) == ()
-
-
-def test_the_ladder_ends_on_the_cpu_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    """The first that works is taken; each step down is logged with its reason."""
-    profile = choose("snapdragon-x-elite", probe())
-    works = Verdict(provider="qnn", state="works", node_share=1.0, cosine=1.0)
-    assert ranked("prefill", "speed", profile, {"qnn": works}).chosen == "qnn"
-    assert ranked("decode", "speed", profile, {"qnn": works}).chosen == "cpu"
-    assert ranked("decode", "battery", profile, {"qnn": works}).chosen == "qnn"
-    caplog.set_level("INFO", "edgeai.devices")
-    crashed = Verdict(provider="qnn", state="crashed", why="SIGABRT")
-    ladder = ranked("embed", "battery", profile, {"qnn": crashed})
-    assert ladder.chosen == "cpu"
-    assert [(step.provider, step.why) for step in ladder.steps] == [
-        ("qnn", "crashed: SIGABRT"),
-        ("cpu", None),
-    ]
-    assert "qnn is passed over for embed: crashed: SIGABRT" in caplog.text
-
-
-def test_a_profile_without_providers_runs_on_the_cpu() -> None:
-    """Nothing is tried that nobody has named."""
-    assert ranked("embed", "speed", choose("generic", probe()), {}).chosen == "cpu"

@@ -1,5 +1,6 @@
 """The clocks of the governor: what other programs leave, read from recorded and from real files."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -108,12 +109,22 @@ def test_slow_steps_cost_threads() -> None:
 
 @pytest.mark.parametrize(
     ("meanwhile", "now", "threads"),
-    [(2.0, 2, 2), (0.9, 2, 1), (2.0, 1, 1), (None, 1, 1), (None, None, 2)],
+    [
+        (2.0, [2], 2),
+        (0.9, [2], 2),
+        (0.9, [2, 2, 2, 1, 2], 1),
+        (2.0, [1], 1),
+        (0.9, [1], 1),
+        (None, [1], 1),
+        (0.9, [None], 1),
+        (None, [None], 2),
+    ],
 )
 def test_after_a_pause(
-    meanwhile: float | None, now: float | None, threads: int, monkeypatch: pytest.MonkeyPatch
+    meanwhile: float | None, now: list[float | None], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All cores only where they were free meanwhile and are so this moment; unknown changes nothing."""
-    seen = SimpleNamespace(free=lambda n: meanwhile, free_now=lambda: now, restart=lambda: None)
+    """All cores where they are free this moment, in several looks if they were not; unknown changes nothing."""
+    looks = itertools.cycle(now)
+    seen = SimpleNamespace(free=lambda n: meanwhile, free_now=lambda: next(looks), restart=lambda: None)
     monkeypatch.setattr("edgeai.engines.pace.Cores", lambda: seen)
     assert Pace(2, follow_load=True).begin() == threads

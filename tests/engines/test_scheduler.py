@@ -12,6 +12,7 @@ import pytest
 from edgeai.engines.admission import Admission
 from edgeai.engines.batch import Filler
 from edgeai.engines.context import FULL
+from edgeai.engines.draft import Drafter
 from edgeai.engines.generation import Generation
 from edgeai.engines.jobs import Job
 from edgeai.engines.query import Query
@@ -32,11 +33,18 @@ Submit = Callable[..., Generation]
 
 @contextmanager
 def scheduling(
-    context: PaperContext, *, parallel: int = 4, n_cells: int | None = None, speculates: bool = True
+    context: PaperContext,
+    *,
+    parallel: int = 4,
+    n_cells: int | None = None,
+    speculates: bool = True,
+    drafter: Drafter | None = None,
 ) -> Iterator[tuple[Submit, Scheduler]]:
     """A scheduler on paper, and how to ask it."""
     slots = Slots(context, parallel + 2, n_cells or context.n_cells)
-    scheduler = Scheduler(context, slots, name="paper", parallel=parallel, speculates=speculates)
+    scheduler = Scheduler(
+        context, slots, name="paper", parallel=parallel, speculates=speculates, drafter=drafter
+    )
     scratch = Scratch(N_VOCAB)
 
     def submit(
@@ -122,13 +130,15 @@ def test_company_changes_no_answer(n_cells: int, temperature: float) -> None:
     assert context.most_cells <= n_cells
 
 
-def test_drafts_save_steps_and_change_nothing() -> None:
-    """Where guesses are right and rows cheap, there are fewer decodes than tokens, for the same answer."""
+def test_drafts_save_steps_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where guesses are right and rows cost nothing, there are fewer decodes, for the same answer."""
+    monkeypatch.setattr(Costs, "of", lambda self, rows: 1.0)
+    monkeypatch.setattr(Costs, "note", lambda self, rows, silent, seconds, guessed=False: True)
     asked = [[*HEAD, 7, 8]] * 6
     expected = alone(asked, limit=60)
     counts = {}
     for speculates in (False, True):
-        context = PaperContext(500, step_s=0.002)  # whatever its size
+        context = PaperContext(500)
         with scheduling(context, speculates=speculates) as (submit, _):
             found = [read(submit(prompt, 60)) for prompt in asked]
         assert found == expected

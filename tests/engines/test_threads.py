@@ -128,6 +128,16 @@ def test_the_neighbour_leaves() -> None:
     assert run.governor.n_threads == 2
 
 
+def test_waits_go_on_during_a_pause() -> None:
+    """Trials that failed delay the next one; after a pause as long, idle cores are used at once."""
+    run = Run(Governor(2)).until(1, lambda _: NONE)
+    run.step(Neighbour({2: around(90)}, 1.0))
+    run.governor.resume(2.0, pause_s=0.1)
+    assert run.governor.n_threads == 1
+    run.governor.resume(2.0, pause_s=1.0)
+    assert run.governor.n_threads == 2
+
+
 def test_trials_become_rare_while_they_fail() -> None:
     """Cores that seem idle and are not (a quota throttles): fewer than one step in a hundred finds out."""
     liar = Neighbour({1: around(10), 2: torn(30, 90, 0.5)}, 1.95)

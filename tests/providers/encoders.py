@@ -51,18 +51,24 @@ def float_encoder(path: Path, *, extra: Sequence[str] = ()) -> Path:
 
 def npu_encoder(folder: Path) -> Path:
     """The encoder with 16-bit activations and 8-bit weights, as QNN wants it."""
+    return quantize(float_encoder(folder / "npu.onnx"), _Texts())
+
+
+def quantize(path: Path, texts: Any) -> Path:  # noqa: ANN401  # a reader as ONNX Runtime wants it
+    """Put a graph with 16-bit activations and 8-bit weights in the place of this one."""
     from onnxruntime import quantization
     from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 
-    source, target = float_encoder(folder / "float.onnx"), folder / "npu.onnx"
+    source = path.rename(path.with_suffix(".float"))
     settings = get_qnn_qdq_config(
         source,
-        _Texts(),
+        texts,
         activation_type=quantization.QuantType.QUInt16,
         weight_type=quantization.QuantType.QUInt8,
     )
-    quantization.quantize(source, target, settings)
-    return target
+    quantization.quantize(source, path, settings)
+    source.unlink()
+    return path
 
 
 class _Texts:

@@ -8,7 +8,13 @@ import pytest
 if os.environ.get("EDGEAI_PROVIDERS") != "openvino":
     pytest.skip("run by make test-providers", allow_module_level=True)
 
+from edgeai import DeviceUnavailable, Edge
+from edgeai.devices import compiled
 from edgeai.devices.providers import Offer, offers, try_provider
+from edgeai.devices.verdicts import kept, proven
+from tests.engines.onnx.conftest import write_tiny_package
+from tests.providers.decoders import add_variants
+from tests.providers.edges import check_answers
 from tests.providers.encoders import float_encoder
 
 
@@ -33,3 +39,24 @@ def test_a_device_that_is_not_there_is_rejected(openvino: Offer, tmp_path: Path)
     verdict = try_provider(openvino, float_encoder(tmp_path / "model.onnx"))
     assert verdict.state == "rejected", verdict
     assert "took 0%" in (verdict.why or "")
+
+
+def test_an_edge_runs_on_it(tmp_path: Path) -> None:
+    """The package's graph for it begins prompts and embeds texts, with the processor's answers."""
+    package = add_variants(write_tiny_package(tmp_path / "tiny"), device="openvino")
+    check_answers(package, "openvino:CPU", "cpu, prefill on openvino, embed on openvino")
+    with pytest.raises(DeviceUnavailable, match="took 0%"):
+        Edge(package, device="openvino:GPU", ledger=False)
+
+
+def test_what_it_compiles_is_kept_and_checked(openvino: Offer, tmp_path: Path) -> None:
+    """The second load takes the blob; a blob that was changed is not used, nor is the verdict with it."""
+    model, options = float_encoder(tmp_path / "model.onnx"), {"device_type": "CPU"}
+    verdict = proven(openvino, model, {"cpu": "x"}, options=options)
+    print(verdict)  # noqa: T201  # for docs/devices.md
+    assert verdict.compiled is not None
+    assert verdict.compiled_load_s is not None
+    assert kept(openvino.provider, model, {"cpu": "x"}, options=options) == verdict
+    digest, files = verdict.compiled
+    (compiled.folder_of(digest) / next(iter(files))).write_bytes(b"another")
+    assert kept(openvino.provider, model, {"cpu": "x"}, options=options) is None

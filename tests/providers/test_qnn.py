@@ -8,8 +8,13 @@ import pytest
 if os.environ.get("EDGEAI_PROVIDERS") != "qnn":
     pytest.skip("run by make test-providers", allow_module_level=True)
 
+from edgeai import DeviceUnavailable, Edge
+from edgeai.devices import compiled
 from edgeai.devices.providers import Offer, offers, try_provider
-from edgeai.devices.verdicts import proven
+from edgeai.devices.verdicts import kept, proven
+from tests.engines.onnx.conftest import write_tiny_package
+from tests.providers.decoders import add_variants
+from tests.providers.edges import check_answers
 from tests.providers.encoders import npu_encoder
 
 
@@ -59,3 +64,27 @@ def test_a_verdict_is_kept(
     monkeypatch.setenv("EDGEAI_HOME", str(tmp_path))
     first = proven(qnn, encoder, {"cpu": "x"})
     assert proven(qnn, encoder, {"cpu": "x"}, command=("false",)) == first
+
+
+def test_an_edge_runs_on_the_emulated_npu(tmp_path: Path) -> None:
+    """The package's graph for it begins prompts and embeds texts; a broken backend is never used."""
+    package = add_variants(write_tiny_package(tmp_path / "tiny"), quantized=True)
+    check_answers(package, "npu", "cpu, prefill on qnn, embed on qnn", exact=False)
+    with pytest.raises(DeviceUnavailable, match="took 0%"):
+        Edge(package, device="qnn:cpu", ledger=False)
+    with Edge(package, device="qnn:saver", allow_fallback=True, ledger=False, isolation="thread") as edge:
+        assert edge.info.device == "cpu"
+        assert any("numbers are not the CPU's" in (step.why or "") for step in edge.info.steps)
+
+
+def test_what_it_compiles_is_kept_and_checked(qnn: Offer, encoder: Path) -> None:
+    """The compiled graph was loaded and compared; one that was changed since is not used."""
+    verdict = proven(qnn, encoder, {"cpu": "y"})
+    print(verdict)  # noqa: T201
+    assert verdict.compiled is not None
+    assert verdict.compiled_load_s is not None
+    assert kept(qnn.provider, encoder, {"cpu": "y"}) == verdict
+    digest, files = verdict.compiled
+    assert list(files) == [compiled.CONTEXT]
+    (compiled.folder_of(digest) / compiled.CONTEXT).write_bytes(b"another")
+    assert kept(qnn.provider, encoder, {"cpu": "y"}) is None

@@ -153,6 +153,9 @@ def ggml(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:  # noqa
 
 
 _MEMORY_WORDS: Final = (
+    "cannot allocate memory",
+    "insufficient memory",
+    "length_error",
     "failed to allocate",
     "unable to allocate",
     "out of memory",
@@ -172,7 +175,7 @@ def refusal(what: str, heard: list[str]) -> EngineError | ModelUnsupported:
     why = "; ".join(dict.fromkeys(heard)) or "llama.cpp gave no reason"
     words = why.lower()
     if any(word in words for word in _MEMORY_WORDS):
-        return OutOfMemory(what, why=why, remedy="Use a smaller context or a smaller model")
+        return OutOfMemory(what, why=why, remedy="Free memory, or use a smaller n_ctx or a smaller model")
     if any(word in words for word in _UNSUPPORTED_WORDS):
         return ModelUnsupported(what, why=why, remedy="Use another model, or a newer llama-cpp-python")
     return EngineLoadFailed(what, why=why, remedy="Verify the file, or use another model")

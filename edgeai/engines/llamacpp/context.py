@@ -16,8 +16,8 @@ from edgeai.engines.llamacpp.binding import (
     refusal,
 )
 from edgeai.engines.llamacpp.model import KvType, Model
-from edgeai.engines.pace import Pace
-from edgeai.errors import EngineError
+from edgeai.engines.pace import Pacing
+from edgeai.errors import EngineError, OutOfMemory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +26,9 @@ __all__ = ["MAX_OUTPUTS", "N_BATCH", "Context"]
 
 N_BATCH: Final = 256
 """Most tokens of one batch. Twice as many give 1 % more prefill speed, and newcomers wait twice as long."""
+
+_NO_MEMORY: Final = -2
+"""What llama_decode returns when a buffer could not be allocated."""
 
 
 class Context:
@@ -41,7 +44,7 @@ class Context:
         *,
         n_ctx: int,
         n_seq: int,
-        pace: Pace,
+        pace: Pacing,
         kv_type: KvType = "f16",
         n_ubatch: int | None = None,
         flash_attn: bool | None = None,
@@ -61,7 +64,11 @@ class Context:
         self.n_tokens = 0
         self._views: dict[int, NDArray[np.float32]] = {}
         self._states = False
-        self._allocate_batch()
+        try:
+            self._allocate_batch()
+        except MemoryError:
+            self.free()
+            raise
 
     def _allocate_batch(self) -> None:
         self._token = np.zeros(N_BATCH, np.int32)
@@ -117,6 +124,9 @@ class Context:
 
     def failure(self, code: int) -> EngineError:
         """What a code of `decode` other than success means."""
+        if code == _NO_MEMORY:
+            remedy = "Free memory, or use a smaller n_ctx or a smaller model"
+            return OutOfMemory("llama.cpp found no memory to compute in", remedy=remedy)
         return EngineError("llama.cpp could not decode", why=f"its error code is {code}")
 
     def logits(self, row: int) -> "NDArray[np.float32]":

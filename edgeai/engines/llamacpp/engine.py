@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 from edgeai.engines import DevicePlan, EngineInfo, OnState
 from edgeai.engines.cells import PARALLEL, pool
+from edgeai.engines.failures import no_room
 from edgeai.engines.jobs import Steps
 from edgeai.engines.llamacpp import binding
 from edgeai.engines.llamacpp.context import MAX_OUTPUTS, Context
+from edgeai.engines.llamacpp.draft import DraftModel, open_draft
 from edgeai.engines.llamacpp.jobs import N_SCRATCH, embed_steps, score_steps, scratch_cells
 from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.local import LocalEngine, Places
 from edgeai.engines.pace import Pace
 from edgeai.engines.warm import WarmShelf
+from edgeai.errors import OutOfMemory
 from edgeai.models.disk import remembered_sha256
 
 if TYPE_CHECKING:
@@ -35,25 +38,51 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
     if plan.verbose:
         binding.speak()
     adapters = {name: Path(file) for name, file in plan.adapters.items()}
+    try:
+        return _open(path, plan, name, adapters)
+    except MemoryError as error:
+        raise error if isinstance(error, OutOfMemory) else no_room(error, f"{name} finds no room") from error
+    except RuntimeError as error:  # Python's own word for a thread that the system refuses
+        if "new thread" not in str(error):
+            raise
+        raise no_room(error, f"{name} finds no room for a thread") from error
+
+
+def _open(path: Path, plan: DevicePlan, name: str, adapters: Mapping[str, Path]) -> "LlamaCppEngine":
+    """Whatever fails, nothing of it is left."""
     hashes = {name: remembered_sha256(file) for name, file in adapters.items()}
     model = Model(path, adapters, plan.gpus)
+    draft: DraftModel | None = None
+    context: Context | None = None
     try:
         n_ctx = min(plan.n_ctx, model.n_ctx_train)
         places = _places(model, n_ctx, plan)
         n_seq = places.sequences + N_SCRATCH
+        pace = Pace(plan.n_threads, follow_load=plan.follow_load)
+        draft = open_draft(model, n_ctx, places.parallel, plan, pace)
         context = Context(
             model,
             n_ctx=places.cells,
             n_seq=n_seq,
-            pace=Pace(plan.n_threads, follow_load=plan.follow_load),
+            pace=pace,
             kv_type=plan.kv_type,
             n_ubatch=plan.n_ubatch,
             flash_attn=plan.flash_attn,
         )
+        return LlamaCppEngine(
+            model, context, places, draft=draft, n_ctx=n_ctx, plan=plan, name=name, adapters=hashes
+        )
     except BaseException:
-        model.free()
+        if context is not None:
+            context.free()
+        _free(model, draft)
         raise
-    return LlamaCppEngine(model, context, places, n_ctx=n_ctx, plan=plan, name=name, adapters=hashes)
+
+
+def _free(model: Model, draft: DraftModel | None) -> None:
+    if draft is not None:
+        draft.free()
+    model.free()
 
 
 def _places(model: Model, n_ctx: int, plan: DevicePlan) -> Places:
@@ -78,13 +107,14 @@ class LlamaCppEngine(LocalEngine):
         context: Context,
         places: Places,
         *,
+        draft: DraftModel | None,
         n_ctx: int,
         plan: DevicePlan,
         name: str,
         adapters: Mapping[str, str],
     ) -> None:
         self._model, self._kv_type = model, plan.kv_type
-        self._places = places
+        self._places, self._draft = places, draft
         info = EngineInfo(
             engine="llamacpp",
             model=name,
@@ -107,18 +137,20 @@ class LlamaCppEngine(LocalEngine):
             context,
             info,
             places=places,
-            at_end=model.free,
+            at_end=partial(_free, model, draft),
             shelf=shelf if plan.weights else None,
             carry=context.carry,
+            drafter=None if draft is None else draft.drafter,
         )
 
     def memory(self) -> Mapping[str, int]:
-        """Where the memory goes, in bytes: mapped weights, KV cache, output rows."""
-        return {
+        """Where the memory goes, in bytes: mapped weights, KV cache, output rows, a draft model's of both."""
+        terms = {
             "weights": self._model.size_bytes,
             "kv_cache": self._places.cells * self._model.kv_bytes(self._kv_type),
             "outputs": MAX_OUTPUTS * (self.info.n_vocab + self.info.n_embd) * 4,
         }
+        return terms if self._draft is None else terms | {"draft": self._draft.size_bytes}
 
     def _score_steps(
         self, tails: Sequence[Sequence[int]], totals: list[float], on_state: OnState | None

@@ -41,6 +41,13 @@ class Model:
         self._lock = threading.Lock()
         self._pieces: dict[int, bytes] = {}
         self.handle: int | None = _load(path, gpus)
+        try:
+            self._learn(adapters)
+        except BaseException:
+            native.llama_model_free(self.handle)
+            raise
+
+    def _learn(self, adapters: Mapping[str, Path]) -> None:
         self.adapters = {name: self._adapter(name, file) for name, file in adapters.items()}
         """LoRA adapters by name; llama.cpp frees them with the model."""
         self.vocab: int | None = native.llama_model_get_vocab(self.handle)
@@ -78,7 +85,6 @@ class Model:
         with complaints() as heard:
             handle = native.llama_adapter_lora_init(self.handle, os.fsencode(path))
         if not handle:
-            native.llama_model_free(self.handle)
             raise refusal(f"llama.cpp cannot load the adapter {name} from {path.name}", heard)
         return handle
 

@@ -26,13 +26,18 @@ __all__ = ["Chunk", "open_chunks"]
 
 _IDS: Final = "input_ids"
 _MASK: Final = "attention_mask"
+_TYPES: Final = "token_type_ids"
+_LABELS: Final = "logits"
 _log = logging.getLogger("edgeai.onnx")
 
 
 class Chunk:
-    """One such graph. Safe from any thread. Raises ModelError's leaves, EngineLoadFailed, OutOfMemory."""
+    """One such graph; ``signature`` is that of the decoder to which it belongs, None for an encoder.
 
-    def __init__(self, offload: Offload, plan: DevicePlan, signature: Signature) -> None:
+    Safe from any thread. Raises ModelError's leaves, EngineLoadFailed, OutOfMemory.
+    """
+
+    def __init__(self, offload: Offload, plan: DevicePlan, signature: Signature | None = None) -> None:
         if offload.compiled is None:
             check(read_graph(Path(offload.graph)), Path(offload.graph))
         self.length = offload.tokens
@@ -42,7 +47,8 @@ class Chunk:
         self._session = Session(Path(offload.compiled or offload.graph), plan, offload)
         self._outputs = _wanted_outputs(self._session, offload, signature)
         inputs = self._session.inputs
-        strange = [n for n, p in inputs.items() if n not in (_IDS, _MASK) or p.shape != (1, self.length)]
+        known = (_IDS, _MASK, _TYPES)
+        strange = [n for n, p in inputs.items() if n not in known or p.shape != (1, self.length)]
         if strange or _IDS not in inputs:
             raise _misfit(offload, f"its inputs are {', '.join(inputs)}")
 
@@ -50,6 +56,11 @@ class Chunk:
         """The last hidden states of the tokens, (n, n_embd); None when it failed."""
         found = self._run(tokens)
         return None if found is None else np.asarray(found[0][0, : len(tokens)], np.float32)
+
+    def logits(self, tokens: Sequence[int]) -> "NDArray[np.float32] | None":
+        """A classifier's number for each label; None when it failed."""
+        found = self._run(tokens)
+        return None if found is None else np.asarray(found[0][0], np.float32)
 
     def entries(self, tokens: Sequence[int]) -> bytearray | None:
         """Keys and values of the tokens in all layers, as `Cache.load` takes them; None when it failed."""
@@ -60,10 +71,9 @@ class Chunk:
     def _run(self, tokens: Sequence[int]) -> "list[NDArray[Any]] | None":
         if self.broken:
             return None
-        ids = [*tokens, *[0] * (self.length - len(tokens))]
-        mask = [position < len(tokens) for position in range(self.length)]
-        ports = self._session.inputs
-        feeds = {n: np.asarray([ids if n == _IDS else mask], p.dtype) for n, p in ports.items()}
+        rest = [0] * (self.length - len(tokens))
+        rows = {_IDS: [*tokens, *rest], _MASK: [*[1] * len(tokens), *rest], _TYPES: [0] * self.length}
+        feeds = {name: np.asarray([rows[name]], port.dtype) for name, port in self._session.inputs.items()}
         try:
             with self._lock:
                 found = self._session.run(feeds, self._outputs)
@@ -96,19 +106,20 @@ def open_chunks(plan: DevicePlan, signature: Signature) -> tuple[dict[Work, Chun
     return chunks, steps
 
 
-def _wanted_outputs(session: Session, offload: Offload, signature: Signature) -> list[str]:
+def _wanted_outputs(session: Session, offload: Offload, signature: Signature | None) -> list[str]:
     """The outputs that are wanted, in order; they must be what the main graph would compute."""
-    if offload.work == "prefill":
+    if offload.work == "prefill" and signature is not None:
         for entry in signature.cache:
             port = session.outputs.get(entry.present)
             wanted = (1, entry.heads, offload.tokens, entry.width)
             if port is None or port.shape != wanted or port.dtype != entry.dtype:
                 raise _misfit(offload, f"its output {entry.present} is {port and port.shape}, not {wanted}")
         return [entry.present for entry in signature.cache]
-    name = next((name for name in HIDDEN if name in session.outputs), None)
+    names = {"embed": HIDDEN, "classify": (_LABELS,)}.get(offload.work, ())
+    name = next((name for name in names if name in session.outputs), None)
     width = None if name is None else session.outputs[name].shape[-1]
-    if name is None or width != (signature.n_embd or width):
-        raise _misfit(offload, "it gives no hidden states of the model's width")
+    if name is None or (signature and signature.n_embd not in (None, width)):
+        raise _misfit(offload, f"its outputs are {', '.join(session.outputs)}")
     return [name]
 
 

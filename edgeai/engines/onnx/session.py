@@ -198,7 +198,8 @@ _LOADING = threading.Lock()
 def _providers(offload: Offload, options: Any) -> list[Any] | None:  # noqa: ANN401  # an untyped library
     """What a session is to be told; a plugin's devices are named in the options."""
     if offload.plugin is None:
-        return [(offload.native, dict(offload.options)), *_CPU]
+        own = [] if offload.native in _CPU else _CPU
+        return [(offload.native, dict(offload.options)), *own]
     try:
         library = importlib.import_module(offload.plugin).get_library_path()
     except (ImportError, OSError) as error:

@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from edgeai.converters.convert import open_source
+from edgeai.converters.linear import floats
+from edgeai.converters.proof import Trial
+from edgeai.converters.toolchain import convert
 from edgeai.types import Message, Request
 from tests.engines.onnx.conftest import Open, write_tiny_package
 
@@ -81,6 +85,19 @@ def compare(python: str, made: Path, original: Path, opened: Open) -> None:
     assert [token.id for token in engine.stream(PROMPT)] == wanted
 
 
+def assert_reversible(made: Path, original: Path, folder: Path) -> None:
+    """The graph's weights are the model's, and what is made of them computes what the graph does."""
+    ours, theirs = open_source(made), open_source(original)
+    for role in ("q", "k", "v", "o", "gate", "up", "down"):
+        one, other = ours.matrix(role, 1), theirs.matrix(role, 1)
+        assert one is not None
+        assert other is not None
+        assert (floats(one) == floats(other)).all()
+    test = Trial(tokens=96, window=96, speed=False)
+    package = convert(made, folder / "package", to="gguf", quant="f16", test=test)
+    assert package.proof.reference == "the source itself, in ONNX Runtime"
+
+
 @pytest.mark.skipif(GENAI is None, reason="EDGEAI_GENAI_PYTHON names no Python")
 def test_the_real_builder_of_onnxruntime_genai(tmp_path: Path, opened: Open) -> None:
     """Its graph gives transformers' greedy tokens, with a shared cache."""
@@ -89,6 +106,7 @@ def test_the_real_builder_of_onnxruntime_genai(tmp_path: Path, opened: Open) -> 
     run(GENAI, *BUILD, "-i", original, "-o", tmp_path / "made", "-c", tmp_path / "cache")
     compare(GENAI, tmp_path / "made", original, opened)
     assert opened(tmp_path / "made")._signature.shared
+    assert_reversible(tmp_path / "made", original, tmp_path)
 
 
 @pytest.mark.skipif(OPTIMUM is None, reason="EDGEAI_OPTIMUM_PYTHON names no Python")
@@ -99,3 +117,4 @@ def test_the_real_optimum(tmp_path: Path, opened: Open) -> None:
     run(OPTIMUM, "-c", EXPORT, original, tmp_path / "made")
     compare(OPTIMUM, tmp_path / "made", original, opened)
     assert not opened(tmp_path / "made")._signature.shared
+    assert_reversible(tmp_path / "made", original, tmp_path)

@@ -215,6 +215,56 @@ def test_a_process_that_will_not_leave_is_ended(babbler: ProcessEngine) -> None:
     assert gone(pid)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a signal of POSIX")
+def test_one_that_comes_to_a_stand_is_ended(tiny: Path) -> None:
+    """Nothing is heard of it: as after a crash, who had nothing is asked again, and who had is told why."""
+    engine = open_engine("llamacpp", tiny, plan(2048), name="tiny", hang_s=0.8)
+    alone = answer(engine, TALK, 200)
+    read = engine.stream(request(TALK, max_tokens=1500))
+    next(read)
+    pid = kill(engine, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(answer, engine, TALK, 200)
+        with pytest.raises(EngineCrashed, match="hung") as caught:
+            list(read)
+        assert "for 0.8 s" in str(caught.value.why)
+        assert gone(pid)
+        assert asked.result(20) == alone
+    engine.close()
+
+
+def test_one_that_works_long_or_not_at_all_is_not_ended(tiny: Path) -> None:
+    """Beats tell that steps go on, or that there is nothing to do: a reader may pause as long as it likes."""
+    engine = open_engine("llamacpp", tiny, plan(2048), name="tiny", hang_s=0.8)
+    pid = engine.pid
+    paused = engine.stream(request(TALK, max_tokens=300))
+    vectors = engine.embed([LONG] * 16)  # a second or more without a result
+    time.sleep(1.2)
+    assert engine.pid == pid
+    assert len(vectors) == 16
+    assert len(list(paused)) > 100
+    engine.close()
+
+
+def test_a_step_without_an_end_is_ended(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process lives and its pipe works, but the step is the same at every look; it is tried twice."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\n"
+        "from edgeai.engines.scheduler import Scheduler\n"
+        "run = Scheduler._run\n"
+        "def hang(self, step):\n"
+        "    time.sleep(1000 * any(query.limit == 77 for query, _ in step.fed))\n"
+        "    run(self, step)\n"
+        "Scheduler._run = hang\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    engine = open_engine("llamacpp", tiny, plan(2048), name="tiny", hang_s=0.8)
+    with pytest.raises(EngineCrashed, match="hung"):
+        list(engine.stream(request("Hi", max_tokens=77)))
+    assert answer(engine)
+    engine.close()
+
+
 def test_loading_has_a_limit(tiny: Path) -> None:
     """A load that does not come to an end is an error, and its process is ended."""
     before = children()

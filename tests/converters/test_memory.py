@@ -1,0 +1,79 @@
+"""Converting holds a piece of the model in memory, never the model: measured in processes of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeai.converters.convert import open_source
+from edgeai.converters.decoder import Source
+
+_ROLES = ("q", "k", "v", "o", "gate", "up", "down")
+_MEASURE = """
+import sys, threading, time
+from pathlib import Path
+from edgeai.converters.convert import export, open_source
+from edgeai.converters.gguf_writer import write_gguf
+from edgeai.converters.hf_writer import write_folder
+
+def anonymous():
+    line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+def watch():
+    while not done.wait(0.002):
+        peaks.append(anonymous())
+
+source, target, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+before, peaks, done = anonymous(), [], threading.Event()
+watcher = threading.Thread(target=watch)
+watcher.start()
+if kind.startswith("onnx"):
+    export(source, target, quant=kind.removeprefix("onnx-"))
+elif kind == "gguf":
+    write_gguf(open_source(source), target, "f16")
+elif kind == "blocks":
+    write_gguf(open_source(source), target, "blocks")
+else:
+    target.mkdir()
+    write_folder(open_source(source), target, "f32")
+done.set()
+watcher.join()
+print(max(peaks) - before)
+"""
+
+
+def group_weights(source: Source) -> int:
+    """Weights of the largest group: a layer's matrices, the embedding, or the head."""
+
+    def size(role: str, layer: int | None) -> int:
+        matrix = source.matrix(role, layer)
+        return 0 if matrix is None else matrix.shape[0] * matrix.shape[1]
+
+    layer = sum(size(role, 0) for role in _ROLES)
+    return max(layer, size("embed", None), size("head", None))
+
+
+def check(source: Path, target: Path, kind: str) -> None:
+    """The peak of anonymous memory, less what the libraries take, against the bound."""
+    command = [sys.executable, "-c", _MEASURE, str(source), str(target), kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    weights = group_weights(open_source(source))
+    buffers = weights * 9 // 8  # the group as it is written
+    peak = int(done.stdout)
+    assert 0 < peak < 1.3 * 4 * weights + buffers, f"{kind}: {peak / 1e6:.0f} MB"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is told by /proc")
+def test_a_package_is_made_in_less_than_its_largest_group(model_path: Path, tmp_path: Path) -> None:
+    """The default model for ONNX Runtime: below 1.3 times that group as floats, and the group packed."""
+    check(model_path, tmp_path / "package", "onnx-auto")
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is told by /proc")
+@pytest.mark.parametrize("kind", ["onnx-f32", "onnx-int8", "onnx-int4", "gguf", "blocks", "hf"])
+def test_no_writer_holds_more(kind: str, model_path: Path, tmp_path: Path) -> None:
+    """All of them."""
+    check(model_path, tmp_path / "made", kind)

@@ -1,0 +1,203 @@
+"""Which device a model is put on, why not on others, and what is an error: no such hardware is needed."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edgeai import ConfigError, DeviceUnavailable, Edge
+from edgeai.cli.findings import variant_findings
+from edgeai.devices import gpus, variants
+from edgeai.devices.accelerators import Accelerator
+from edgeai.devices.probe import Machine, probe
+from edgeai.devices.profiles import choose
+from edgeai.devices.providers import PROVIDERS, Offer, Verdict
+from edgeai.devices.verdicts import proven
+from edgeai.devices.wish import Placed, Wish
+from edgeai.engines import Step
+from edgeai.engines.llamacpp.devices import Device
+from edgeai.models import store
+from edgeai.models.store import InstalledModel
+from edgeai.testing import FakeEngine
+from tests.engines.onnx.conftest import write_tiny_package
+from tests.providers.decoders import add_variants
+
+QNN = Offer(provider=PROVIDERS["qnn"], installed=True, is_plugin=True)
+GOOD = {"nodes": {"QNNExecutionProvider": 9}, "cosine": 0.999, "max_difference": 0.1}
+BROKEN = Verdict(provider="qnn", state="rejected", why="It lies", remedy="Use another")
+SNAPDRAGON = "snapdragon-x-elite"
+
+
+def device(name: str, backend: str, kind: str = "gpu") -> Device:
+    return Device(name=name, description="", backend=backend, kind=kind, memory_bytes=1)  # type: ignore[arg-type]  # one of three
+
+
+DEVICES = (device("CPU", "CPU", "cpu"), device("Vulkan0", "Vulkan"), device("Vulkan1", "Vulkan"))
+
+
+def place(wish: Wish, profile: str = "generic", found: tuple[Device, ...] = DEVICES) -> Placed:
+    return gpus.place("tiny", wish, choose(profile, probe()), "speed", probe(), find=lambda: found)
+
+
+def test_layers_go_to_the_gpus_of_one_backend() -> None:
+    """A kind, a backend or one of its devices; with "auto" only what the profile names."""
+    assert place(Wish(name="gpu")).gpus == ("Vulkan0", "Vulkan1")
+    assert place(Wish(name="vulkan:Vulkan1".partition(":")[0], part="Vulkan1")).gpus == ("Vulkan1",)
+    assert place(Wish()).provider == "cpu"
+    cuda = (*DEVICES, device("CUDA0", "CUDA"))
+    assert place(Wish(), found=cuda).gpus == ("CUDA0",)
+    assert place(Wish(), "raspberry-pi-5-8gb", cuda).steps == ()
+
+
+def test_every_step_down_has_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """What was passed over is in the steps and in the log; the processor is the last."""
+    caplog.set_level("INFO", "edgeai.devices")
+    placed = place(Wish(name="cuda", allow_fallback=True))
+    assert [step.provider for step in placed.steps] == ["cuda", "cpu"]
+    assert placed.steps[0].why
+    assert placed.steps[-1] == Step(work="decode", provider="cpu")
+    assert "cuda is passed over for decode" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "why"), [("gpu", "built without it"), ("npu", "nothing for it")])
+def test_llama_cpp_without_the_device_is_an_error(name: str, why: str) -> None:
+    """It says why, and how to get it."""
+    with pytest.raises(DeviceUnavailable, match=why) as raised:
+        place(Wish(name=name), found=DEVICES[:1])
+    assert "allow_fallback=True" in (raised.value.remedy or "")
+
+
+def test_the_remedy_builds_for_the_gpu_that_is_there() -> None:
+    """NVIDIA's gets CUDA, one of nobody in particular Vulkan."""
+    machine = probe()
+    nvidia = Machine(
+        os="linux",
+        processor=machine.processor,
+        memory=machine.memory,
+        accelerators=(Accelerator(kind="gpu", vendor="NVIDIA"),),
+    )
+    assert "-DGGML_CUDA=on" in gpus.command_for(nvidia)
+    assert "-DGGML_VULKAN=on" in gpus.command_for(machine)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny decoder with graphs for NPUs, made once."""
+    return add_variants(write_tiny_package(tmp_path_factory.mktemp("placing") / "tiny"))
+
+
+@pytest.fixture
+def tiny(package: Path) -> InstalledModel:
+    return store.find(package)
+
+
+def verdict(model: InstalledModel, code: str) -> None:
+    """Let a child that runs this code try the NPU's graph."""
+    assert model.folder is not None
+    command = (sys.executable, "-c", code)
+    proven(QNN, model.folder / "npu.onnx", variants.circumstances(probe()), command=command)
+
+
+def place_variants(model: InstalledModel, wish: Wish, profile: str = SNAPDRAGON) -> Placed:
+    return variants.place(model, wish, choose(profile, probe()), "speed", probe())
+
+
+def test_auto_uses_what_was_seen_to_work(tiny: InstalledModel) -> None:
+    """Nothing is tried by itself; what an earlier try has shown counts."""
+    before = place_variants(tiny, Wish())
+    assert before.offloads == ()
+    assert Step(work="prefill", provider="qnn", why="not tried") in before.steps
+    verdict(tiny, f"print({json.dumps(GOOD)!r})")
+    after = place_variants(tiny, Wish())
+    assert [(o.work, o.provider, o.plugin) for o in after.offloads] == [
+        ("prefill", "qnn", "onnxruntime_qnn"),
+        ("embed", "qnn", "onnxruntime_qnn"),
+    ]
+    assert not after.offloads[0].required
+    assert place_variants(tiny, Wish(), "generic").offloads == ()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("import os; os.abort()", "crashed: SIGABRT"),
+        (f"print({json.dumps(GOOD | {'cosine': 0.2})!r})", "rejected: Its numbers are not the CPU's"),
+    ],
+)
+def test_a_broken_provider_is_a_reason(tiny: InstalledModel, code: str, why: str) -> None:
+    """With "auto" the processor does it; asked for, it is an error with that reason, and no crash."""
+    verdict(tiny, code)
+    placed = place_variants(tiny, Wish())
+    assert placed.offloads == ()
+    assert any(why in (step.why or "") for step in placed.steps)
+    with pytest.raises(DeviceUnavailable, match=why):
+        place_variants(tiny, Wish(name="qnn"))
+
+
+def test_an_edge_without_the_device(tiny: InstalledModel, package: Path) -> None:
+    """It is an error before anything is loaded, with a reason for each provider, or the processor does it."""
+    with pytest.raises(DeviceUnavailable, match="qnn") as raised:
+        Edge(package, device="npu", ledger=False)
+    assert raised.value.remedy
+    with Edge(package, device="npu", allow_fallback=True, ledger=False, isolation="thread") as edge:
+        assert edge.info.device == "cpu"
+        assert {step.provider for step in edge.info.steps if step.why} >= {"qnn", "openvino"}
+        assert edge.ask("Hi", max_tokens=1).device == "cpu"
+
+
+def test_a_package_without_a_variant(tmp_path: Path) -> None:
+    """The reason names it, the remedy the command."""
+    model = store.find(write_tiny_package(tmp_path / "tiny"))
+    with pytest.raises(DeviceUnavailable, match="no variant") as raised:
+        place_variants(model, Wish(name="npu"))
+    assert "edgeai convert" in (raised.value.remedy or "")
+    assert place_variants(model, Wish()).steps == ()
+
+
+@pytest.mark.parametrize("name", ["gpx", "npu:0", "", "cpu:1"])
+def test_an_unknown_device_is_wrong_usage(package: Path, name: str) -> None:
+    """A slip is not ignored."""
+    with pytest.raises(ConfigError, match="device is"):
+        Edge(package, device=name, ledger=False)
+
+
+def test_an_engine_of_ones_own_has_its_device() -> None:
+    """A device beside it would be ignored."""
+    with pytest.raises(ConfigError, match="has its device"):
+        Edge(engine=FakeEngine("x"), device="cpu", ledger=False)
+
+
+def test_this_llama_cpp_lists_its_devices() -> None:
+    """The processor is always among them."""
+    pytest.importorskip("llama_cpp")
+    from edgeai.engines.llamacpp.devices import devices
+
+    assert any(found.kind == "cpu" and found.memory_bytes for found in devices())
+
+
+def test_doctor_tries_every_graph(tiny: InstalledModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What works says how well, what does not says why; providers that are not installed are not named."""
+    monkeypatch.setattr(store, "installed", lambda: (tiny,))
+    monkeypatch.setattr(variants, "offers", lambda: (QNN,))
+    monkeypatch.setattr("edgeai.devices.verdicts.try_provider", lambda *a, **k: BROKEN)
+    assert [(f.about, f.state) for f in variant_findings(tiny.manifest.name)] == [("trial", "note")] * 2
+    found = list(variant_findings(tiny.id))
+    assert "embed on qnn rejected: It lies" in found[1].found
+    assert found[1].remedy == "Use another"
+    assert list(variant_findings("another")) == []
+
+
+def test_devices_that_are_made_up_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin that was registered as ``.virtual`` lists NPUs without hardware: they count as none."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from edgeai.devices import provider_child
+
+    real, virtual = (
+        SimpleNamespace(ep_name="QNNExecutionProvider", device=SimpleNamespace(metadata=metadata))
+        for metadata in ({}, {"is_virtual": "1"})
+    )
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [virtual, real])
+    assert provider_child._devices("QNNExecutionProvider") == [real]
