@@ -23,7 +23,8 @@ def write_encoder(folder: Path, head: Head) -> Path:
     """A package whose states, or mean logits, are the table's rows."""
     folder.mkdir()
     nodes = [helper.make_node("Gather", ["table", "input_ids"], ["last_hidden_state"])]
-    name, shape = "last_hidden_state", ["batch", "tokens", 3]
+    name = "last_hidden_state"
+    shape: list[str | int | None] = ["batch", "tokens", 3]
     if head.task == "classification":
         nodes.append(helper.make_node("ReduceMean", [name, "axis"], ["logits"], keepdims=0))
         name, shape = "logits", ["batch", 3]
