@@ -134,13 +134,10 @@ class Classifier:
     def _classify(self, generation: Generation, states: "list[Vector]") -> tuple[int, LabelScores]:
         """By a classifier, which was trained on the labels: no examples, and nothing to calibrate."""
         text, choices = question(self._request), self._request.choices
-        logprobs = self._engine.score(
-            text,
-            choices,
-            cancelled=lambda: generation.cancelled,
-            on_state=states.append if self._request.hidden else None,
-            **self._asked(),
-        )
+        asked = self._asked()
+        if self._request.hidden:
+            asked["on_state"] = states.append
+        logprobs = self._engine.score(text, choices, cancelled=lambda: generation.cancelled, **asked)
         n_prompt = len(self._engine.tokenize(text))
         return n_prompt, LabelScores(logprobs=logprobs, content_free=(0.0,) * len(choices), strength=0.0)
 

@@ -8,9 +8,11 @@ import pytest
 import tokenizers
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeai import Edge
 from edgeai.engines.onnx import open_engine
 from edgeai.engines.onnx.encoder import EncoderEngine
 from edgeai.errors import ConfigError, ContextOverflow, ModelCorrupt, ModelUnsupported
+from edgeai.models.disk import hash_file
 from edgeai.models.package import Head, Manifest, PackageFile, read_manifest, write_manifest
 from edgeai.types import Message, Request
 from tests.engines.onnx.conftest import tiny_plan
@@ -45,7 +47,7 @@ def write_encoder(folder: Path, head: Head) -> Path:
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     words.save(str(folder / "tokenizer.json"))
     files = tuple(
-        PackageFile(path=n, sha256="0" * 64, size=(folder / n).stat().st_size)
+        PackageFile(path=n, sha256=hash_file(folder / n), size=(folder / n).stat().st_size)
         for n in ("model.onnx", "tokenizer.json")
     )
     manifest = Manifest(
@@ -105,3 +107,15 @@ def test_a_head_is_checked(tmp_path: Path) -> None:
     (folder / "edgeai.json").write_text(text.replace('"b"', '"a"'), "utf-8")
     with pytest.raises(ModelCorrupt, match="labels"):
         read_manifest(folder)
+
+
+def test_choose_asks_the_classifier(tmp_path: Path) -> None:
+    """Through `Edge`: the likeliest of the labels that it knows, and nothing else."""
+    folder = write_encoder(tmp_path / "c", Head(task="classification", labels=("a", "b", "c")))
+    with Edge(folder, isolation="thread", ledger=False) as edge:
+        assert edge.info.labels == ("a", "b", "c")
+        choice = edge.choose("green", edge.info.labels)
+    shares = np.exp(TABLE[1]) / np.exp(TABLE[1]).sum()
+    assert choice.label == "abc"[int(shares.argmax())]
+    assert choice.probabilities is not None
+    np.testing.assert_allclose(list(choice.probabilities.values()), shares, atol=1e-5)
