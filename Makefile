@@ -64,7 +64,7 @@ test-converters: $(VENV)/.test $(GENAI)/.made $(OPTIMUM)/.made $(LLMCOMPRESSOR)/
 	$(LLMCOMPRESSOR)/$(notdir $(BIN))/python -m pytest -s tests/converters/test_against_llmcompressor.py
 
 test-providers: $(QNN)/.made $(OPENVINO)/.made ## execution providers that run on any x86-64 Linux: QNN's emulator, OpenVINO
-	EDGEAI_PROVIDERS=qnn $(QNN)/$(notdir $(BIN))/python -m pytest tests/providers/test_qnn.py
+	EDGEAI_PROVIDERS=qnn $(QNN)/$(notdir $(BIN))/python -m pytest tests/providers/test_qnn.py tests/providers/test_npu_variants.py
 	EDGEAI_PROVIDERS=openvino $(OPENVINO)/$(notdir $(BIN))/python -m pytest tests/providers/test_openvino.py
 
 bench-conversion: $(VENV)/.test ## convert the default model to every format, and measure what each costs

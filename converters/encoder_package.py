@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeai.converters.encoder import Encoder
+from edgeai.converters.formats import NpuQuant
 from edgeai.converters.gates import Gate, Gates
-from edgeai.converters.npu import NpuQuant
 from edgeai.converters.npu_variants import add_encoder, paragraphs
 from edgeai.converters.optimum_export import export_encoder, reference
 from edgeai.converters.proof import Proof, Trial, versions, write_proof

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ MASKED = -100.0
 _OPSET = 21
 _FOLDED = {"Gather", "Cast", "Unsqueeze", "Reshape", "Concat", "Sub", "Add", "Mul"}
 
-Constants = dict[str, NDArray[np.generic]]
+Constants = dict[str, NDArray[Any]]
 
 
 def simplify(path: Path, target: Path) -> None:
@@ -55,13 +56,13 @@ def _unfolded(graph: onnx.GraphProto, constants: Constants) -> Iterator[onnx.Nod
             constants[node.output[0]] = _bounded(numpy_helper.to_array(node.attribute[0].t))
         elif node.op_type in _FOLDED and all(name in constants for name in node.input):
             evaluator = ReferenceEvaluator(node)
-            found = evaluator.run(None, {name: constants[name] for name in node.input})
+            found: Any = evaluator.run(None, {name: constants[name] for name in node.input})
             constants[node.output[0]] = np.asarray(found[0])
         else:
             yield node
 
 
-def _bounded(array: NDArray[np.generic]) -> NDArray[np.generic]:
+def _bounded(array: NDArray[Any]) -> NDArray[Any]:
     """The lowest float there is stands for "not seen"."""
     if array.dtype == np.float32 and array.size and (array < -1e30).any():
         return np.where(array < -1e30, np.float32(MASKED), array)

@@ -5,10 +5,13 @@ from typing import Literal
 
 from edgeai.errors import ConfigError
 
-__all__ = ["FORMATS", "Form", "Format", "format_of", "formats"]
+__all__ = ["FORMATS", "Form", "Format", "NpuQuant", "format_of", "formats"]
 
 Form = Literal["gguf", "onnx", "hf"]
 """A GGUF package for llama.cpp, an ONNX package, or a Hugging Face folder."""
+
+NpuQuant = Literal["a16w8", "a8w8"]
+"""Bits of activations and weights in a graph for NPUs, see `edgeai.converters.npu`."""
 
 Care = Literal["exact", "eight", "five", "four"]
 """About how many bits are left of a weight, for bounds on what may get lost."""

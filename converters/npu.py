@@ -10,20 +10,20 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from edgeai.converters.formats import NpuQuant
 from edgeai.engines import DevicePlan
 from edgeai.engines.onnx.session import Session, Stop, value
 from edgeai.errors import MissingExtra
 
-__all__ = ["Feed", "NpuQuant", "quantize", "run"]
+__all__ = ["Feed", "quantize", "run"]
 
-NpuQuant = Literal["a16w8", "a8w8"]
 Feed = Mapping[str, NDArray[Any]]
 
 _SHARED = 0.5

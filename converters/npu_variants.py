@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from edgeai.converters.decoder import Source
 from edgeai.converters.encoder import Encoder
 from edgeai.converters.fixed_graph import simplify
+from edgeai.converters.formats import NpuQuant
 from edgeai.converters.gates import Gate
-from edgeai.converters.npu import Feed, NpuQuant, quantize, run
+from edgeai.converters.npu import Feed, quantize, run
 from edgeai.converters.optimum_export import export_encoder
 from edgeai.converters.prefill_chunk import outputs, write_chunk
 from edgeai.converters.samples import CONVERSATIONS

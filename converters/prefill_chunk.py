@@ -155,8 +155,10 @@ class _Chunk:
             self._tensors[name] = numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name)
         return name
 
-    def _add(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
-        self._nodes.append(helper.make_node(op, inputs, [output], name=f"/{output}", **attributes))
+    def _add(self, op: str, inputs: list[str], output: str, **attributes: float | str | list[int]) -> str:
+        node = helper.make_node(op, inputs, [output], name=f"/{output}")
+        node.attribute.extend(helper.make_attribute(key, found) for key, found in attributes.items())
+        self._nodes.append(node)
         return output
 
     def _model(self) -> onnx.ModelProto:

@@ -15,11 +15,10 @@ from edgeai.converters import gates as gate_rules
 from edgeai.converters.convert import export, open_source
 from edgeai.converters.encoder import Encoder, open_encoder
 from edgeai.converters.fit import check_fits
-from edgeai.converters.formats import Form, Format, format_of
+from edgeai.converters.formats import Form, Format, NpuQuant, format_of
 from edgeai.converters.gates import Gates
 from edgeai.converters.licence import licence_of
 from edgeai.converters.make import MODEL, make, write_plain
-from edgeai.converters.npu import NpuQuant
 from edgeai.converters.origin import Origin, open_origin, slug
 from edgeai.converters.proof import Proof, Trial, faults, prove, versions, write_proof
 from edgeai.converters.running import cores, folder_voice, running

@@ -49,6 +49,12 @@ def convert(
     target: Annotated[
         str, typer.Option("--for", help="The device: this one, or a profile's name; its memory counts.")
     ] = "this",
+    npu: Annotated[
+        Literal["auto", "a16w8", "a8w8", "none"],
+        typer.Option(
+            help="A graph for NPUs in the ONNX package; auto: a16w8 if --for names a device with one."
+        ),
+    ] = "auto",
     goal: Annotated[
         Literal["quality", "speed"], typer.Option(help="What a search looks for, among what keeps the gates.")
     ] = "quality",
@@ -86,6 +92,8 @@ def convert(
     test = _test(tokens, text, task)
     form = _form(to, quant)
     with _telling() as tell:
+        if form is None and npu in ("a16w8", "a8w8"):
+            raise ConfigError("A search makes no graphs for NPUs", remedy="Give --to onnx and a --quant")
         if form is None:
             _search(source, out, to, gates, test, tell, goal, name, plot, allow_large=allow_large, json=json)
             return
@@ -94,7 +102,7 @@ def convert(
         try:
             proof = run(
                 source, out, to=form, quant=quant, size=None if size is None else read_size(size), name=name,
-                gates=gates, test=test, allow_large=allow_large, tell=tell,
+                gates=gates, test=test, npu=_npu(npu, target, form), allow_large=allow_large, tell=tell,
             ).proof  # fmt: skip
         except GateFailed as error:
             _show([error.proof], json=json)
@@ -117,6 +125,27 @@ def _form(to: Literal["auto", "gguf", "onnx", "hf"], quant: str | None) -> "Form
         names = ", ".join(dict.fromkeys(form.quant for form in FORMATS))
         raise ConfigError(f"quant={quant!r} is unknown", remedy=f"Give one of {names}, or auto")
     return known[0]
+
+
+def _npu(
+    wish: Literal["auto", "a16w8", "a8w8", "none"], target: str, form: "Form"
+) -> Literal["a16w8", "a8w8"] | None:
+    """What is wished; with auto what the profile that ``--for`` names has a use for."""
+    from edgeai.devices.probe import probe
+    from edgeai.devices.profiles import choose
+    from edgeai.devices.providers import PROVIDERS
+
+    if wish != "auto":
+        return None if wish == "none" else wish
+    if target == "this" or form != "onnx":
+        return None
+    named = {
+        name
+        for works in choose(target, probe()).providers.values()
+        for rows in works.values()
+        for name in rows
+    }
+    return "a16w8" if any(PROVIDERS[n].kind == "npu" for n in named if n in PROVIDERS) else None
 
 
 def _search(
@@ -256,11 +285,19 @@ def _lines(row: "Proof") -> Iterator[tuple[str, ...]]:
         *_speeds(row.source_speed), "",
     )  # fmt: skip
     gates = (
-        "kept" if row.passed else "missed: " + ", ".join(gate.name for gate in row.gates if not gate.passed)
+        _kept(row)
+        if row.passed
+        else "missed: " + ", ".join(gate.name for gate in row.gates if not gate.passed)
     )
     yield (
         row.package, size(row.size), *words, perplexities[1], tasks[1], *_speeds(row.speed), gates
     )  # fmt: skip
+
+
+def _kept(row: "Proof") -> str:
+    """What was found where there is no column for it."""
+    found = [f"{gate.name} {gate.found:.4f}" for gate in row.gates if "cosine" in gate.name]
+    return ", ".join(["kept", *found])
 
 
 def _speeds(speed: object) -> tuple[str, str, str, str]:

@@ -1,4 +1,4 @@
-"""Encoders in the ONNX engine: a text in, a vector or a number for each label out, and nothing generated."""
+"""Encoders in the ONNX engine: a text in, a vector or a number for each label out; nothing is written."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +10,10 @@ from edgeai.engines import DevicePlan, EngineInfo, OnState
 from edgeai.engines.onnx.encoder_text import EncoderText
 from edgeai.engines.onnx.facts import graph_file
 from edgeai.engines.onnx.folder import read_folder
+from edgeai.engines.onnx.offload import Chunk, open_chunks
 from edgeai.engines.onnx.proto import read_graph
-from edgeai.engines.onnx.session import Session, Stop, give_back, value
+from edgeai.engines.onnx.session import Port, Session, Stop, give_back, value
+from edgeai.engines.onnx.signature import Signature
 from edgeai.engines.onnx.turnstile import Turnstile
 from edgeai.engines.onnx.vetting import check, weights_size
 from edgeai.errors import (
@@ -63,6 +65,8 @@ def open_encoder(path: Path, manifest: Manifest, plan: DevicePlan, *, name: str)
     check(graph, path)
     text = EncoderText(read_folder(path.parent).tokenizer)
     session = Session(path, plan)
+    port = _port(session, head)
+    chunks, steps = open_chunks(plan, _signature(port))
     info = EngineInfo(
         engine="onnx",
         model=name,
@@ -70,20 +74,21 @@ def open_encoder(path: Path, manifest: Manifest, plan: DevicePlan, *, name: str)
         n_ctx=min(plan.n_ctx, manifest.context),
         n_ctx_train=manifest.context,
         n_vocab=text.n_vocab,
-        n_embd=_width(session, head),
+        n_embd=port.shape[-1] or 0,
         quantization=manifest.quantization,
         template_hash="",
+        steps=steps,
         labels=head.labels,
     )
-    engine = EncoderEngine(session, text, head, info, weights_size(graph))
+    engine = EncoderEngine(session, text, head, info, weights_size(graph), chunks.get("embed"))
     if not np.isfinite(engine.run([[0]])).all():
         raise EngineLoadFailed(f"{path.name} computes no numbers", remedy="Verify the files")
     give_back()
     return engine
 
 
-def _width(session: Session, head: Head) -> int:
-    """The width of the output that the head needs; raises ModelUnsupported for a graph without it."""
+def _port(session: Session, head: Head) -> Port:
+    """The output that the head needs; raises ModelUnsupported for a graph without it."""
     name, rank = (_STATES, 3) if head.task == "embedding" else (_LOGITS, 2)
     port = session.outputs.get(name)
     strange = session.inputs.keys() - _INPUTS or "input_ids" not in session.inputs
@@ -95,18 +100,29 @@ def _width(session: Session, head: Head) -> int:
         )
     if head.labels and port.shape[-1] != len(head.labels):
         raise ModelUnsupported(f"The graph has {port.shape[-1]} labels, the package {len(head.labels)}")
-    return port.shape[-1]
+    return port
+
+
+def _signature(port: Port) -> Signature:
+    """What a graph for another device is compared with: it has the same output."""
+    return Signature(inputs={}, cache=(), shared=False, max_length=None, logits=port, hidden=port)
 
 
 class EncoderEngine:
     """An `edgeai.engines.Engine` that reads and does not write. Made by `open_encoder`."""
 
     def __init__(
-        self, session: Session, text: EncoderText, head: Head, info: EngineInfo, n_bytes: int
+        self,
+        session: Session,
+        text: EncoderText,
+        head: Head,
+        info: EngineInfo,
+        n_bytes: int,
+        chunk: Chunk | None = None,
     ) -> None:
         self.info = info
         self._session: Session | None = session
-        self._text, self._head, self._n_bytes = text, head, n_bytes
+        self._text, self._head, self._n_bytes, self._chunk = text, head, n_bytes, chunk
         self._turns = Turnstile()  # one run has all threads
         self._stop = Stop()
 
@@ -120,7 +136,8 @@ class EncoderEngine:
     ) -> "Floats":
         """One vector a text, shape (len(texts), n_embd), as the package says: pooled, of unit length.
 
-        Raises ConfigError for an empty text, ContextOverflow, and ModelUnsupported for a classifier.
+        Texts run in the order of calls, whatever their priority; short ones on another device if the plan
+        has one. Raises ConfigError for an empty text, ContextOverflow, and ModelUnsupported for a classifier.
         """
         if self._head.task != "embedding":
             raise ModelUnsupported(
@@ -129,9 +146,19 @@ class EncoderEngine:
         self._check_adapter(adapter)
         rows = [self._ids(text) for text in texts]
         vectors = np.zeros((len(rows), self.info.n_embd), np.float32)
-        for batch in _batches(rows):
+        here = [number for number, row in enumerate(rows) if not self._embed_elsewhere(row, vectors[number])]
+        for batch in _batches(rows, here):
             vectors[batch] = self.run([rows[i] for i in batch], priority)
         return vectors
+
+    def _embed_elsewhere(self, row: Sequence[int], vector: "Floats") -> bool:
+        """Fill ``vector`` on the other device, if there is one and the text is short enough for it."""
+        if self._chunk is None or len(row) > self._chunk.length:
+            return False
+        states = self._chunk.states(row)
+        if states is not None:
+            vector[:] = pooled(states[None], np.ones((1, len(row)), np.int64), self._head)[0]
+        return states is not None
 
     def score(
         self,
@@ -262,10 +289,10 @@ def _padded(rows: "Sequence[Sequence[int]]") -> "tuple[NDArray[np.int64], NDArra
     return ids, mask
 
 
-def _batches(rows: "Sequence[Sequence[int]]") -> Iterator[list[int]]:
-    """The rows' numbers in groups of like length, so that little is padding."""
+def _batches(rows: "Sequence[Sequence[int]]", numbers: Sequence[int]) -> Iterator[list[int]]:
+    """The ``numbers`` of rows in groups of like length, so that little is padding."""
     batch: list[int] = []
-    for number in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+    for number in sorted(numbers, key=lambda i: len(rows[i])):
         if batch and (len(batch) + 1) * len(rows[number]) > _BATCH_TOKENS:
             yield batch
             batch = []

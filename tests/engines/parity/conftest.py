@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from edgeai.engines import DevicePlan, llamacpp, onnx
+from edgeai.engines import DevicePlan, llamacpp
 from edgeai.engines.local import LocalEngine
+from edgeai.engines.onnx.engine import open_engine as open_onnx
 
-OPEN: dict[str, Callable[..., LocalEngine]] = {"llamacpp": llamacpp.open_engine, "onnx": onnx.open_engine}
+OPEN: dict[str, Callable[..., LocalEngine]] = {"llamacpp": llamacpp.open_engine, "onnx": open_onnx}
 
 
 @dataclass(frozen=True, slots=True)
