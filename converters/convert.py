@@ -13,7 +13,7 @@ from typing import get_args
 
 from edgeai.errors import ConfigError, MissingExtra, ModelCorrupt, ModelNotFound, ModelUnsupported
 from edgeai.models.catalog import entries, valid_id
-from edgeai.models.disk import check_room, hash_file, writing
+from edgeai.models.disk import check_room, hash_file, parent_made
 from edgeai.models.package import Manifest, PackageFile, write_manifest
 from edgeai.models.shelf import InstalledModel, refuse_large
 from edgeai.models.workbench import install, working_on
@@ -94,8 +94,7 @@ def export(
         raise ConfigError(f"{folder} exists already", remedy="Give a folder that is to be made")
     opened = open_source(source) if isinstance(source, str | Path) else source
     _draft_id(_slug(opened.decoder.name), opened, quant, allow_large=True)
-    with writing(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    with parent_made(folder):
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             made = _write(opened, staging, _slug(opened.decoder.name), quant, max_context, progress, label)

@@ -142,6 +142,19 @@ def refuse_folder(path: Path) -> None:
             why=f"Loading {pickles[0]} could run any code",
             remedy="Save the model with safetensors",
         )
+    if not is_graph(path) and not (weights and (path / "config.json").is_file()):
+        raise _no_model(path, "no *.safetensors" if not weights else "no config.json")
+
+
+def _no_model(path: Path, why: str) -> ModelNotFound:
+    files = sorted(found.name for found in path.glob("*.gguf"))
+    return ModelNotFound(
+        f"There is no model in {path.resolve()}",
+        why=f"It has {why}, and no ONNX graph",
+        remedy=f"Give a file of it: {files[0]}"
+        if files
+        else "Give a .gguf file, a folder with config.json and *.safetensors, or a hub id",
+    )
 
 
 def _count(shape: tuple[int, ...]) -> int:

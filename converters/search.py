@@ -26,7 +26,7 @@ from edgeai.errors import (
     ModelUnsupported,
     OutOfMemory,
 )
-from edgeai.models.disk import writing
+from edgeai.models.disk import parent_made, writing
 from edgeai.paths import cache_dir
 
 __all__ = ["Found", "Row", "best", "frontier", "search"]
@@ -83,12 +83,14 @@ def search(
             "No format keeps the gates", why=reasons or None, remedy="Take other gates, or a smaller model",
             proof=tuple(r.proof for r in rows),
         )  # fmt: skip
-    with writing(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = out.with_name(f".{out.name}.part")
+    draft = out.with_name(f".{out.name}.part")
+    with parent_made(out):
         shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(chosen.folder, draft)
-        os.replace(draft, out)
+        try:
+            shutil.copytree(chosen.folder, draft)
+            os.replace(draft, out)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     shutil.rmtree(shelf, ignore_errors=True)
     return Found(rows=tuple(rows), chosen=chosen.proof)
 

@@ -25,7 +25,7 @@ from edgeai.converters.running import cores, folder_voice, running
 from edgeai.converters.texts import text_hash
 from edgeai.converters.timing import measure
 from edgeai.errors import ConfigError, GateFailed, MissingExtra, ModelUnsupported
-from edgeai.models.disk import writing
+from edgeai.models.disk import parent_made
 from edgeai.models.package import Manifest, read_manifest, write_manifest
 
 __all__ = ["DEFAULTS", "Package", "Stage", "convert", "machine", "prove_package"]
@@ -93,6 +93,7 @@ def convert(
     if (encoder := open_encoder(source)) is not None:
         return _encoder(encoder, out, to, quant, name, gates, test, npu, tell, allow_large=allow_large)
     form = replace(format_of(to, quant or DEFAULTS[to]), size=size)
+    _need_engines(form, "gguf" if Path(source).suffix == ".gguf" else None)
     if size is not None and form.quant != "mixed":
         raise ConfigError(f"{form.quant} has one size only", remedy='Use quant="mixed" with a size')
     tell(Stage(step="hash", what=str(source)))
@@ -109,6 +110,7 @@ def convert_into(
     npu: NpuQuant | None = None,
 ) -> Package:  # fmt: skip
     """Make the package in ``staging / "package"`` and prove it; GateFailed leaves it there."""
+    _need_engines(form, origin.form)
     title, folder = slug(name) if name else origin.name, staging / "package"
 
     def heard(done: int, total: int) -> None:
@@ -250,6 +252,18 @@ def _target(folder: Path, form: Format, staging: Path) -> Path:
     return graph
 
 
+def _need_engines(form: Format, source: Form | None) -> None:
+    """Raise MissingExtra unless what will run package and source in the proof is installed.
+
+    Whichever engine runs the package runs a Hugging Face folder as the source, too.
+    """
+    for made in (form.form, source or "hf"):
+        if made == "gguf":
+            import_engine("llamacpp")
+        elif made == "onnx" or form.form == "hf":
+            import_engine("onnx")
+
+
 def import_engine(name: Literal["llamacpp", "onnx"]) -> None:
     """Raise MissingExtra unless the engine's library is installed."""
     import_module(
@@ -271,8 +285,7 @@ def _provenance(origin: Origin, form: Format) -> dict[str, str]:
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
     """A folder beside ``out``, gone afterwards whatever happens."""
-    with writing(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with parent_made(out):
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
             yield staging

@@ -15,7 +15,7 @@ from edgeai.engines import Engine, EngineInfo
 from edgeai.errors import Cancelled, ConfigError
 from edgeai.isolated import IsolationName
 from edgeai.load import EngineName
-from edgeai.options import warm_request
+from edgeai.options import check_listener, warm_request
 from edgeai.policy import Policy
 from edgeai.session import Preview, Session
 from edgeai.standing import DriftAlarm
@@ -220,7 +220,7 @@ class AsyncEdge:
 
     def on_drift(self, listener: Callable[[DriftAlarm], None]) -> None:
         """As `Edge.on_drift`; ``listener`` is called in a thread, not on the loop."""
-        self._session.contracts.listeners.append(listener)
+        self._session.contracts.listeners.append(check_listener(listener))
 
     def chat(self, system: str | None = None) -> "AsyncChat":
         """As `Edge.chat`."""

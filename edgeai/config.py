@@ -12,7 +12,7 @@ set. A name that is not a setting fails, because an ignored ``privcay = "local"`
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,15 +85,21 @@ class Settings:
 
     @classmethod
     def load(
-        cls, overrides: Mapping[str, object] | None = None, *, environ: Mapping[str, str] | None = None
+        cls,
+        overrides: Mapping[str, object] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        spell: Callable[[str], str] = "the keyword {}".format,
     ) -> Self:
         """Read file and environment; ``overrides`` win, and an override of None changes nothing.
+
+        ``spell`` is what an override is called where it was given, for the error.
 
         Raises ConfigError for a name that is not a setting, a value of the wrong type or out of range, and a
         file that cannot be read.
         """
         environ = os.environ if environ is None else environ
-        values = _from_file(environ) | _from_environment(environ) | _from_keywords(overrides or {})
+        values = _from_file(environ) | _from_environment(environ) | _from_overrides(overrides or {}, spell)
         return cls(**values)
 
 
@@ -129,9 +135,9 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _from_keywords(overrides: Mapping[str, object]) -> dict[str, Any]:
+def _from_overrides(overrides: Mapping[str, object], spell: Callable[[str], str]) -> dict[str, Any]:
     return {
-        name: _checked(name, value, f"the keyword {name}")
+        name: _checked(name, value, spell(name))
         for name, value in overrides.items()
         if value is not None or name not in _types()
     }

@@ -19,7 +19,14 @@ from edgeai.gate import check_redaction
 from edgeai.isolated import IsolationName
 from edgeai.kept import open_ledger, open_waiting
 from edgeai.load import EngineName, Wanted, open_model
-from edgeai.options import check_policy, read_adapters, read_messages, warm_request
+from edgeai.options import (
+    check_listener,
+    check_policy,
+    read_adapters,
+    read_messages,
+    read_system,
+    warm_request,
+)
 from edgeai.policy import Policy
 from edgeai.record import check_budget
 from edgeai.sensors import open_escalation, open_meter
@@ -265,14 +272,14 @@ class Edge:
 
         It is called in a thread of edgeai's, and may close the Edge.
         """
-        self._session.contracts.listeners.append(listener)
+        self._session.contracts.listeners.append(check_listener(listener))
 
     def on_queued(self, listener: "Callable[[QueuedAnswer], None]") -> None:
         """Call ``listener``, in a thread of its own, with each late answer to a question that was queued.
 
         Raises ConfigError without a cloud and ``Policy(when_offline="queue")``.
         """
-        self._waiting().listeners.append(listener)
+        self._waiting().listeners.append(check_listener(listener))
 
     def send_queued(self) -> int:
         """Send what waits now, oldest first and within the budget; how many were answered.
@@ -330,7 +337,7 @@ class Turns:
     """The messages of a conversation. A turn is added when its answer is complete, or was stopped."""
 
     def __init__(self, system: str | None) -> None:
-        self.messages: list[Message] = [] if system is None else [Message("system", system)]
+        self.messages: list[Message] = read_system(system)
 
     def ask(self, prompt: Prompt) -> tuple[Message, ...]:
         """The next question's messages."""

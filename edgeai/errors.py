@@ -18,6 +18,7 @@
     │   ├── OutOfMemory          weights or KV cache do not fit
     │   ├── DeviceUnavailable    the device that was asked for cannot run the model
     │   ├── EngineCrashed        the engine's thread or process died
+    │   │   └── EngineClosed     the engine, or its Edge, was closed before
     │   ├── ContextOverflow      the prompt is longer than the context
     │   ├── QueueFull            too many queries wait already
     │   └── Cancelled            the caller cancelled the query
@@ -144,6 +145,12 @@ class EngineCrashed(EngineError):
     """The engine's thread or process died."""
 
     retryable = True
+
+
+class EngineClosed(EngineCrashed):
+    """The engine, or its `Edge`, was closed before: asking again is idle, and no reason to ask a cloud."""
+
+    retryable = False
 
 
 class ContextOverflow(EngineError, ValueError):

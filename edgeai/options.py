@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack, get_args
+from typing import Any, TypeVar, Unpack, get_args
 
 from edgeai.errors import ConfigError
 from edgeai.policy import Policy
@@ -22,6 +22,8 @@ from edgeai.types import (
     Text,
     Tool,
 )
+
+L = TypeVar("L", bound=Callable[..., object])
 
 MAX_STOPS = 64
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")
@@ -59,6 +61,22 @@ def check_policy(policy: Policy) -> Policy:
     if not isinstance(policy, Policy):
         raise ConfigError(f"policy is a {type(policy).__name__}, expected a Policy")
     return policy
+
+
+def check_listener(listener: L) -> L:
+    """The listener, if it can be called. Raises ConfigError."""
+    if not callable(listener):
+        raise ConfigError(f"The listener is a {type(listener).__name__}", remedy="Give a function")
+    return listener
+
+
+def read_system(system: str | None) -> list[Message]:
+    """What a conversation begins with. Raises ConfigError."""
+    if system is None:
+        return []
+    if not isinstance(system, str):
+        raise ConfigError(f"system is a {type(system).__name__}, expected a text")
+    return [Message("system", system)]
 
 
 def read_messages(prompt: Prompt, system: str | None = None) -> tuple[Message, ...]:

@@ -28,6 +28,7 @@ from edgeai.errors import (
     CloudTimeout,
     CloudUnavailable,
     EdgeError,
+    EngineClosed,
     ModelUnsupported,
     PolicyError,
     PrivacyViolation,
@@ -204,7 +205,7 @@ class Run:
     def _device_failed(self, error: EdgeError) -> None:
         self.device.side, self.device.error = Side.FAILED, error
         reason = leaves_for(error)
-        if isinstance(error, Cancelled):  # the engine was closed, and with it everything
+        if isinstance(error, Cancelled | EngineClosed):  # closed, and with it everything
             self._fail(error)
         elif self.cloud.side is Side.RUNNING:
             self._wanted = reason

@@ -15,7 +15,7 @@ from edgeai.cloud.tiers import tiers_of
 from edgeai.egress import read_label
 from edgeai.engines import Engine, Generation
 from edgeai.engines.tools import parse_tool_calls
-from edgeai.errors import Cancelled, CloudProtocol, ConfigError, EdgeError, EngineCrashed, EngineError
+from edgeai.errors import Cancelled, CloudProtocol, ConfigError, EdgeError, EngineClosed, EngineError
 from edgeai.gate import check_redaction, outbound
 from edgeai.hedge import EVERY, QUANTILE, Hedges
 from edgeai.monitor import CloudTimes, Monitor, TimeModel, Watch
@@ -113,7 +113,7 @@ class Session:
     ) -> Call:
         """The moving parts of one query. ``open_device`` replaces the engine's ordinary stream."""
         if self.closed.is_set():
-            raise EngineCrashed("The Edge is closed", remedy="Open it again")
+            raise EngineClosed("The Edge is closed", remedy="Open it again")
         if policy is not self.policy:
             check_budget(policy, self.cloud, has_ledger=self.ledger is not None)
             check_redaction(policy)

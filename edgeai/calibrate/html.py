@@ -102,7 +102,9 @@ def _fitted(report: "Report") -> str:
         if report.checkpoints
         else "none"
     )
-    stages = f"{router}{exits}" if report.checkpoints or not report.router else "a router before generation"
+    lost = "" if report.lost is None else f", which lose {report.lost:.1%} of what is kept and right"
+    early = bool(report.checkpoints) or not report.router
+    stages = f"{router}{exits}{lost}" if early else "a router before generation"
     return (
         f"Signals chosen by cross-validation: {report.signals}{probe}. Early stages: {stages}. "
         f"ECE {_number(report.ece, '.3f')}, Brier {_number(report.brier, '.3f')}."

@@ -15,8 +15,9 @@ AUDIT_S = 30.0
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True})
 def ask(
+    context: typer.Context,
     question: Annotated[str | None, typer.Argument(help="The question; without it stdin is read.")] = None,
     *,
     system: options.System = None,
@@ -49,15 +50,17 @@ def ask(
     from edgeai.cli.opening import may_leave, open_edge
     from edgeai.cli.output import write_json
     from edgeai.cli.screen import show, write_summary
-    from edgeai.config import Settings
 
+    if context.args:
+        words = " ".join([question or "", *context.args])
+        raise ConfigError("The question is several words", remedy=f'Put it in quotes: edgeai ask "{words}"')
     adapters = options.read_adapter(adapter)
     keywords = options.call_options(
         max_tokens=max_tokens, temperature=temperature, seed=seed, schema=schema, adapters=adapters
     )
     asked = [Message("user", _question(question))]
     prompt = asked if system is None else [Message("system", system), *asked]
-    settings = Settings.load(
+    settings = options.read_settings(
         {
             "model": model,
             "engine": engine,

@@ -78,7 +78,6 @@ def calibrate(
     from edgeai.calibrate import Fitting, Promise, read_data
     from edgeai.calibrate import calibrate as run
     from edgeai.cli.opening import open_edge
-    from edgeai.config import Settings
 
     promise, rows = Promise.parse(contract), read_data(data)
     found_schema = None if schema is None else options.read_schema(schema)
@@ -86,7 +85,7 @@ def calibrate(
         method or ("choose" if rows.choices else "extract" if found_schema or rows.schema else "ask"),
         task, system, examples, found_schema, max_tokens, temperature,
     )  # fmt: skip
-    settings = Settings.load(
+    settings = options.read_settings(
         {
             "model": model, "engine": engine, "n_ctx": n_ctx, "cloud": cloud,
             "cloud_base_url": cloud_base_url, "cloud_key_variable": cloud_key_variable,
@@ -94,6 +93,8 @@ def calibrate(
         }
     )  # fmt: skip
     _check_files(out, report)
+    if report is not None:
+        import edgeai.calibrate.plots  # noqa: F401  # raises MissingExtra before the work
     # nothing decides but what is calibrated
     settings = replace(settings, min_score=None, contract=None, deadline_s=None)
     with open_edge(settings) as edge, _stoppable() as progress:

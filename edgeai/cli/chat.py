@@ -55,7 +55,6 @@ def chat(
     With --json each line of stdin is a turn, and each answer, or its error, one line of JSON.
     """
     from edgeai.cli.opening import may_leave, open_edge
-    from edgeai.config import Settings
 
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # one bad byte must not end the conversation
@@ -63,7 +62,7 @@ def chat(
     keywords = options.call_options(
         max_tokens=max_tokens, temperature=temperature, seed=seed, adapters=adapters
     )
-    settings = Settings.load(
+    settings = options.read_settings(
         {
             "model": model,
             "engine": engine,

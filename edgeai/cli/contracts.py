@@ -51,10 +51,9 @@ def show(
 def _misfit(found: "Contract", model: str | None, engine: str | None) -> str | None:
     """Why the contract is for another model, engine or template than what is here; None when it is not."""
     from edgeai.binding import form_hash, weights_hash
-    from edgeai.config import Settings
     from edgeai.load import choose_package
 
-    settings = Settings.load({"model": model, "engine": engine})
+    settings = options.read_settings({"model": model, "engine": engine})
     name = cast("EngineName", settings.engine)  # choose_package knows the names
     bound = found.binding
     package = choose_package(settings.model, name, allow_large=True, weights=bound.weights)

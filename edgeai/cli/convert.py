@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgeai.cli import options
+from edgeai.cli.stopping import stopping
 from edgeai.errors import ConfigError, GateFailed
 
 if TYPE_CHECKING:
@@ -86,12 +87,13 @@ def convert(
 ) -> None:
     """Convert a model, and prove that it is still the same model; what misses a gate is not made.
 
-    Ctrl-C leaves nothing behind; a search goes on where it stopped.
+    Ctrl-C and SIGTERM leave nothing behind; a search goes on where it stopped.
     """
     gates = _gates(target, max_kl, min_agreement, max_size, max_memory, min_speed)
     test = _test(tokens, text, task)
     form = _form(to, quant)
-    with _telling() as tell:
+    _check_plot(plot, searching=form is None)
+    with stopping(), _telling() as tell:
         if form is None and npu in ("a16w8", "a8w8"):
             raise ConfigError("A search makes no graphs for NPUs", remedy="Give --to onnx and a --quant")
         if form is None:
@@ -178,6 +180,17 @@ def _search(
     _draw(found, plot)
     typer.echo(f"The best for {goal}: {found.chosen.package}", err=True)
     _made(out)
+
+
+def _check_plot(plot: Path | None, *, searching: bool) -> None:
+    """What is drawn at the end of a long search must be possible, and there must be a search."""
+    if plot is None:
+        return
+    if not searching:
+        raise ConfigError("--plot draws what a search found", remedy="Leave --plot or --quant out")
+    from edgeai.cli.frontier import check
+
+    check(plot)
 
 
 def _draw(found: "Found", plot: Path | None) -> None:
@@ -311,13 +324,10 @@ def _speeds(speed: object) -> tuple[str, str, str, str]:
 
 
 def _made(out: Path) -> None:
+    from edgeai.converters.licence import licence_of
     from edgeai.models.package import MANIFEST, read_manifest
 
-    if (out / MANIFEST).is_file():
-        licence = read_manifest(out).licence
-        typer.echo(
-            f"made {out}; its licence: {licence or 'not named by the source: look there before use'}",
-            err=True,
-        )
-    else:
-        typer.echo(f"made {out}", err=True)
+    licence = read_manifest(out).licence if (out / MANIFEST).is_file() else licence_of(out)
+    typer.echo(
+        f"made {out}; its licence: {licence or 'not named by the source: look there before use'}", err=True
+    )

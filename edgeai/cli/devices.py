@@ -34,11 +34,10 @@ def devices(
     With a model: the memory it would take, term by term, against what may be used now.
     """
     from edgeai.cli.output import write_json
-    from edgeai.config import Settings
     from edgeai.devices.probe import probe
     from edgeai.devices.profiles import choose, ranked
 
-    settings = Settings.load({"profile": profile, "goal": goal, "n_ctx": n_ctx})
+    settings = options.read_settings({"profile": profile, "goal": goal, "n_ctx": n_ctx})
     machine = probe()
     chosen, candidates = choose(settings.profile, machine), ranked(machine)
     made = None if model is None else _plan(model, machine, chosen, settings.n_ctx, settings.goal)

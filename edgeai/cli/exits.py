@@ -30,6 +30,7 @@ class Exit(IntEnum):
     POLICY = 6
     LEDGER = 7
     STOPPED = 130
+    TERMINATED = 143
 
 
 MEANINGS = {
@@ -42,6 +43,7 @@ MEANINGS = {
     Exit.POLICY: "the policy forbids it, or a promise cannot be certified",
     Exit.LEDGER: "the ledger cannot be used",
     Exit.STOPPED: "stopped by Ctrl-C",
+    Exit.TERMINATED: "a conversion was stopped by SIGTERM",
 }
 ERRORS: tuple[tuple[type[EdgeError], Exit], ...] = (
     (ConfigError, Exit.USAGE),

@@ -7,21 +7,30 @@ from typing import TYPE_CHECKING
 from edgeai.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from edgeai.converters.proof import Proof
     from edgeai.converters.search import Row
 
 
+def check(path: Path) -> None:
+    """Raise MissingExtra or ConfigError if no plot can be written there, before there is one."""
+    kinds = _figure().canvas.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in kinds:
+        raise ConfigError(
+            f"{path} cannot be drawn",
+            why=f"{path.suffix or 'No ending'} names no picture",
+            remedy="Give a .svg or .png file",
+        )
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"There is no folder for {path}", remedy="Make it, or choose another place")
+
+
 def draw(rows: "Sequence[Row]", chosen: "Proof", path: Path) -> None:
     """Write the plot; the ending names the format. Raises MissingExtra or ConfigError."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("Plots need matplotlib", extra="calibrate", why=str(error)) from error
     from edgeai.converters.search import frontier
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure()
     axes = figure.add_subplot()
     for row in rows:
         proof = row.proof
@@ -49,3 +58,14 @@ def draw(rows: "Sequence[Row]", chosen: "Proof", path: Path) -> None:
         raise ConfigError(
             f"{path} cannot be drawn", why=str(error), remedy="Give a .svg or .png file"
         ) from error
+
+
+def _figure() -> "Figure":
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("Plots need matplotlib", extra="calibrate", why=str(error)) from error
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

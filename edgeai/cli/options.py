@@ -4,12 +4,15 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeai.errors import ConfigError
 from edgeai.types import CallOptions
+
+if TYPE_CHECKING:
+    from edgeai.config import Settings
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -83,6 +86,13 @@ Adapter = Annotated[
     typer.Option(metavar="NAME=PATH", help="A LoRA adapter (GGUF) to answer under, and what to call it."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, errors as JSON to stderr.")]
+
+
+def read_settings(given: "Mapping[str, object]") -> "Settings":
+    """The settings with the options that were given. Raises ConfigError, which names the option."""
+    from edgeai.config import Settings
+
+    return Settings.load(given, spell=lambda name: f"--{name.removesuffix('_s').replace('_', '-')}")
 
 
 def call_options(

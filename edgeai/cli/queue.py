@@ -48,14 +48,13 @@ def send(
     """Send what waits now, oldest first; answers stay in the queue, see list --show."""
     from edgeai.cli.opening import open_cloud_of
     from edgeai.cli.output import write_json
-    from edgeai.config import Settings
     from edgeai.errors import ConfigError
     from edgeai.ledger import Ledger
     from edgeai.outbox import Outbox
     from edgeai.policy import Policy
     from edgeai.resend import send as send_all
 
-    settings = Settings.load(
+    settings = options.read_settings(
         {
             "cloud": cloud,
             "cloud_base_url": cloud_base_url,

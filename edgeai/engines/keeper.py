@@ -18,7 +18,7 @@ from edgeai.engines.generation import Finished
 from edgeai.engines.process import EngineProcess
 from edgeai.engines.watchdog import LIMIT_S, Watchdog
 from edgeai.engines.wire import WireError, pack
-from edgeai.errors import Cancelled, EdgeError, EngineCrashed, EngineError, QueueFull
+from edgeai.errors import Cancelled, EdgeError, EngineClosed, EngineCrashed, EngineError, QueueFull
 from edgeai.types import Token
 
 __all__ = ["Keeper", "Pending"]
@@ -131,7 +131,7 @@ class Keeper:
         self._check_owner()
         with self._changed:
             if self._closing:
-                raise EngineCrashed("The engine is closed", remedy="Open the model again")
+                raise EngineClosed("The engine is closed", remedy="Open the model again")
             if self._broken is not None:
                 if self._recent() >= MAX_CRASHES:
                     raise copy.copy(self._broken)

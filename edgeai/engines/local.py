@@ -125,7 +125,7 @@ class LocalEngine(ABC):
 
     @abstractmethod
     def _make_constraint_tokenizer(self) -> object:
-        """llguidance's view of the vocabulary. Raises EngineCrashed when the engine is closed."""
+        """llguidance's view of the vocabulary. Raises EngineClosed when the engine is closed."""
 
     # the protocol
 

@@ -21,7 +21,7 @@ from edgeai.engines.query import Query
 from edgeai.engines.slots import Slots
 from edgeai.engines.speculate import Costs, Speculation
 from edgeai.engines.turns import Turns
-from edgeai.errors import EngineCrashed, EngineError
+from edgeai.errors import EngineClosed, EngineCrashed, EngineError
 
 __all__ = ["MAX_WAITING", "Scheduler"]
 
@@ -82,7 +82,7 @@ class Scheduler:
         """
         with self._changed:
             if self._closing:
-                raise EngineCrashed("The engine is closed", remedy="Open the model again")
+                raise EngineClosed("The engine is closed", remedy="Open the model again")
             if not self._thread.is_alive():
                 raise EngineCrashed(
                     "The engine's thread is not here",

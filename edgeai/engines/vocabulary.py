@@ -41,7 +41,7 @@ class Vocabulary(Protocol):
     def tokenize(self, text: str, *, special: bool = False, whole: bool = False) -> list[int]:
         """Token ids of ``text``; ``special`` reads control tokens, ``whole`` adds what starts a document.
 
-        Raises ConfigError for text that has no UTF-8 form, EngineCrashed when the model is closed.
+        Raises ConfigError for text that has no UTF-8 form, EngineClosed when the model is closed.
         """
         ...
 
@@ -50,7 +50,7 @@ class Vocabulary(Protocol):
         ...
 
     def check_open(self) -> object:
-        """Raises EngineCrashed when the model is closed."""
+        """Raises EngineClosed when the model is closed."""
         ...
 
     def name_of(self, token: int) -> str:

@@ -14,7 +14,15 @@ from filelock import FileLock, Timeout
 from edgeai.errors import DiskFull, EdgeError, StoreLocked
 from edgeai.paths import cache_dir
 
-__all__ = ["check_room", "hash_file", "install_folder", "locked", "remembered_sha256", "writing"]
+__all__ = [
+    "check_room",
+    "hash_file",
+    "install_folder",
+    "locked",
+    "parent_made",
+    "remembered_sha256",
+    "writing",
+]
 
 CHUNK = 1 << 20
 SPARE_BYTES = 16 << 20
@@ -46,6 +54,21 @@ def writing(folder: Path) -> Iterator[None]:
             what, remedy = f"{folder} cannot be written to", "Give it write permission"
         remedy += ", or set EDGEAI_HOME to another folder"
         raise DiskFull(what, why=f"{error.strerror} ({error.filename})", remedy=remedy) from error
+
+
+@contextmanager
+def parent_made(path: Path) -> Iterator[None]:
+    """The folder that ``path`` is to be in, made if need be; what was made goes away with an exception."""
+    missing = [folder for folder in path.absolute().parents if not folder.exists()]
+    with writing(path.parent):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield
+        except BaseException:
+            with suppress(OSError):  # somebody else has put something there
+                for folder in missing:
+                    folder.rmdir()
+            raise
 
 
 def _concerns(error: OSError, folder: Path) -> bool:

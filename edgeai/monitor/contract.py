@@ -134,6 +134,10 @@ def load(path: Path) -> Contract:
         if path.stat().st_size > MAX_BYTES:
             raise _invalid(path, f"it is larger than {MAX_BYTES >> 20} MiB")
         table = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ContractInvalid(
+            f"There is no contract at {path}", remedy="Give a contract's file; `edgeai calibrate` makes them"
+        ) from error
     except OSError as error:
         raise _invalid(path, error.strerror or "it cannot be read") from error
     except (ValueError, RecursionError) as error:

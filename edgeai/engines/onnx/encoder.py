@@ -20,7 +20,7 @@ from edgeai.errors import (
     Cancelled,
     ConfigError,
     ContextOverflow,
-    EngineCrashed,
+    EngineClosed,
     EngineLoadFailed,
     ModelUnsupported,
 )
@@ -229,14 +229,14 @@ class EncoderEngine:
 
     def _run(self, ids: "NDArray[np.int64]", mask: "NDArray[np.int64]") -> "NDArray[Any]":
         if self._session is None:
-            raise EngineCrashed("The engine is closed", remedy="Open the model again")
+            raise EngineClosed("The engine is closed", remedy="Open the model again")
         known = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         binding = self._session.new_binding()
         for name, port in self._session.inputs.items():
             binding.input(name, value(known[name].astype(port.dtype or np.int64)))
         binding.new_output(_LOGITS if self._head.task == "classification" else _STATES)
         if not binding.run(self._stop, partly=True):
-            raise EngineCrashed("The engine was closed", remedy="Open the model again")
+            raise EngineClosed("The engine was closed", remedy="Open the model again")
         found: NDArray[Any] = binding.outputs()[0].numpy()
         return found
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeai.engines.onnx.folder import Folder
 from edgeai.engines.text import utf8
-from edgeai.errors import EngineCrashed, MissingExtra, ModelCorrupt, ModelUnsupported
+from edgeai.errors import EngineClosed, MissingExtra, ModelCorrupt, ModelUnsupported
 
 try:
     import tokenizers
@@ -57,7 +57,7 @@ class PackageVocabulary:
     def tokenize(self, text: str, *, special: bool = False, whole: bool = False) -> list[int]:
         """Token ids of ``text``; ``special`` reads control tokens, ``whole`` adds what starts a document.
 
-        Raises ConfigError for text that has no UTF-8 form, EngineCrashed when the model is closed.
+        Raises ConfigError for text that has no UTF-8 form, EngineClosed when the model is closed.
         """
         utf8(text)
         with self._lock:
@@ -78,7 +78,7 @@ class PackageVocabulary:
         return (self._tokenizer.id_to_token(token) or "") if token >= 0 else ""
 
     def constraint_tokenizer(self) -> object:
-        """llguidance's view of the vocabulary. Raises EngineCrashed when the model is closed."""
+        """llguidance's view of the vocabulary. Raises EngineClosed when the model is closed."""
         from edgeai.engines.constrain import tokenizer_from_json
 
         self.check_open()
@@ -86,9 +86,9 @@ class PackageVocabulary:
         return tokenizer_from_json(self._json, self._n_vocab, ends)
 
     def check_open(self) -> None:
-        """Raises EngineCrashed after `close`."""
+        """Raises EngineClosed after `close`."""
         if self._closed:
-            raise EngineCrashed("The engine is closed", remedy="Open the model again")
+            raise EngineClosed("The engine is closed", remedy="Open the model again")
 
     def close(self) -> None:
         """Text is not read any more."""
