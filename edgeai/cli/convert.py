@@ -296,7 +296,10 @@ def _lines(row: "Proof") -> Iterator[tuple[str, ...]]:
 
 def _kept(row: "Proof") -> str:
     """What was found where there is no column for it."""
-    found = [f"{gate.name} {gate.found:.4f}" for gate in row.gates if "cosine" in gate.name]
+    own = () if row.divergence else ("kl", "agreement")  # a classifier's are of labels, not of tokens
+    found = [
+        f"{gate.name} {gate.found:.4f}" for gate in row.gates if "cosine" in gate.name or gate.name in own
+    ]
     return ", ".join(["kept", *found])
 
 

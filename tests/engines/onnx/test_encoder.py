@@ -143,7 +143,12 @@ def test_a_classifier_reads_short_texts_on_another_device(
     assert isinstance(engine, EncoderEngine)
     assert engine.info.device == "cpu, classify on toy"
     runs: list[int] = []
-    monkeypatch.setattr(engine, "run", lambda rows, priority: runs.append(len(rows[0])) or usual.run(rows))
+
+    def run(rows: list[list[int]], priority: str) -> object:
+        runs.append(len(rows[0]))
+        return usual.run(rows)
+
+    monkeypatch.setattr(engine, "run", run)
     np.testing.assert_allclose(
         engine.score("green blue", labels), usual.score("green blue", labels), atol=1e-5
     )
