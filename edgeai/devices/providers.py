@@ -29,7 +29,7 @@ LEAST_SHARE: Final = 0.5
 LEAST_COSINE: Final = 0.99
 CHILD: Final = (sys.executable, "-m", "edgeai.devices.provider_child")
 _IS_ARM: Final = platform.machine().lower() in ("aarch64", "arm64")
-_CHIP: Final[Mapping[str, str]] = {} if _IS_ARM else {"soc_model": "60", "htp_arch": "73"}
+_CHIP: Final[Mapping[str, str]] = {} if _IS_ARM else {"soc_model": "60"}
 """Off Arm there is QNN's emulator only. It is to be a Snapdragon X Elite, whose profile is shipped: its
 default, an older chip, refuses what that can do."""
 
