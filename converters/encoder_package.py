@@ -68,6 +68,7 @@ def convert_encoder(
         provenance={
             **source.provenance,
             "kind": "converted",
+            "command": _command(source, npu),
             "made_with": ", ".join(f"{name} {number}" for name, number in versions(_MAKERS).items()),
         },
         head=source.head,
@@ -170,6 +171,12 @@ def _log_shares(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     top = logits.max(axis=1, keepdims=True)
     shares: NDArray[np.float64] = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
     return shares
+
+
+def _command(source: Encoder, npu: NpuQuant | None) -> str:
+    """What makes the package again, on every machine."""
+    named = source.provenance.get("source_hub") or source.provenance["source_folder"]
+    return f"edgeai convert {named} --to onnx" + (f" --npu {npu}" if npu else "")
 
 
 def _file(path: Path) -> PackageFile:

@@ -124,7 +124,10 @@ def convert_into(
 
         tell(Stage(step="convert", what=npu))
         made = add_prefill(open_source(origin.path), folder, staging, npu)
-        manifest = replace(manifest, files=(*manifest.files, made.file), variants=made.variants)
+        said = {**manifest.provenance, "command": f"{manifest.provenance['command']} --npu {npu}"}
+        manifest = replace(
+            manifest, files=(*manifest.files, made.file), variants=made.variants, provenance=said
+        )
         write_manifest(folder, manifest)
         more = (made.gate,)
     proof = prove_package(origin, folder, manifest, form, staging, gates, test, tell)

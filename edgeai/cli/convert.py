@@ -215,8 +215,8 @@ def _gates(
     )
 
 
-def _memory(target: str) -> int:
-    """What a model may take of the device's memory, in bytes."""
+def _memory(target: str) -> int | None:
+    """What a model may take of the device's memory, in bytes; None, and told, if that is not known."""
     from edgeai.devices.probe import probe
     from edgeai.devices.profiles import choose
 
@@ -224,9 +224,9 @@ def _memory(target: str) -> int:
     profile = choose("auto" if target == "this" else target, machine)
     least = [rules.memory_gb[0] * 1e9 for rules in profile.match if rules.memory_gb is not None]
     if target != "this" and not least:
-        raise ConfigError(
-            f"The profile {target} does not say how much memory there is", remedy="Give --max-memory"
-        )
+        words = "does not say how much memory there is, so none is checked; --max-memory would be"
+        typer.echo(f"The profile {target} {words}", err=True)
+        return None
     total = machine.memory_bytes if target == "this" else min(least)
     return int(total * profile.memory.model_share.value)
 
@@ -309,7 +309,10 @@ def _lines(row: "Proof") -> Iterator[tuple[str, ...]]:
 
 def _kept(row: "Proof") -> str:
     """What was found where there is no column for it."""
-    found = [f"{gate.name} {gate.found:.4f}" for gate in row.gates if "cosine" in gate.name]
+    own = () if row.divergence else ("kl", "agreement")  # a classifier's are of labels, not of tokens
+    found = [
+        f"{gate.name} {gate.found:.4f}" for gate in row.gates if "cosine" in gate.name or gate.name in own
+    ]
     return ", ".join(["kept", *found])
 
 

@@ -7,6 +7,7 @@ has run the model on it, in time, with most nodes on the provider and with the C
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -27,6 +28,10 @@ LIMIT_S: Final = 60.0
 LEAST_SHARE: Final = 0.5
 LEAST_COSINE: Final = 0.99
 CHILD: Final = (sys.executable, "-m", "edgeai.devices.provider_child")
+_IS_ARM: Final = platform.machine().lower() in ("aarch64", "arm64")
+_CHIP: Final[Mapping[str, str]] = {} if _IS_ARM else {"soc_model": "60"}
+"""Off Arm there is QNN's emulator only. It is to be a Snapdragon X Elite, whose profile is shipped: its
+default, an older chip, refuses what that can do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +89,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
             package="onnxruntime-qnn",
             kind="npu",
             plugin="onnxruntime_qnn",
-            options={"backend_type": "htp"},
+            options={"backend_type": "htp", **_CHIP},
             part_option="backend_type",
             context=True,
         ),

@@ -45,3 +45,10 @@ class GraphRunner:
         self._session.run_with_iobinding(binding)
         logits, hidden = binding.get_outputs()[:2]
         return logits.numpy(), hidden.numpy()
+
+    def cached(self, n_tokens: int) -> dict[str, Floats]:
+        """The first tokens' keys and values, by the names that they have as outputs."""
+        return {
+            name.replace("past_key_values", "present"): value.numpy()[:, :, :n_tokens]
+            for name, value in self._cache.items()
+        }

@@ -80,7 +80,8 @@ def open_encoder(path: Path, manifest: Manifest, plan: DevicePlan, *, name: str)
         steps=steps,
         labels=head.labels,
     )
-    engine = EncoderEngine(session, text, head, info, weights_size(graph), chunks.get("embed"))
+    chunk = chunks.get("classify" if head.task == "classification" else "embed")
+    engine = EncoderEngine(session, text, head, info, weights_size(graph), chunk)
     if not np.isfinite(engine.run([[0]])).all():
         raise EngineLoadFailed(f"{path.name} computes no numbers", remedy="Verify the files")
     give_back()
@@ -153,12 +154,16 @@ class EncoderEngine:
 
     def _embed_elsewhere(self, row: Sequence[int], vector: "Floats") -> bool:
         """Fill ``vector`` on the other device, if there is one and the text is short enough for it."""
-        if self._chunk is None or len(row) > self._chunk.length:
-            return False
-        states = self._chunk.states(row)
+        chunk = self._chunk_for(row)
+        states = None if chunk is None else chunk.states(row)
         if states is not None:
             vector[:] = pooled(states[None], np.ones((1, len(row)), np.int64), self._head)[0]
         return states is not None
+
+    def _chunk_for(self, row: Sequence[int]) -> Chunk | None:
+        """The graph on the other device, if there is one and it is long enough."""
+        chunk = self._chunk
+        return chunk if chunk is not None and len(row) <= chunk.length else None
 
     def score(
         self,
@@ -172,7 +177,8 @@ class EncoderEngine:
     ) -> tuple[float, ...]:
         """The log-probability (nats) of each of ``continuations``, which are labels, for the text.
 
-        All labels of the classifier share the probability. Raises ConfigError for one it does not know.
+        All labels of the classifier share the probability. A short text is read on another device if the
+        plan has one. Raises ConfigError for a label it does not know.
         """
         self._check_adapter(adapter)
         labels = self.info.labels
@@ -185,7 +191,10 @@ class EncoderEngine:
             )
         if cancelled():
             raise Cancelled("The work was cancelled")
-        logits = self.run([self._ids(prompt)], priority)[0].astype(np.float64)
+        row = self._ids(prompt)
+        chunk = self._chunk_for(row)
+        found = None if chunk is None else chunk.logits(row)
+        logits = (self.run([row], priority)[0] if found is None else found).astype(np.float64)
         if on_state is not None:
             on_state(logits.astype(np.float32))
         top = logits.max()

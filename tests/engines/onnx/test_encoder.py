@@ -1,5 +1,6 @@
 """Encoder packages in the engine: tiny graphs whose states are rows of a table."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import tokenizers
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeai import Edge
+from edgeai.engines import Offload, Step
 from edgeai.engines.onnx import open_engine
 from edgeai.engines.onnx.encoder import EncoderEngine
 from edgeai.errors import ConfigError, ContextOverflow, ModelCorrupt, ModelUnsupported
@@ -119,3 +121,44 @@ def test_choose_asks_the_classifier(tmp_path: Path) -> None:
     assert choice.label == "abc"[int(shares.argmax())]
     assert choice.probabilities is not None
     np.testing.assert_allclose(list(choice.probabilities.values()), shares, atol=1e-5)
+
+
+def test_a_classifier_reads_short_texts_on_another_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same log-probabilities from a graph of fixed length; long texts, and what fails, are read here."""
+    folder = write_encoder(tmp_path / "c", Head(task="classification", labels=("a", "b", "c")))
+    graph = onnx.load(folder / "model.onnx")
+    for port in graph.graph.input:
+        port.type.tensor_type.shape.CopyFrom(
+            helper.make_tensor_type_proto(TensorProto.INT64, [1, 2]).tensor_type.shape
+        )
+    onnx.save(graph, tmp_path / "npu.onnx")
+    native, step = "CPUExecutionProvider", Step(work="classify", provider="toy")
+    elsewhere = Offload(
+        work="classify", provider="toy", native=native, graph=str(tmp_path / "npu.onnx"), tokens=2
+    )
+    usual, labels = opened(folder), ("a", "b", "c")
+    engine = open_engine(folder, replace(tiny_plan(), offloads=(elsewhere,), steps=(step,)), name="tiny")
+    assert isinstance(engine, EncoderEngine)
+    assert engine.info.device == "cpu, classify on toy"
+    runs: list[int] = []
+
+    def run(rows: list[list[int]], priority: str) -> object:
+        runs.append(len(rows[0]))
+        return usual.run(rows)
+
+    monkeypatch.setattr(engine, "run", run)
+    np.testing.assert_allclose(
+        engine.score("green blue", labels), usual.score("green blue", labels), atol=1e-5
+    )
+    assert not runs
+    long = "green blue red"
+    np.testing.assert_allclose(engine.score(long, labels), usual.score(long, labels), atol=1e-5)
+    assert runs == [3]
+    assert engine._chunk is not None
+    engine._chunk.broken = True
+    np.testing.assert_allclose(engine.score("red", labels), usual.score("red", labels), atol=1e-5)
+    assert runs == [3, 1]
+    usual.close()
+    engine.close()

@@ -1,0 +1,111 @@
+"""Encoders with real weights, by optimum, against transformers; `make test-converters` runs these."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("optimum.exporters.onnx")
+pytest.importorskip("all_minilm_l6_v2")
+
+from edgeai import Edge  # noqa: E402
+from edgeai.cli import main  # noqa: E402
+from edgeai.converters.toolchain import convert  # noqa: E402
+from edgeai.models.package import read_manifest  # noqa: E402
+from tests.converters.encoders import HELD_OUT, LABELS, LICENCE, add_head, unpack  # noqa: E402
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]  # theirs; a real model
+
+TEXTS = (
+    "The weather is lovely today.",
+    "Das Wetter ist heute schön, und wir gehen ins Schwimmbad.",
+    "今日はとても良い天気です。",
+    "Сегодня прекрасная погода!",
+    "الطقس جميل اليوم",
+    "Ein Wort: Donaudampfschifffahrtsgesellschaftskapitän 🚢",
+    "def f(x):\n    return x ** 2  # squares",
+    "A text that is longer than what its tokenizer was once told to keep. " * 12,
+)
+
+
+@pytest.fixture(scope="module")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack(tmp_path_factory.mktemp("source") / "all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="module")
+def topics(minilm: Path) -> Path:
+    return add_head(minilm, minilm.parent / "topics")
+
+
+def test_embeddings_are_those_of_transformers(minilm: Path, tmp_path: Path) -> None:
+    """The mean of the states, of unit length, in many scripts; texts of unlike length at once."""
+    package = convert(minilm, tmp_path / "package", to="onnx")
+    assert package.proof.passed
+    with Edge(tmp_path / "package", engine="onnx", isolation="thread", ledger=False) as edge:
+        ours = edge.embed(TEXTS)
+    theirs = np.array([embedding(minilm, text) for text in TEXTS])
+    cosines = (ours * theirs).sum(axis=1)
+    print("least cosine", cosines.min())  # noqa: T201  # for docs/converting.md
+    assert cosines.min() > 0.9999
+    assert np.abs(np.linalg.norm(ours, axis=1) - 1).max() < 1e-5
+
+
+def test_a_classifier_on_it_chooses_as_transformers_does(
+    topics: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its probabilities are the source's, and right on sentences that it was not fitted to."""
+    out = tmp_path / "package"
+    command(["convert", str(topics), "--to", "onnx", "--npu", "a16w8", "--out", str(out)])
+    assert f"its licence: {LICENCE}" in capfd.readouterr().err
+    gates = json.loads((out / "proof.json").read_text("utf-8"))["gates"]
+    assert [gate["name"] for gate in gates] == ["kl", "agreement", "npu a16w8 cosine"]
+    with Edge(out, engine="onnx", isolation="thread", ledger=False) as edge:
+        assert edge.info.labels == LABELS
+        for label, texts in HELD_OUT.items():
+            for text in texts:
+                choice = edge.choose(text, edge.info.labels)
+                theirs = probabilities(topics, text)
+                assert choice.label == label == LABELS[int(theirs.argmax())], (text, choice)
+                assert choice.probabilities is not None
+                ours = [choice.probabilities[name] for name in LABELS]
+                np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_the_licence_is_carried_and_where_it_comes_from_is_told(minilm: Path, tmp_path: Path) -> None:
+    """What the card says and the texts beside it are in the package, with the command that made it."""
+    (minilm / "NOTICE").write_text("Made by others", "utf-8")
+    convert(minilm, tmp_path / "package", to="onnx")
+    manifest = read_manifest(tmp_path / "package")
+    assert manifest.licence == LICENCE
+    assert (tmp_path / "package" / "NOTICE").read_text("utf-8") == "Made by others"
+    assert manifest.provenance["command"] == "edgeai convert all-minilm-l6-v2 --to onnx"
+    assert "optimum-onnx" in manifest.provenance["made_with"]
+
+
+def embedding(folder: Path, text: str) -> Any:  # noqa: ANN401  # numpy's own
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    states = run(model, folder, text).last_hidden_state[0]
+    return torch.nn.functional.normalize(states.mean(dim=0), dim=0).numpy()
+
+
+def probabilities(folder: Path, text: str) -> Any:  # noqa: ANN401  # numpy's own
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    return torch.softmax(run(model, folder, text).logits[0], dim=0).numpy()
+
+
+def run(model: Any, folder: Path, text: str) -> Any:  # noqa: ANN401  # theirs
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with torch.inference_mode():
+        return model(**tokenizer(text, return_tensors="pt"))
+
+
+def command(words: list[str]) -> None:
+    """The command line's, which must succeed."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code in (0, None)
