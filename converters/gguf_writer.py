@@ -1,6 +1,6 @@
 """Write a decoder as a GGUF file, piece by piece."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -55,6 +55,7 @@ _VECTORS = (
     "post_ffn_norm",
 )
 _ALIGNMENT = 32
+Progress = Callable[[int, int], None]
 _CHUNK = 1 << 22  # weights at a time
 _GEMMA_PERIOD = 6  # llama.cpp's rule: every sixth layer attends to everything
 
@@ -77,12 +78,16 @@ class _Tensor:
         return block_format(self.kinds, self.shape[1]) if kind == "blocks" else kind.upper()
 
 
-def write_gguf(source: Source, path: Path, kind: Plain | Literal["blocks"]) -> None:
+def write_gguf(
+    source: Source, path: Path, kind: Plain | Literal["blocks"], progress: Progress = lambda done, total: None
+) -> None:
     """Write all of the model to ``path``; matrices as ``kind``, vectors as floats of 32 bits.
 
     ``blocks`` keeps matrices that are four-bit blocks of 32 as they are, and rounds all others to Q8_0. The
-    same source gives the same bytes. Raises ModelUnsupported for what llama.cpp's form of the
-    architecture does not have, ModelCorrupt for a source with missing, misshapen or infinite weights.
+    same source gives the same bytes. ``progress`` hears tensors done and all.
+
+    Raises ModelUnsupported for what llama.cpp's form of the architecture does not have, ModelCorrupt for a
+    source with missing, misshapen or infinite weights.
     """
     d = source.decoder
     tensors = list(_tensors(source))
@@ -101,8 +106,10 @@ def write_gguf(source: Source, path: Path, kind: Plain | Literal["blocks"]) -> N
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         assert writer.fout is not None
-        for tensor in tensors:
+        for done, tensor in enumerate(tensors):
+            progress(done, len(tensors))
             _write(writer.fout[0], source, tensor, tensor.format(kind))
+        progress(len(tensors), len(tensors))
     finally:
         writer.close()
 

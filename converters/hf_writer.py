@@ -6,8 +6,9 @@ a word.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,8 @@ __all__ = ["MAX_SHARD_BYTES", "write_folder"]
 
 MAX_SHARD_BYTES = 4 << 30
 """Weights in one file; what is larger is cut, and gets an index."""
+
+Progress = Callable[[int, int], None]
 
 _DTYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 _TORCH = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
@@ -55,9 +58,17 @@ class _Tensor:
     values: Floats | None = None
 
 
-def write_folder(source: Source, folder: Path, kind: Plain, *, max_shard: int = MAX_SHARD_BYTES) -> None:
+def write_folder(
+    source: Source,
+    folder: Path,
+    kind: Plain,
+    progress: Progress = lambda done, total: None,
+    *,
+    max_shard: int = MAX_SHARD_BYTES,
+) -> None:
     """Write all of the model into an existing folder; the same source gives the same bytes.
 
+    ``progress`` hears tensors done and all.
     Raises ModelUnsupported for what the configuration has no word for, ModelCorrupt for a source with
     missing, misshapen or infinite weights.
     """
@@ -67,9 +78,15 @@ def write_folder(source: Source, folder: Path, kind: Plain, *, max_shard: int = 
     _write_tokenizer(folder, data, source.decoder)
     shards = _shards(tensors, 4 if kind == "f32" else 2, max_shard)
     names = _file_names(len(shards))
+    begun = count()
+
+    def step() -> None:
+        progress(next(begun), len(tensors))
+
     for name, shard in zip(names, shards, strict=True):
         with (folder / name).open("wb") as out:
-            _write_shard(out, source, shard, kind)
+            _write_shard(out, source, shard, kind, step)
+    step()
     if len(shards) > 1:
         where = {t.name: name for name, shard in zip(names, shards, strict=True) for t in shard}
         _write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": where})
@@ -94,7 +111,9 @@ def _shards(tensors: list[_Tensor], width: int, max_shard: int) -> list[list[_Te
     return shards
 
 
-def _write_shard(out: BinaryIO, source: Source, tensors: list[_Tensor], kind: Plain) -> None:
+def _write_shard(
+    out: BinaryIO, source: Source, tensors: list[_Tensor], kind: Plain, step: Callable[[], None]
+) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for tensor in tensors:
@@ -109,6 +128,7 @@ def _write_shard(out: BinaryIO, source: Source, tensors: list[_Tensor], kind: Pl
     text += b" " * (-len(text) % 8)
     out.write(len(text).to_bytes(8, "little") + text)
     for tensor in tensors:
+        step()
         for piece in _pieces(source, tensor):
             out.write(encoded(checked(piece, tensor.name), kind).tobytes())
 

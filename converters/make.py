@@ -50,7 +50,7 @@ def make(
         manifest = _gguf(origin, form, folder, title, progress)
     else:
         folder.mkdir(parents=True)
-        write_folder(open_source(origin.path), folder, cast("Plain", form.quant))
+        write_folder(open_source(origin.path), folder, cast("Plain", form.quant), progress)
         _carry(origin, folder)
         return None
     files = (*manifest.files, *_carry(origin, folder))
@@ -60,11 +60,13 @@ def make(
     return manifest
 
 
-def write_plain(origin: Origin, path: Path, kind: Plain) -> None:
+def write_plain(
+    origin: Origin, path: Path, kind: Plain, progress: Progress = lambda done, total: None
+) -> None:
     """Write a Hugging Face folder as a GGUF file in a plain format."""
     from edgeai.converters.gguf_writer import write_gguf
 
-    write_gguf(open_source(origin.path), path, kind)
+    write_gguf(open_source(origin.path), path, kind, progress)
 
 
 def _onnx(origin: Origin, form: Format, folder: Path, progress: Progress) -> Manifest:
@@ -85,13 +87,13 @@ def _gguf(origin: Origin, form: Format, folder: Path, title: str, progress: Prog
         return _gguf_blocks(origin, form, target, title, progress)
     weights, said = _importance(origin, form, folder.parent, progress)
     if origin.form == "gguf":
-        _requantize(origin.path, target, form.quant, weights)
+        _requantize(origin.path, target, form.quant, progress, weights)
     elif form.quant in _PLAINS:
-        write_plain(origin, target, cast("Plain", form.quant))
+        write_plain(origin, target, cast("Plain", form.quant), progress)
     else:
         draft = folder / "draft.gguf"
-        write_plain(origin, draft, origin.plain)
-        _requantize(draft, target, form.quant, weights)
+        write_plain(origin, draft, origin.plain, progress)
+        _requantize(draft, target, form.quant, progress, weights)
         draft.unlink()
     return _gguf_manifest(origin, form, target, title, {"importance": said})
 
@@ -103,10 +105,10 @@ def _gguf_blocks(origin: Origin, form: Format, target: Path, title: str, progres
     source = open_source(origin.path)
     if form.quant == "exact":
         _refuse_copies(origin)
-        write_gguf(source, target, "blocks")
+        write_gguf(source, target, "blocks", progress)
         return _gguf_manifest(origin, form, target, title, {})
     tuned = fewer_bits(source, form.quant, max_context=0, size=form.size, grid="minimum", progress=progress)
-    write_gguf(tuned, target, "blocks")
+    write_gguf(tuned, target, "blocks", progress)
     text = f"text {text_hash(calibration_text())[:16]}"
     return _gguf_manifest(origin, form, target, title, {"calibration": text})
 
@@ -149,11 +151,15 @@ def _importance(
 
 
 def _requantize(
-    source: Path, target: Path, kind: str, importance: "Mapping[str, NDArray[np.float32]] | None" = None
+    source: Path,
+    target: Path,
+    kind: str,
+    progress: Progress,
+    importance: "Mapping[str, NDArray[np.float32]] | None" = None,
 ) -> None:
     from edgeai.engines.llamacpp.requantize import requantize
 
-    requantize(source, target, kind, n_threads=cores(), importance=importance)
+    requantize(source, target, kind, n_threads=cores(), importance=importance, progress=progress)
     if not target.is_file():
         raise ModelUnsupported(f"llama.cpp wrote no {kind} file of {source.name}")
 

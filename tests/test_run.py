@@ -13,6 +13,7 @@ from edgeai.errors import (
     CloudProtocol,
     CloudUnavailable,
     ContextOverflow,
+    EngineClosed,
     EngineCrashed,
     LedgerError,
     PrivacyViolation,
@@ -435,3 +436,13 @@ def test_a_whole_answer_is_shown_at_once() -> None:
     """For labels and JSON nothing is shown before the end."""
     actions = play(a_run(whole=True), sure("{"), sure("}"), END)
     assert shown(actions) == [Delta("{}", "device")]
+
+
+def test_a_closed_engine_is_no_reason_to_ask_the_cloud() -> None:
+    """The app has closed it: nothing leaves the device, and asking again is idle."""
+    closed = EngineClosed("The engine is closed")
+    actions = play(a_run(), closed)
+    assert error_of(actions) is closed
+    assert Start("cloud") not in actions
+    assert not closed.retryable
+    assert Start("cloud") in play(a_run(), EngineCrashed("It died"))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgeai.errors import MissingExtra
+from edgeai.monitor.promise import Promise
 
 try:
     import matplotlib as mpl
@@ -73,7 +74,23 @@ def _risk(axes: Axes, report: "Report") -> None:
     if (proof := report.certificate) is not None:
         axes.axvline(proof.coverage, color="C2", linewidth=1, label=f"threshold {proof.threshold:.3f}")
         axes.plot([proof.coverage], [proof.errors / proof.kept], "o", color="C2")
+    if bound := _bound(Promise.parse(report.promise), coverage):
+        axes.plot(coverage, bound, color="C3", linestyle="--", linewidth=1, label="promised at most")
     axes.set(xlabel="coverage: share kept on the device", ylabel="risk", xlim=(0, 1), ylim=(0, None))
+
+
+def _bound(promise: Promise, coverage: Sequence[float]) -> list[float]:
+    """The risk among the kept that is promised, at each coverage; nothing where a quality is promised.
+
+    An overall error counts the kept alone among all queries.
+    """
+    match promise.kind:
+        case "error" | "disagreement":
+            return [promise.bound] * len(coverage)
+        case "overall-error":
+            return [min(1.0, promise.bound / share) if share else 1.0 for share in coverage]
+        case _:
+            return []
 
 
 def _deferral(axes: Axes, report: "Report") -> None:

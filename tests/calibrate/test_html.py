@@ -5,8 +5,10 @@ import sys
 from dataclasses import replace
 
 import pytest
+from matplotlib.figure import Figure
 
 from edgeai.calibrate.html import page
+from edgeai.calibrate.plots import _risk
 from edgeai.calibrate.report import Counts, Curves, Judged, Report
 from edgeai.errors import MissingExtra
 from edgeai.monitor.metrics import Pairs
@@ -50,3 +52,26 @@ def test_matplotlib_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"edgeai\[calibrate\]"):
         page(REPORT)
+
+
+def test_early_exits_tell_what_they_lose() -> None:
+    """The share of the kept and right; nothing is said of it where nothing leaves early."""
+    assert "which lose 2.0% of what is kept and right" in page(REPORT)
+    assert "which lose" not in page(replace(REPORT, checkpoints=(), lost=None))
+
+
+@pytest.mark.parametrize(
+    ("promise", "bound"),
+    [
+        ("error<=0.05@0.95", [0.05, 0.05]),
+        ("disagreement<=0.1@0.95", [0.1, 0.1]),
+        ("overall-error<=0.2@0.95", [0.4, 0.2]),
+        ("quality>=0.9@0.95", None),
+    ],
+)
+def test_the_risk_has_a_line_at_what_is_promised(promise: str, bound: list[float] | None) -> None:
+    """Where it is a risk of the kept; the overall error allows them more the fewer they are."""
+    axes = Figure().add_subplot()
+    _risk(axes, replace(REPORT, promise=promise))
+    lines = [line for line in axes.get_lines() if line.get_label() == "promised at most"]
+    assert [list(line.get_ydata()) for line in lines] == ([] if bound is None else [pytest.approx(bound)])

@@ -8,6 +8,7 @@ import atexit
 import ctypes
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ _logger = logging.getLogger("edgeai.llamacpp")
 # as in ggml.h; llama-cpp-python's own table is of an older version
 _LEVELS: Final = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.ERROR}
 _ERROR: Final = 4
+_COUNTED: Final = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")  # what llama.cpp's quantizer says before each tensor
 _CONTINUED: Final = 5
 _state = threading.local()
 _lock = threading.Lock()
@@ -71,6 +73,9 @@ def _note(level: int, text: bytes | None) -> None:
     _state.level = level
     if not line.strip(" ."):
         return
+    counted = _COUNTED.match(line)
+    if counted and (count := getattr(_state, "count", None)) is not None:
+        count(int(counted[1]), int(counted[2]))
     heard: list[str] | None = getattr(_state, "heard", None)
     if heard is not None and level == _ERROR:
         heard.append(line)
@@ -103,8 +108,17 @@ def start() -> None:
         os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # a native abort must not start a debugger
         native.llama_log_set(_HEAR, None)
         native.llama_backend_init()
+        _close_at_exit()
         atexit.register(native.llama_log_set, _DEAF, None)  # nothing may call into a finished interpreter
         _started = True
+
+
+def _close_at_exit() -> None:
+    """llama-cpp-python opens two null devices when it is imported, and leaves them open."""
+    opened = sys.modules.get("llama_cpp._utils")
+    for name in ("outnull_file", "errnull_file"):
+        if (file := getattr(opened, name, None)) is not None:
+            atexit.register(file.close)
 
 
 def speak() -> None:
@@ -117,14 +131,18 @@ def speak() -> None:
 
 
 @contextmanager
-def complaints() -> Iterator[list[str]]:
-    """Collect the error lines that llama.cpp writes on this thread meanwhile."""
+def complaints(count: Callable[[int, int], None] | None = None) -> Iterator[list[str]]:
+    """Collect the error lines that llama.cpp writes on this thread meanwhile.
+
+    ``count`` hears which tensor of how many a quantizer has come to.
+    """
     _state.heard = heard = list[str]()
+    _state.count = count
     _state.interrupted = False
     try:
         yield heard
     finally:
-        _state.heard = None
+        _state.heard = _state.count = None
     if _state.interrupted:
         raise KeyboardInterrupt
 

@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,12 +38,13 @@ def requantize(
     *,
     n_threads: int,
     importance: "Mapping[str, NDArray[np.float32]] | None" = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write ``source`` to ``target`` in the format ``kind``; quantized tensors are read as floats first.
 
     ``importance`` has, by tensor, the mean square of each of its inputs. Where rows do not fill a block of
-    256, llama.cpp takes the nearest format with blocks of 32. Raises EngineLoadFailed, ModelUnsupported or
-    OutOfMemory; what was written by then is deleted.
+    256, llama.cpp takes the nearest format with blocks of 32. ``progress`` hears tensors begun and all.
+    Raises EngineLoadFailed, ModelUnsupported or OutOfMemory; what was written by then is deleted.
     """
     start()
     params = native.llama_model_quantize_default_params()
@@ -53,7 +54,7 @@ def requantize(
     kept = _imatrix(importance or {})
     if importance:
         params.imatrix = ctypes.cast(kept, type(params.imatrix))
-    with complaints() as heard:
+    with complaints(progress) as heard:
         failed = native.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
     if failed:
         target.unlink(missing_ok=True)
