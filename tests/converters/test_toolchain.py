@@ -17,6 +17,7 @@ from edgeai.converters.divergence import compare
 from edgeai.converters.formats import Form, Format
 from edgeai.converters.gates import Gates
 from edgeai.converters.gguf_writer import write_gguf
+from edgeai.converters.graph import Progress
 from edgeai.converters.hf_writer import write_folder
 from edgeai.converters.importance import importance
 from edgeai.converters.proof import Proof, Trial, read_proof
@@ -231,8 +232,8 @@ def test_damage_is_refused_with_its_reason(
     """Whatever the converter might do wrong, the package does not come into being."""
     honest = making._requantize
 
-    def damaged(origin: Path, target: Path, kind: str, importance: None) -> None:
-        honest(origin, target, kind, importance)
+    def damaged(origin: Path, target: Path, kind: str, progress: Progress, importance: None) -> None:
+        honest(origin, target, kind, progress, importance)
         damage(target)
 
     monkeypatch.setattr(making, "_requantize", damaged)
