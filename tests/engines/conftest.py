@@ -10,6 +10,7 @@ from edgeai.engines import DevicePlan, Generation
 from edgeai.engines.llamacpp import open_engine
 from edgeai.engines.llamacpp.engine import LlamaCppEngine
 from edgeai.types import JsonSchema, Message, Request, Sampling, Token, Tool
+from tests.rounding import MOST_GAP, gap
 
 
 class Fields(TypedDict, total=False):
@@ -79,15 +80,11 @@ def ask(engine: LlamaCppEngine) -> Ask:
     return run
 
 
-NEAR_TIE = 0.1  # of probability: the margin below which rounding may decide
-ROUNDING = 0.5  # nats, in batches; another sequence's token would be further away
-
-
 def alike(expected: Sequence[Token], found: Sequence[Token]) -> None:
     """Both say the same, up to a choice between two nearly equal tokens; from there texts differ."""
     for a, b in zip(expected, found, strict=False):
         if a.id != b.id:
-            assert a.margin < NEAR_TIE
+            assert gap(a) < MOST_GAP
             return
-        assert a.logprob == pytest.approx(b.logprob, abs=ROUNDING)
+        assert a.logprob == pytest.approx(b.logprob, abs=MOST_GAP)
     assert len(expected) == len(found)
