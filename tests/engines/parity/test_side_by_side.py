@@ -8,7 +8,7 @@ import pytest
 
 from edgeai.engines.local import LocalEngine
 from edgeai.types import Message, Request
-from tests.engines.conftest import ROUNDING
+from tests.rounding import MOST_GAP
 
 LONG = "The lamp in the north wing was made in 1851 by a clockmaker. " * 13
 LABELS = (" yes", " no")
@@ -40,7 +40,7 @@ def test_a_stream_goes_on_between_the_steps_of_a_long_job(engine: LocalEngine) -
         again = engine.score(LONG, LABELS)
     assert meanwhile >= 2
     assert float(alone[0] @ beside[0]) > 0.999
-    assert again == pytest.approx(scored, abs=ROUNDING)
+    assert again == pytest.approx(scored, abs=MOST_GAP)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
