@@ -4,6 +4,7 @@ import re
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -74,4 +75,6 @@ def test_the_risk_has_a_line_at_what_is_promised(promise: str, bound: list[float
     axes = Figure().add_subplot()
     _risk(axes, replace(REPORT, promise=promise))
     lines = [line for line in axes.get_lines() if line.get_label() == "promised at most"]
-    assert [list(line.get_ydata()) for line in lines] == ([] if bound is None else [pytest.approx(bound)])
+    assert [np.asarray(line.get_ydata()).tolist() for line in lines] == (
+        [] if bound is None else [pytest.approx(bound)]
+    )
