@@ -75,6 +75,5 @@ def test_the_risk_has_a_line_at_what_is_promised(promise: str, bound: list[float
     axes = Figure().add_subplot()
     _risk(axes, replace(REPORT, promise=promise))
     lines = [line for line in axes.get_lines() if line.get_label() == "promised at most"]
-    assert [np.asarray(line.get_ydata()).tolist() for line in lines] == (
-        [] if bound is None else [pytest.approx(bound)]
-    )
+    drawn = [np.asarray(line.get_ydata()).tolist() for line in lines]
+    assert drawn == ([] if bound is None else [pytest.approx(bound)])
