@@ -101,7 +101,7 @@ def test_a_plot_that_cannot_be_written_is_refused_before_the_search(
 def test_matplotlib_is_asked_for_before_the_search(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also for the report of a calibration."""
+    """A search takes long; what draws it must be there from the start."""
     monkeypatch.setattr("edgeai.converters.search.search", not_reached)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert run("convert", source, "--out", tmp_path / "out", "--plot", tmp_path / "plot.svg") == 4
