@@ -13,13 +13,13 @@ from edgeai.converters.formats import NpuQuant
 from edgeai.converters.gates import Gate, Gates
 from edgeai.converters.npu_variants import add_encoder, paragraphs
 from edgeai.converters.optimum_export import export_encoder, reference
-from edgeai.converters.proof import Proof, Trial, versions, write_proof
+from edgeai.converters.proof import Proof, Trial, insist, versions
 from edgeai.converters.running import cores
 from edgeai.converters.texts import text_hash
 from edgeai.engines import DevicePlan
 from edgeai.engines.onnx.encoder import open_encoder, pooled
 from edgeai.engines.onnx.encoder_text import EncoderText
-from edgeai.errors import ConfigError, GateFailed
+from edgeai.errors import ConfigError
 from edgeai.models.disk import check_room, hash_file
 from edgeai.models.package import Manifest, PackageFile, write_manifest
 from edgeai.models.shelf import refuse_large
@@ -80,15 +80,7 @@ def convert_encoder(
         more.append(made.gate)
     write_manifest(folder, manifest)
     proof = _prove(source, folder, manifest, gates, test, machine)
-    proof = replace(proof, gates=(*proof.gates, *more))
-    write_proof(folder, proof)
-    if not proof.passed:
-        raise GateFailed(
-            "The converted model is not the model that is wanted",
-            why="; ".join(proof.reasons),
-            remedy="Take npu=a16w8 or none, or other gates",
-            proof=proof,
-        )
+    proof = insist(folder, proof, more, "Take npu=a16w8 or none, or other gates")
     return folder, manifest, proof
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from edgeai.converters.samples import CONVERSATIONS, MULTILINGUAL
 from edgeai.converters.task import Task, score
 from edgeai.converters.texts import held_out_text
 from edgeai.converters.timing import Speed
+from edgeai.errors import GateFailed
 
-__all__ = ["PROOF", "Proof", "Trial", "faults", "prove", "read_proof", "versions", "write_proof"]
+__all__ = ["PROOF", "Proof", "Trial", "faults", "insist", "prove", "read_proof", "versions", "write_proof"]
 
 PROOF = "proof.json"
 Progress = Callable[[int, int], None]
@@ -127,6 +128,20 @@ def versions(
         except PackageNotFoundError:
             continue
     return found
+
+
+def insist(folder: Path, proof: Proof, more: Sequence[Gate], remedy: str) -> Proof:
+    """The proof with ``more`` gates, written into the package. Raises GateFailed unless all are kept."""
+    proof = replace(proof, gates=(*proof.gates, *more))
+    write_proof(folder, proof)
+    if not proof.passed:
+        raise GateFailed(
+            "The converted model is not the model that is wanted",
+            why="; ".join(proof.reasons),
+            remedy=remedy,
+            proof=proof,
+        )
+    return proof
 
 
 def write_proof(folder: Path, proof: Proof) -> None:

@@ -20,11 +20,11 @@ from edgeai.converters.gates import Gates
 from edgeai.converters.licence import licence_of
 from edgeai.converters.make import MODEL, make, write_plain
 from edgeai.converters.origin import Origin, open_origin, slug
-from edgeai.converters.proof import Proof, Trial, faults, prove, versions, write_proof
+from edgeai.converters.proof import Proof, Trial, faults, insist, prove, versions
 from edgeai.converters.running import cores, folder_voice, running
 from edgeai.converters.texts import text_hash
 from edgeai.converters.timing import measure
-from edgeai.errors import ConfigError, GateFailed, MissingExtra, ModelUnsupported
+from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 from edgeai.models.disk import parent_made
 from edgeai.models.package import Manifest, read_manifest, write_manifest
 
@@ -131,15 +131,7 @@ def convert_into(
         write_manifest(folder, manifest)
         more = (made.gate,)
     proof = prove_package(origin, folder, manifest, form, staging, gates, test, tell)
-    proof = replace(proof, gates=(*proof.gates, *more))
-    write_proof(folder, proof)
-    if not proof.passed:
-        raise GateFailed(
-            "The converted model is not the model that is wanted",
-            why="; ".join(proof.reasons),
-            remedy="Take a larger quantization, or other gates",
-            proof=proof,
-        )
+    proof = insist(folder, proof, more, "Take a larger quantization, or other gates")
     return Package(folder=folder, manifest=manifest, proof=proof)
 
 

@@ -2,13 +2,8 @@
 
 import threading
 
+from edgeai.engines.onnx.tokenizer import load_tokenizer
 from edgeai.engines.text import utf8
-from edgeai.errors import MissingExtra, ModelCorrupt
-
-try:
-    import tokenizers
-except ImportError as error:
-    raise MissingExtra("tokenizers is not installed", extra="onnx", why=str(error)) from error
 
 __all__ = ["EncoderText"]
 
@@ -18,14 +13,7 @@ class EncoderText:
 
     def __init__(self, text: str) -> None:
         self._lock = threading.Lock()
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises nothing more precise
-            raise ModelCorrupt(
-                "The model's tokenizer cannot be read", why=str(error)[:400], remedy="Get the model again"
-            ) from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = load_tokenizer(text)
 
     @property
     def n_vocab(self) -> int:

@@ -18,7 +18,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from tokenizers import AddedToken
 
-__all__ = ["PackageVocabulary"]
+__all__ = ["PackageVocabulary", "load_tokenizer"]
 
 _SPACE: Final = "▁"
 _MIN_FILLED: Final = 0.75
@@ -36,7 +36,7 @@ class PackageVocabulary:
         self._lock = threading.Lock()
         self._closed = False
         self._json = folder.tokenizer
-        self._tokenizer = _load(folder.tokenizer)
+        self._tokenizer = load_tokenizer(folder.tokenizer)
         self._byte_level = _is_byte_level(folder.tokenizer)
         self._n_vocab = n_vocab
         _check_size(self._tokenizer.get_vocab(with_added_tokens=True), n_vocab)
@@ -128,7 +128,8 @@ class PackageVocabulary:
         return bool(self._tokenizer.encode("a").ids[:1] == [self.bos])
 
 
-def _load(text: str) -> Any:  # noqa: ANN401  # its types are partly unknown
+def load_tokenizer(text: str) -> Any:  # noqa: ANN401  # its types are partly unknown
+    """The tokenizer of a ``tokenizer.json``, which cuts and pads nothing. Raises ModelCorrupt."""
     try:
         loaded = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing more precise
