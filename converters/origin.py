@@ -17,9 +17,12 @@ from edgeai.models.catalog import entries
 from edgeai.models.disk import remembered_sha256
 from edgeai.models.gguf import read_header
 from edgeai.models.hubs import fetch_repository
+from edgeai.models.package import MANIFEST
+from edgeai.models.shelf import find
 
-__all__ = ["Origin", "find_folder", "open_origin", "refuse_folder", "slug"]
+__all__ = ["Origin", "find_folder", "located", "open_origin", "refuse_folder", "slug"]
 
+_REMEDY = "Give a .gguf file, a model folder, an installed model, or a hub id"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _PLAIN: Mapping[str, Plain] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
@@ -61,11 +64,26 @@ def open_origin(source: str | Path) -> Origin:
         return _gguf(path)
     if path.exists():
         raise ModelUnsupported(
-            f"{path.name} cannot be converted", remedy="Give a .gguf file, a model folder, or a hub id"
+            f"{path.name} cannot be converted",
+            remedy=_REMEDY,
         )
     raise ModelNotFound(
-        f"There is no model at {path}", remedy="Give a .gguf file, a model folder, or a hub id"
+        f"There is no model at {path}",
+        remedy=_REMEDY,
     )
+
+
+def located(source: str | Path) -> str | Path:
+    """Where the weights are if ``source`` names an installed model, or a package's folder; else ``source``.
+
+    Raises ModelNotFound with the nearest names, or ModelCorrupt for a damaged package.
+    """
+    path = Path(source).expanduser()
+    named = not path.exists() and len(path.parts) == 1 and path.suffix not in (".gguf", ".onnx")
+    if not named and not (path / MANIFEST).is_file():
+        return source
+    model = find(source, allow_large=True)
+    return model.path if model.path.suffix == ".gguf" else model.path.parent
 
 
 def find_folder(source: str | Path) -> tuple[Path, Mapping[str, str]] | None:

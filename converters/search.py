@@ -13,7 +13,7 @@ from typing import Literal
 from edgeai.converters.fit import check_fits
 from edgeai.converters.formats import Form, Format, formats
 from edgeai.converters.gates import Gates, check
-from edgeai.converters.origin import Origin, open_origin
+from edgeai.converters.origin import Origin, located, open_origin
 from edgeai.converters.proof import Proof, Trial, read_proof, versions
 from edgeai.converters.texts import text_hash
 from edgeai.converters.toolchain import Stage, Tell, convert_into, machine
@@ -73,7 +73,7 @@ def search(
     if out.exists():
         raise ConfigError(f"{out} exists already", remedy="Give a folder that is to be made")
     tell(Stage(step="hash", what=str(source)))
-    origin = open_origin(source)
+    origin = open_origin(located(source))
     shelf = _shelf(origin, test)
     rows = _made(origin, shelf, _candidates(origin, to), name, gates, test, tell, allow_large=allow_large)
     chosen = best(rows, goal)

@@ -19,7 +19,7 @@ from edgeai.converters.formats import Form, Format, NpuQuant, format_of
 from edgeai.converters.gates import Gates
 from edgeai.converters.licence import licence_of
 from edgeai.converters.make import MODEL, make, write_plain
-from edgeai.converters.origin import Origin, open_origin, slug
+from edgeai.converters.origin import Origin, located, open_origin, slug
 from edgeai.converters.proof import Proof, Trial, faults, insist, prove, versions
 from edgeai.converters.running import cores, folder_voice, running
 from edgeai.converters.texts import text_hash
@@ -77,7 +77,7 @@ def convert(
     allow_large: bool = False,
     tell: Tell = lambda stage: None,
 ) -> Package:
-    """Convert a `.gguf` file, a Hugging Face folder or a hub id into the folder ``out``, and prove it.
+    """Convert a `.gguf` file, a folder, an installed model or a hub id into the folder ``out``; prove it.
 
     ``size``: bytes that a "mixed" package may have. ``npu``: an ONNX package gets a graph for NPUs, too, in
     whole numbers: of an encoder, or of a decoder for a prompt's start. Encoders become ONNX packages by
@@ -90,6 +90,7 @@ def convert(
         raise ConfigError(f"{out} exists already", remedy="Give a folder that is to be made")
     if npu is not None and to != "onnx":
         raise ConfigError("Graphs for NPUs are part of ONNX packages", remedy='Use to="onnx"')
+    source = located(source)
     if (encoder := open_encoder(source)) is not None:
         return _encoder(encoder, out, to, quant, name, gates, test, npu, tell, allow_large=allow_large)
     form = replace(format_of(to, quant or DEFAULTS[to]), size=size)

@@ -44,6 +44,7 @@ LAYERS = [
     {"async_edge", "observe"},
     {"calibrate"},
     {"testing", "cli"},
+    {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # A library, and the only place that imports it.

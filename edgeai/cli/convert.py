@@ -33,7 +33,8 @@ _STEPS = {
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(help="A .gguf file, a Hugging Face folder, or a hub id: org/name.")
+        str,
+        typer.Argument(help="A .gguf file, a Hugging Face folder, an installed model, a hub id: org/name."),
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")],

@@ -19,7 +19,7 @@ import pytest
 
 from edgeai.cli import main
 
-EDGEAI = [sys.executable, "-c", "from edgeai.cli import main; main()"]
+EDGEAI = [sys.executable, "-m", "edgeai"]
 
 
 @dataclass(frozen=True)

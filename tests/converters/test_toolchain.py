@@ -36,8 +36,9 @@ from edgeai.errors import (
     ModelUnsupported,
     OutOfMemory,
 )
+from edgeai.models.importing import import_
 from edgeai.models.package import Manifest, read_manifest, write_manifest
-from edgeai.models.shelf import find
+from edgeai.models.shelf import find, models_dir
 from tests.converters.folders import CONFIGS, write_hf, write_safetensors
 from tests.tiny_gguf import write_tiny_gguf
 
@@ -341,6 +342,20 @@ def test_bad_sources_are_named_and_leave_nothing(
     with pytest.raises(error, match=says):
         convert(folder, tmp_path / "made" / "out", to="gguf", quant="f16", test=QUICK)
     assert not (tmp_path / "made").exists() or names(tmp_path / "made") == set()
+
+
+def test_an_installed_model_is_a_source_by_its_name_or_its_folder(source: Path, tmp_path: Path) -> None:
+    """What is installed need not be looked for in the store; another name is told the nearest."""
+    model = import_(source, "small")
+    folder = models_dir() / model.id
+    sources: tuple[str | Path, ...] = ("small", model.id, folder)
+    for i, named in enumerate(sources):
+        made = convert(named, tmp_path / f"out{i}", quant="q8_0", gates=LOOSE, test=QUICK)
+        assert made.proof.passed
+        assert made.manifest is not None
+        assert made.manifest.provenance["source_sha256"] == model.manifest.weights.sha256
+    with pytest.raises(ModelNotFound, match="small"):
+        convert("smal", tmp_path / "no", test=QUICK)
 
 
 def test_what_does_not_fit_is_told_before_anything_is_read(
