@@ -283,7 +283,7 @@ def place(
 
     wish = _wish(wanted)
     if model.manifest.engine == "llamacpp":
-        placed = gpus.place(model.id, wish, profile, wanted.goal, machine)
+        placed = gpus.place(model, device, wish, profile, wanted.goal, machine)
     else:
         placed = variants.place(model, wish, profile, wanted.goal, machine)
     return replace(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from edgeai.devices.accelerators import Accelerator
     from edgeai.devices.probe import Machine
+    from edgeai.devices.providers import Verdict
 
 State = Literal["ok", "note", "problem"]
 # What an engine needs to reach a device: the module that shows it is installed, and how to get it.
@@ -129,23 +130,33 @@ def gpu_findings() -> Iterator[Finding]:
 
 
 def variant_findings(model: str) -> Iterator[Finding]:
-    """Each installed provider with each graph that the model's packages have for it, by running it there."""
+    """Each installed provider with each graph that the model's packages have for it, by running it there;
+
+    and llama.cpp's GPUs with the model.
+    """
+    from edgeai.devices.gpus import gpu_verdicts
     from edgeai.devices.probe import probe
     from edgeai.devices.variants import verdicts
     from edgeai.models import store
 
     for found in store.installed():
-        if not found.manifest.variants or model not in (found.id, found.manifest.name):
+        if model not in (found.id, found.manifest.name):
             continue
-        for work, verdict in verdicts(found, probe()):
-            name = f"{found.id}, {work} on {verdict.provider}"
-            works = verdict.state == "works"
-            told = (
-                f"{verdict.node_share or 0:.0%} of the nodes, cosine {verdict.cosine or 0:.4f} with the CPU"
-            )
-            words = f"{name} works: {told}" if works else f"{name} {verdict.in_words()}"
-            remedy = None if works else verdict.remedy
-            yield Finding(about="trial", state="ok" if works else "note", found=words, remedy=remedy)
+        if found.manifest.engine == "llamacpp" and find_spec("llama_cpp") is not None:
+            for verdict in gpu_verdicts(found, probe()):
+                yield _trial(f"{found.id}, decode on {verdict.provider}", verdict, "layers")
+        elif found.manifest.variants:
+            for work, verdict in verdicts(found, probe()):
+                yield _trial(f"{found.id}, {work} on {verdict.provider}", verdict, "nodes")
+
+
+def _trial(name: str, verdict: "Verdict", parts: str) -> Finding:
+    if verdict.state == "works":
+        share, cosine = verdict.node_share or 0, verdict.cosine or 0
+        told = f"{name} works: {share:.0%} of the {parts}, cosine {cosine:.4f} with the CPU"
+        return Finding(about="trial", state="ok", found=told)
+    told = f"{name} {verdict.in_words()}"
+    return Finding(about="trial", state="note", found=told, remedy=verdict.remedy)
 
 
 def trial_findings(model: str) -> Iterator[Finding]:

@@ -1,21 +1,26 @@
 """GPUs for llama.cpp: what the installed build offers, and where a model is put."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from edgeai.devices.footprint import needs
+from edgeai.devices.gpu_verdicts import gpu_verdict
 from edgeai.devices.profiles import Goal, Profile
+from edgeai.devices.providers import Verdict
+from edgeai.devices.verdicts import circumstances
 from edgeai.devices.wish import Kind, Placed, Wish, order, unavailable
-from edgeai.engines import Step
+from edgeai.engines import DevicePlan, Step
 
 if TYPE_CHECKING:
     from edgeai.devices.probe import Machine
     from edgeai.engines.llamacpp.devices import Device
+    from edgeai.models.shelf import InstalledModel
 
-__all__ = ["BACKENDS", "Backend", "built_in", "command_for", "listed", "place"]
+__all__ = ["BACKENDS", "Backend", "built_in", "command_for", "gpu_verdicts", "listed", "place"]
 
 _log = logging.getLogger("edgeai.devices")
 
@@ -64,35 +69,54 @@ def listed() -> "tuple[Device, ...]":
 
 
 def place(
-    model: str,
+    model: "InstalledModel",
+    plan: DevicePlan,
     wish: Wish,
     profile: Profile,
     goal: Goal,
     machine: "Machine",
     *,
     find: "Callable[[], Sequence[Device]]" = listed,
+    judge: "Callable[..., Verdict]" = gpu_verdict,
 ) -> Placed:
     """Where llama.cpp decodes the model: with all its layers on the GPUs of one backend, or on the CPU.
 
-    Raises DeviceUnavailable for a device that was asked for, with the reason for each backend.
+    Those count that a child process has seen to compute as the CPU does; it is asked for a device that was
+    asked for, never with "auto". What the plan's context takes must be free there. Raises DeviceUnavailable
+    for a device that was asked for, with the reason for each backend.
     """
     names = order(wish, KINDS, profile, goal, "decode")
     found = find() if names else ()
-    steps = []
+    steps, remedies = [], []
     for name in names:
-        gpus = tuple(d.name for d in found if d.kind == "gpu" and d.backend in BACKENDS[name].natives)
-        gpus = tuple(gpu for gpu in gpus if wish.part in (None, gpu))
-        steps.append(Step(work="decode", provider=name, why=None if gpus else _why(name, wish)))
-        if gpus:
-            return Placed(provider=name, gpus=gpus, steps=tuple(steps))
-        _log.info("%s is passed over for decode: %s", name, steps[-1].why)
+        gpus = [d for d in found if d.kind == "gpu" and d.backend in BACKENDS[name].natives]
+        gpus = [gpu for gpu in gpus if wish.part in (None, gpu.name)]
+        why = _why_not(name, gpus, wish) or _no_room(gpus, model, plan)
+        if why is None:
+            facts = circumstances(machine)
+            verdict = judge(model, name, gpus, facts, trying=not wish.is_open)
+            why = None if verdict.state == "works" else verdict.in_words()
+            remedies += [verdict.remedy] if verdict.remedy else []
+        steps.append(Step(work="decode", provider=name, why=why))
+        if why is None:
+            return Placed(provider=name, gpus=tuple(gpu.name for gpu in gpus), steps=tuple(steps))
+        _log.info("%s is passed over for decode: %s", name, why)
     if wish.name not in ("auto", "cpu"):
         if not names:
             steps.append(Step(work="decode", provider=wish.name, why="llama.cpp has nothing for it"))
         if not wish.allow_fallback:
-            raise unavailable(model, wish, steps, _remedy(names, machine))
-        _log.warning("%s decodes on the processor: %s", model, steps[-1].why)
+            remedy = remedies[0] if remedies else _remedy(names, machine)
+            raise unavailable(model.id, wish, steps, remedy)
+        _log.warning("%s decodes on the processor: %s", model.id, steps[-1].why)
     return Placed(steps=(*steps, Step(work="decode", provider="cpu")) if steps else ())
+
+
+def gpu_verdicts(model: "InstalledModel", machine: "Machine") -> "Iterator[Verdict]":
+    """The model on each backend that has GPUs, tried now if it was not."""
+    found = listed()
+    for name, backend in BACKENDS.items():
+        if gpus := [d for d in found if d.kind == "gpu" and d.backend in backend.natives]:
+            yield gpu_verdict(model, name, gpus, circumstances(machine), trying=True)
 
 
 def command_for(machine: "Machine", names: Sequence[str] = tuple(BACKENDS)) -> str:
@@ -104,10 +128,24 @@ def command_for(machine: "Machine", names: Sequence[str] = tuple(BACKENDS)) -> s
     return f'CMAKE_ARGS="-D{switch}=on" pip install --force-reinstall --no-cache-dir llama-cpp-python'
 
 
-def _why(name: str, wish: Wish) -> str:
-    if name not in built_in():
+def _why_not(name: str, gpus: "Sequence[Device]", wish: Wish) -> str | None:
+    """What is against the devices before anything is tried."""
+    if not gpus and name not in built_in():
         return "the installed llama-cpp-python was built without it"
-    return f"it finds no device {wish.part}" if wish.part else "it finds no device"
+    if not gpus:
+        return f"it finds no device {wish.part}" if wish.part else "it finds no device"
+    return None
+
+
+def _no_room(gpus: "Sequence[Device]", model: "InstalledModel", plan: DevicePlan) -> str | None:
+    """All layers go there, with their keys and values; no driver's word, no objection."""
+    free = sum(gpu.free_bytes for gpu in gpus)
+    terms = needs(model).at(plan.n_ctx, plan.kv_type, parallel=plan.parallel)
+    needed = terms.weights + terms.kv_cache + terms.buffers
+    if all(gpu.free_bytes for gpu in gpus) and free < needed:
+        named = ", ".join(gpu.name for gpu in gpus)
+        return f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free on {named}"
+    return None
 
 
 def _remedy(names: Sequence[str], machine: "Machine") -> str:

@@ -6,20 +6,16 @@ has run the model on it, in time, with most nodes on the provider and with the C
 """
 
 import json
-import os
 import platform
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
 from time import perf_counter
 from typing import Any, Final, Literal
 
 from edgeai.devices import compiled
+from edgeai.devices.child import Ended, run_child
 
 __all__ = ["CHILD", "LIMIT_S", "PROVIDERS", "Offer", "Provider", "State", "Verdict", "offers", "try_provider"]
 
@@ -143,19 +139,10 @@ class Verdict:
         return f"{self.state}: {self.why}" if self.why else self.state
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ended:
-    """How a child ended: its report, or the state that stands for not having one."""
-
-    report: Mapping[str, Any] = field(default_factory=dict)
-    failure: State | None = None
-    why: str | None = None
-
-
 def offers(*, command: Sequence[str] = CHILD, limit_s: float = LIMIT_S) -> tuple[Offer, ...]:
     """What the installed packages offer, asked in a child process; empty if that fails."""
     plugins = {known.plugin: known.native for known in PROVIDERS.values() if known.plugin}
-    report = _run([*command, "list", json.dumps(plugins)], limit_s).report
+    report = run_child([*command, "list", json.dumps(plugins)], limit_s).report
     return tuple(_offer(provider, report) for provider in PROVIDERS.values()) if report else ()
 
 
@@ -197,7 +184,7 @@ def try_provider(
         "compile": None if digest is None else _compile_task(provider, digest),
     }
     started = perf_counter()
-    ended = _run([*command, "try", json.dumps(task)], limit_s)
+    ended = run_child([*command, "try", json.dumps(task)], limit_s)
     verdict = _judge(provider, ended, perf_counter() - started)
     if offer.is_plugin:
         verdict = replace(verdict, plugin=provider.plugin)
@@ -222,7 +209,7 @@ def _with_compiled(verdict: Verdict, digest: str) -> Verdict:
     return replace(verdict, compiled=(digest, files))
 
 
-def _judge(provider: Provider, ended: _Ended, seconds: float) -> Verdict:
+def _judge(provider: Provider, ended: Ended, seconds: float) -> Verdict:
     if ended.failure is not None:
         remedy = f"Update {provider.package} and the device's driver, or use the CPU"
         return Verdict(
@@ -260,53 +247,3 @@ def _objection(share: float, total: int, cosine: float) -> str | None:
     if not cosine >= LEAST_COSINE:
         return f"Its numbers are not the CPU's: cosine {cosine:.4f}, below {LEAST_COSINE}"
     return None
-
-
-def _run(command: Sequence[str], limit_s: float) -> _Ended:
-    """Files take what it prints: a pipe would stay open with whatever the child has started.
-
-    It runs in an empty folder: some providers leave files in the one they are in.
-    """
-    with TemporaryDirectory() as folder, TemporaryFile() as out, TemporaryFile() as err:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            cwd=folder,
-            env=os.environ
-            | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            start_new_session=True,
-        )
-        try:
-            code = child.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return _Ended(failure="timed out", why=f"It did not end within {limit_s:g} s")
-        finally:
-            _end(child)
-        out.seek(0)
-        err.seek(0)
-        said = err.read().decode("utf-8", "replace").strip().splitlines()
-        if code != 0:
-            return _Ended(failure="crashed", why=f"{_cause(code)}: {said[-1][:300] if said else 'silent'}")
-        with suppress(ValueError):
-            report = json.loads(out.read())
-            if isinstance(report, dict):
-                return _Ended(report=report)
-    return _Ended(failure="crashed", why="It ended without a report")
-
-
-def _cause(code: int) -> str:
-    with suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"exit code {code}"
-
-
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    """End it with all it has started."""
-    with suppress(ProcessLookupError, PermissionError):
-        if sys.platform == "win32":
-            child.kill()
-        else:
-            os.killpg(child.pid, signal.SIGKILL)
-    child.wait()

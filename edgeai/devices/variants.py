@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from edgeai.devices import compiled
 from edgeai.devices.profiles import Goal, Profile
 from edgeai.devices.providers import PROVIDERS, Offer, Provider, Verdict, offers
-from edgeai.devices.verdicts import kept, proven
+from edgeai.devices.verdicts import circumstances, kept, proven
 from edgeai.devices.wish import Kind, Placed, Wish, order, unavailable
 from edgeai.engines import Offload, Step, Work
 from edgeai.models.package import Variant
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeai.devices.probe import Machine
     from edgeai.models.shelf import InstalledModel
 
-__all__ = ["WORKS", "circumstances", "place", "variant_of", "verdict", "verdicts"]
+__all__ = ["WORKS", "place", "variant_of", "verdict", "verdicts"]
 
 WORKS: Final[tuple[Work, ...]] = ("prefill", "embed", "classify")
 """The work that may go elsewhere; decoding stays on the processor."""
@@ -36,12 +36,6 @@ def variant_of(model: "InstalledModel", provider: Provider, work: str) -> Varian
         if found is not None:
             return found
     return None
-
-
-def circumstances(machine: "Machine") -> dict[str, str]:
-    """The hardware and its drivers, which a verdict belongs to."""
-    devices = [f"{d.kind} {d.id or d.name} {d.driver}" for d in machine.accelerators]
-    return {"cpu": machine.cpu, "system": machine.system, "devices": "; ".join(devices)}
 
 
 def verdict(

@@ -12,17 +12,26 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgeai.devices import compiled
 from edgeai.devices.providers import CHILD, LIMIT_S, PROVIDERS, Offer, Provider, Verdict, try_provider
 from edgeai.models.disk import remembered_sha256
 from edgeai.paths import data_dir
 
-__all__ = ["kept", "proven"]
+if TYPE_CHECKING:
+    from edgeai.devices.probe import Machine
+
+__all__ = ["circumstances", "keep", "kept", "proven", "recalled"]
 
 FORMAT: Final = 2  # of what is kept
 _SETTLED: Final = ("works", "rejected", "crashed")  # a busy machine alone can make a try time out
+
+
+def circumstances(machine: "Machine") -> dict[str, str]:
+    """The hardware and its drivers, which a verdict belongs to."""
+    devices = [f"{d.kind} {d.id or d.name} {d.driver}" for d in machine.accelerators]
+    return {"cpu": machine.cpu, "system": machine.system, "devices": "; ".join(devices)}
 
 
 def kept(
@@ -38,7 +47,7 @@ def kept(
     There is none, either, when what was compiled then has changed since.
     """
     digest = _digest(provider, model, circumstances, dimensions, options)
-    found = _read(_path(digest))
+    found = recalled(digest)
     whole = found is None or found.compiled is None or compiled.is_intact(*found.compiled)
     return found if whole else None
 
@@ -67,8 +76,7 @@ def proven(
         command=command,
         limit_s=limit_s,
     )
-    if verdict.state in _SETTLED:
-        _keep(_path(digest), verdict)
+    keep(digest, verdict)
     return verdict
 
 
@@ -99,15 +107,19 @@ def _packages() -> dict[str, str]:
     return found
 
 
-def _read(path: Path) -> Verdict | None:
+def recalled(digest: str) -> Verdict | None:
+    """The verdict that `keep` has kept under the digest of all that it depends on."""
     with suppress(OSError, ValueError, TypeError):
-        found = Verdict(**json.loads(path.read_text("utf-8")))
+        found = Verdict(**json.loads(_path(digest).read_text("utf-8")))
         return replace(found, compiled=(found.compiled[0], found.compiled[1]) if found.compiled else None)
     return None
 
 
-def _keep(path: Path, verdict: Verdict) -> None:
-    """What cannot be kept is tried again next time."""
+def keep(digest: str, verdict: Verdict) -> None:
+    """What is not settled, or cannot be kept, is tried again next time."""
+    if verdict.state not in _SETTLED:
+        return
+    path = _path(digest)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")

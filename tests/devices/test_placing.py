@@ -2,28 +2,35 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from edgeai import ConfigError, DeviceUnavailable, Edge
 from edgeai.cli.findings import variant_findings
 from edgeai.devices import gpus, variants
 from edgeai.devices.accelerators import Accelerator
+from edgeai.devices.gpu_verdicts import gpu_verdict
 from edgeai.devices.probe import Machine, probe
 from edgeai.devices.profiles import choose
 from edgeai.devices.providers import PROVIDERS, Offer, Verdict
-from edgeai.devices.verdicts import proven
+from edgeai.devices.verdicts import circumstances, proven
 from edgeai.devices.wish import Placed, Wish
 from edgeai.engines import DevicePlan, Step
 from edgeai.engines.llamacpp.devices import Device
+from edgeai.engines.llamacpp.gpu_child import compare, tried
 from edgeai.models import store
 from edgeai.models.store import InstalledModel
 from edgeai.testing import FakeEngine
 from tests.engines.onnx.conftest import write_tiny_package
 from tests.providers.decoders import add_variants
+from tests.tiny_gguf import write_tiny_gguf
 
 QNN = Offer(provider=PROVIDERS["qnn"], installed=True, is_plugin=True)
 GOOD = {"nodes": {"QNNExecutionProvider": 9}, "cosine": 0.999, "max_difference": 0.1}
@@ -31,31 +38,124 @@ BROKEN = Verdict(provider="qnn", state="rejected", why="It lies", remedy="Use an
 SNAPDRAGON = "snapdragon-x-elite"
 
 
-def device(name: str, backend: str, kind: str = "gpu") -> Device:
-    return Device(name=name, description="", backend=backend, kind=kind, memory_bytes=1)  # type: ignore[arg-type]  # one of three
+def device(name: str, backend: str, kind: str = "gpu", free_bytes: int = 0) -> Device:
+    return Device(
+        name=name,
+        description="",
+        backend=backend,
+        kind=kind,  # type: ignore[arg-type]  # one of three
+        memory_bytes=1,
+        free_bytes=free_bytes,
+    )
 
 
 DEVICES = (device("CPU", "CPU", "cpu"), device("Vulkan0", "Vulkan"), device("Vulkan1", "Vulkan"))
+ALIKE = {"layers": [3, 3], "cosine": 0.9999, "kl": 0.001, "max_difference": 0.1, "load_s": 0.1, "run_s": 0.1}
+PLAN = DevicePlan(n_ctx=512, n_threads=1)
 
 
-def place(wish: Wish, profile: str = "generic", found: tuple[Device, ...] = DEVICES) -> Placed:
-    return gpus.place("tiny", wish, choose(profile, probe()), "speed", probe(), find=lambda: found)
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> InstalledModel:
+    """A tiny model for llama.cpp."""
+    return store.find(write_tiny_gguf(tmp_path_factory.mktemp("gpus") / "tiny.gguf"))
 
 
-def test_layers_go_to_the_gpus_of_one_backend() -> None:
-    """A kind, a backend or one of its devices; with "auto" only what the profile names."""
-    assert place(Wish(name="gpu")).gpus == ("Vulkan0", "Vulkan1")
-    assert place(Wish(name="vulkan:Vulkan1".partition(":")[0], part="Vulkan1")).gpus == ("Vulkan1",)
-    assert place(Wish()).provider == "cpu"
+def saying(report: dict[str, Any]) -> tuple[str, ...]:
+    """The command of a child that reports this."""
+    return (sys.executable, "-c", f"print({json.dumps(report)!r})")
+
+
+Put = Callable[..., Placed]
+
+
+@pytest.fixture
+def put(gguf: InstalledModel) -> Put:
+    """Place the tiny model; what the child reports decides."""
+
+    def place(
+        wish: Wish,
+        profile: str = "generic",
+        found: tuple[Device, ...] = DEVICES,
+        command: tuple[str, ...] = saying(ALIKE),  # a constant
+    ) -> Placed:
+        return gpus.place(
+            gguf, PLAN, wish, choose(profile, probe()), "speed", probe(), find=lambda: found,
+            judge=partial(gpu_verdict, command=command, limit_s=5),
+        )  # fmt: skip
+
+    return place
+
+
+def test_layers_go_to_the_gpus_of_one_backend(put: Put) -> None:
+    """A kind, a backend or one of its devices."""
+    assert put(Wish(name="gpu")).gpus == ("Vulkan0", "Vulkan1")
+    assert put(Wish(name="vulkan", part="Vulkan1")).gpus == ("Vulkan1",)
+    assert put(Wish(), "raspberry-pi-5-8gb", (*DEVICES, device("CUDA0", "CUDA"))).steps == ()
+
+
+def test_auto_takes_the_gpus_of_the_profile_that_were_seen_to_work(put: Put) -> None:
+    """It tries nothing by itself; what was asked for has been tried, and a try is made once."""
     cuda = (*DEVICES, device("CUDA0", "CUDA"))
-    assert place(Wish(), found=cuda).gpus == ("CUDA0",)
-    assert place(Wish(), "raspberry-pi-5-8gb", cuda).steps == ()
+    before = put(Wish(), found=cuda)
+    assert before.provider == "cpu"
+    assert Step(work="decode", provider="cuda", why="not tried") in before.steps
+    assert put(Wish(name="cuda"), found=cuda).gpus == ("CUDA0",)
+    assert put(Wish(), found=cuda, command=("no such program",)).gpus == ("CUDA0",)
 
 
-def test_every_step_down_has_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ((sys.executable, "-c", "import os; os.abort()"), "crashed"),
+        ((sys.executable, "-c", "import time; time.sleep(60)"), "timed out"),
+        (saying({"refused": "no memory"}), "no memory"),
+        (saying(ALIKE | {"layers": [2, 3]}), "2 of 3 layers"),
+        (saying(ALIKE | {"cosine": 0.5}), "not the CPU's"),
+        (saying(ALIKE | {"kl": 1.0}), "not the CPU's"),
+        (saying(ALIKE | {"kl": float("nan")}), "not the CPU's"),
+    ],
+)
+def test_a_broken_gpu_never_reaches_the_caller(
+    command: tuple[str, ...], why: str, put: Put, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A crash, a hang and other numbers are reasons for the processor, or an error that says them."""
+    placed = put(Wish(name="vulkan", allow_fallback=True), command=command)
+    assert (placed.provider, placed.gpus) == ("cpu", ())
+    assert why in str(placed.steps[0].why)
+    with pytest.raises(DeviceUnavailable, match=why):
+        put(Wish(name="vulkan"), command=command)
+
+
+def test_a_gpu_without_room_is_not_even_tried(put: Put) -> None:
+    """The weights, the keys and values and the buffers are compared with what is free there."""
+    small = (device("Vulkan0", "Vulkan", free_bytes=1000),)
+    with pytest.raises(DeviceUnavailable, match="0 MB are free on Vulkan0"):
+        put(Wish(name="vulkan"), found=small, command=("no such program",))
+    assert put(Wish(name="vulkan"), found=(device("Vulkan0", "Vulkan", free_bytes=10**9),)).gpus
+
+
+def test_the_child_runs_the_model(gguf: InstalledModel) -> None:
+    """Here on the processor twice: nothing is offloaded, and the numbers are the same."""
+    found = tried({"model": str(gguf.path), "gpus": []})
+    assert found["layers"] == [0, 0]
+    assert found["cosine"] == pytest.approx(1)
+    assert found["kl"] == pytest.approx(0, abs=1e-6)
+    assert "no device" in tried({"model": str(gguf.path), "gpus": ["Vulkan7"]})["refused"]
+
+
+def test_other_logits_are_told_apart() -> None:
+    """A shift of all logits is none; another favourite, or no number, is."""
+    logits = np.random.default_rng(1).standard_normal((3, 50)) * 5
+    assert compare(logits + 1.0, logits)[1] == pytest.approx(0, abs=1e-9)
+    cosine, kl, _ = compare(logits[:, ::-1], logits)
+    assert (cosine < 0.9, kl > 1) == (True, True)
+    assert compare(np.full_like(logits, np.nan), logits)[:2] == (0.0, float("inf"))
+
+
+def test_every_step_down_has_its_reason(put: Put, caplog: pytest.LogCaptureFixture) -> None:
     """What was passed over is in the steps and in the log; the processor is the last."""
     caplog.set_level("INFO", "edgeai.devices")
-    placed = place(Wish(name="cuda", allow_fallback=True))
+    placed = put(Wish(name="cuda", allow_fallback=True))
     assert [step.provider for step in placed.steps] == ["cuda", "cpu"]
     assert placed.steps[0].why
     assert placed.steps[-1] == Step(work="decode", provider="cpu")
@@ -63,10 +163,10 @@ def test_every_step_down_has_its_reason(caplog: pytest.LogCaptureFixture) -> Non
 
 
 @pytest.mark.parametrize(("name", "why"), [("gpu", "built without it"), ("npu", "nothing for it")])
-def test_llama_cpp_without_the_device_is_an_error(name: str, why: str) -> None:
+def test_llama_cpp_without_the_device_is_an_error(name: str, why: str, put: Put) -> None:
     """It says why, and how to get it."""
     with pytest.raises(DeviceUnavailable, match=why) as raised:
-        place(Wish(name=name), found=DEVICES[:1])
+        put(Wish(name=name), found=DEVICES[:1])
     assert "allow_fallback=True" in (raised.value.remedy or "")
 
 
@@ -98,7 +198,7 @@ def verdict(model: InstalledModel, code: str) -> None:
     """Let a child that runs this code try the NPU's graph."""
     assert model.folder is not None
     command = (sys.executable, "-c", code)
-    proven(QNN, model.folder / "npu.onnx", variants.circumstances(probe()), command=command)
+    proven(QNN, model.folder / "npu.onnx", circumstances(probe()), command=command)
 
 
 def place_variants(model: InstalledModel, wish: Wish, profile: str = SNAPDRAGON) -> Placed:

@@ -15,13 +15,17 @@ _KINDS: Final[tuple[Literal["cpu", "gpu", "npu"], ...]] = ("cpu", "gpu", "gpu", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device by ggml's ``name`` ("CUDA0"); ``backend`` is that of the part of llama.cpp that drives it."""
+    """A device by ggml's ``name`` ("CUDA0"); ``backend`` is that of the part of llama.cpp that drives it.
+
+    ``free_bytes`` of its memory can be had now; 0 where the driver does not say.
+    """
 
     name: str
     description: str
     backend: str
     kind: Literal["cpu", "gpu", "npu"]
     memory_bytes: int
+    free_bytes: int = 0
 
 
 def devices() -> tuple[Device, ...]:
@@ -59,6 +63,7 @@ def _device(handle: int) -> Device:
         backend=_text("ggml_backend_reg_name", registry),
         kind=_KINDS[kind] if kind < len(_KINDS) else "npu",
         memory_bytes=total.value,
+        free_bytes=free.value,
     )
 
 

@@ -1,0 +1,75 @@
+"""A child process in which something is tried that may crash, hang, or lie."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any, Literal
+
+__all__ = ["Ended", "Failure", "run_child"]
+
+Failure = Literal["crashed", "timed out"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a child ended: its report, or the state that stands for not having one."""
+
+    report: Mapping[str, Any] = field(default_factory=dict)
+    failure: Failure | None = None
+    why: str | None = None
+
+
+def run_child(command: Sequence[str], limit_s: float) -> Ended:
+    """Files take what it prints: a pipe would stay open with whatever the child has started.
+
+    It runs in an empty folder: some providers leave files in the one they are in.
+    """
+    with TemporaryDirectory() as folder, TemporaryFile() as out, TemporaryFile() as err:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=folder,
+            env=os.environ
+            | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,
+        )
+        try:
+            code = child.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return Ended(failure="timed out", why=f"It did not end within {limit_s:g} s")
+        finally:
+            _end(child)
+        out.seek(0)
+        err.seek(0)
+        said = err.read().decode("utf-8", "replace").strip().splitlines()
+        if code != 0:
+            return Ended(failure="crashed", why=f"{_cause(code)}: {said[-1][:300] if said else 'silent'}")
+        with suppress(ValueError):
+            report = json.loads(out.read())
+            if isinstance(report, dict):
+                return Ended(report=report)
+    return Ended(failure="crashed", why="It ended without a report")
+
+
+def _cause(code: int) -> str:
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """End it with all it has started."""
+    with suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            child.kill()
+        else:
+            os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
