@@ -286,9 +286,7 @@ def place(
         placed = gpus.place(model, device, wish, profile, wanted.goal, machine)
     else:
         placed = variants.place(model, wish, profile, wanted.goal, machine)
-    return replace(
-        device, provider=placed.provider, gpus=placed.gpus, offloads=placed.offloads, steps=placed.steps
-    )
+    return placed.on(device)
 
 
 def relatives(model: "InstalledModel") -> "Iterator[InstalledModel]":

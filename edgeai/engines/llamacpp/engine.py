@@ -51,7 +51,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
 def _open(path: Path, plan: DevicePlan, name: str, adapters: Mapping[str, Path]) -> "LlamaCppEngine":
     """Whatever fails, nothing of it is left."""
     hashes = {name: remembered_sha256(file) for name, file in adapters.items()}
-    model = Model(path, adapters, plan.gpus)
+    model = Model(path, adapters, plan.gpus, plan.gpu_layers)
     draft: DraftModel | None = None
     context: Context | None = None
     try:
