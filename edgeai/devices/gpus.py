@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgeai.engines.llamacpp.devices import Device
     from edgeai.models.shelf import InstalledModel
 
-__all__ = ["BACKENDS", "Backend", "built_in", "command_for", "gpu_verdicts", "listed", "place"]
+__all__ = ["BACKENDS", "Backend", "available", "built_in", "command_for", "gpu_verdicts", "listed", "place"]
 
 _log = logging.getLogger("edgeai.devices")
 
@@ -66,6 +66,12 @@ def listed() -> "tuple[Device, ...]":
     from edgeai.engines.llamacpp.devices import devices
 
     return devices()
+
+
+def available() -> tuple[str, ...]:
+    """The backends of the installed llama.cpp that have a GPU here."""
+    found = {device.backend for device in listed() if device.kind == "gpu"}
+    return tuple(name for name, backend in BACKENDS.items() if found & set(backend.natives))
 
 
 def place(
