@@ -14,8 +14,7 @@ from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported, OutOfMemo
 from edgeai.isolated import IsolationName, needs_process
 
 if TYPE_CHECKING:
-    from edgeai.devices.probe import Machine
-    from edgeai.devices.profiles import Goal, Profile, Setting
+    from edgeai.devices.profiles import Goal, Setting
     from edgeai.devices.wish import Wish
     from edgeai.measure import Speed
     from edgeai.models.store import InstalledModel
@@ -227,12 +226,13 @@ def device_plan(
     Raises ConfigError, DeviceUnavailable, OutOfMemory, ModelError's leaves.
     """
     from edgeai.devices.fitting import fit
+    from edgeai.devices.placing import place
     from edgeai.devices.plan import plan
     from edgeai.devices.probe import probe
     from edgeai.devices.profiles import choose
     from edgeai.devices.tuning import recall
 
-    machine = probe()
+    machine, tuned = probe(), recall(model)
     chosen = choose(wanted.profile, machine)
     device = plan(
         wanted.n_ctx,
@@ -240,13 +240,14 @@ def device_plan(
         threads=wanted.threads,
         parallel=wanted.parallel,
         speculate=wanted.speculate,
-        tuning=recall(model),
+        tuning=tuned,
         exact=wanted.exact,
         profile=chosen,
         machine=machine,
         goal=wanted.goal,
     )
-    device = place(model, device, wanted, chosen, machine)
+    wish = replace(_wish(wanted), tuned=None if tuned is None else tuned.provider)
+    device = place(model, device, wish, chosen, wanted.goal, machine)
     if wanted.allow_large:
         return device
     fixed: tuple[Setting, ...] = ("n_ctx",) if wanted.n_ctx is not None else ()
@@ -273,20 +274,6 @@ def _engine_for(model: str | Path, wish: "Wish") -> EngineName:
         return "auto"
     engine: EngineName = "llamacpp" if wish.name == "gpu" or wish.name in BACKENDS else "onnx"
     return engine if any(found.manifest.engine == engine for found in _usable(model)) else "auto"
-
-
-def place(
-    model: "InstalledModel", device: DevicePlan, wanted: Wanted, profile: "Profile", machine: "Machine"
-) -> DevicePlan:
-    """The plan, with what runs where. Raises DeviceUnavailable, ConfigError."""
-    from edgeai.devices import gpus, variants
-
-    wish = _wish(wanted)
-    if model.manifest.engine == "llamacpp":
-        placed = gpus.place(model, device, wish, profile, wanted.goal, machine)
-    else:
-        placed = variants.place(model, wish, profile, wanted.goal, machine)
-    return placed.on(device)
 
 
 def relatives(model: "InstalledModel") -> "Iterator[InstalledModel]":

@@ -54,12 +54,17 @@ def _plan(
     name: str, machine: "Machine", profile: "Profile", n_ctx: int | None, goal: str
 ) -> "tuple[MemoryPlan, DevicePlan]":
     from edgeai.devices.fitting import memory_plan
+    from edgeai.devices.placing import place
     from edgeai.devices.plan import plan
-    from edgeai.load import Wanted, choose_package, place, relatives
+    from edgeai.devices.tuning import recall
+    from edgeai.devices.wish import Wish
+    from edgeai.load import choose_package, relatives
 
     model = choose_package(name, "auto", allow_large=True)
     device = plan(n_ctx, model.manifest.context, profile=profile, machine=machine, goal=cast("Goal", goal))
-    device = place(model, device, Wanted(goal=cast("Goal", goal)), profile, machine)
+    tuned = recall(model)
+    wish = Wish(tuned=None if tuned is None else tuned.provider)
+    device = place(model, device, wish, profile, cast("Goal", goal), machine)
     return memory_plan(model, device, machine.memory, profile.memory, relatives(model)), device
 
 

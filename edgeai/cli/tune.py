@@ -65,19 +65,28 @@ def _tune(model: "InstalledModel", *, again: bool, lossy: bool) -> "Tuning":
     from functools import partial
 
     from edgeai.cli.progress import counting
+    from edgeai.config import Settings
+    from edgeai.devices.placing import choices
     from edgeai.devices.plan import plan
+    from edgeai.devices.probe import probe
+    from edgeai.devices.profiles import choose
     from edgeai.devices.tune import knobs, measure, search
     from edgeai.devices.tuning import Tuning, circumstances, recall, remember
     from edgeai.load import open_planned
 
     usual = replace(plan(None, min(model.manifest.context, 1024)), follow_load=False)
-    todo = knobs(model.manifest.engine, model.manifest.quantization, usual.n_threads, lossy=lossy)
+    machine = probe()
+    providers = choices(model, usual, choose(Settings.load().profile, machine), machine)
+    todo = knobs(
+        model.manifest.engine, model.manifest.quantization, usual.n_threads, lossy=lossy, providers=providers
+    )
     known = None if again else recall(model, drafts=True)
     found = known or Tuning(model=model.id, circumstances=circumstances(model))
     sample = partial(measure, partial(open_planned, model))
     with _stoppable(), counting("measuring") as progress:
         for better in search(found, todo, usual, sample, progress=progress):
-            remember(better)
+            if better.complete or any(choice.query_s for choice in better.choices):
+                remember(better)
             found = better
     return found
 
@@ -108,7 +117,8 @@ def _write(tunings: "tuple[Tuning, ...]", *, json: bool) -> None:
                 (
                     choice.name,
                     str(choice.value),
-                    ", ".join(f"{value}: {seconds:.2f}" for value, seconds in choice.query_s.items()),
+                    ", ".join(f"{value}: {seconds:.2f}" for value, seconds in choice.query_s.items())
+                    or "the only one here",
                 )
                 for choice in tuning.choices
             ],
@@ -124,5 +134,10 @@ def _compare(name: str | None, engine: str | None, *, json: bool) -> None:
     if engine is not None or any(mark in wanted for mark in "@/\\."):
         return
     speeds = family_speeds(wanted, again=True)
-    if len(speeds) > 1 and not json:
-        typer.echo(f"engine='auto' uses {speeds[0].engine}.")
+    if json:
+        return
+    if len(speeds) > 1:
+        times = ", ".join(f"{speed.engine}: {speed.query_s:.2f}" for speed in speeds)
+        typer.echo(f"engine='auto' uses {speeds[0].engine} (seconds of a typical query: {times}).")
+    else:
+        typer.echo(f"engine='auto' uses {speeds[0].engine}, the only one that has a package of {wanted}.")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeai.engines.llamacpp.devices import Device
     from edgeai.models.shelf import InstalledModel
 
-__all__ = ["BACKENDS", "Backend", "built_in", "command_for", "gpu_verdicts", "listed", "place"]
+__all__ = ["BACKENDS", "Backend", "available", "built_in", "command_for", "gpu_verdicts", "listed", "place"]
 
 _log = logging.getLogger("edgeai.devices")
 
@@ -73,6 +73,12 @@ def listed(*, command: Sequence[str] = CHILD, limit_s: float = LIST_S) -> "tuple
     if ended.failure is not None:
         _log.warning("llama.cpp could not list its devices: %s: %s", ended.failure, ended.why)
     return tuple(Device(**row) for row in ended.report.get("devices", ()))
+
+
+def available() -> tuple[str, ...]:
+    """The backends of the installed llama.cpp that have a GPU here."""
+    found = {device.backend for device in listed() if device.kind == "gpu"}
+    return tuple(name for name, backend in BACKENDS.items() if found & set(backend.natives))
 
 
 def place(

@@ -6,8 +6,9 @@ be clearly faster than the usual one to be taken. While other programs compute n
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
+from types import MappingProxyType
 from typing import Any, Final
 
 from edgeai.devices.tuning import Choice, Tuning, Value
@@ -28,10 +29,18 @@ PROMPT_WORDS, ANSWER_TOKENS, TYPICAL_ANSWER = 120, 24, 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knob:
-    """A setting of `DevicePlan` and its values, the usual one first."""
+    """A setting of `DevicePlan` and its values, the usual one first.
+
+    ``fields``: what a value means for the plan, where that is more than the field of this name.
+    """
 
     name: str
     values: tuple[Value, ...]
+    fields: Mapping[Value, Mapping[str, Any]] = field(default_factory=dict)
+
+    def put(self, plan: DevicePlan, value: Value) -> DevicePlan:
+        """The plan with this value."""
+        return replace(plan, **self.fields.get(value, {self.name: value}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +54,31 @@ class Sample:
     others: float | None
 
 
-def knobs(engine: str, quantization: str, n_threads: int, *, lossy: bool = False) -> tuple[Knob, ...]:
-    """What can be set for a model on this engine; ``lossy``: also what changes answers a little."""
+def knobs(
+    engine: str,
+    quantization: str,
+    n_threads: int,
+    *,
+    lossy: bool = False,
+    providers: Mapping[str, Mapping[str, Any]] = MappingProxyType({"cpu": MappingProxyType({})}),
+) -> tuple[Knob, ...]:
+    """What can be set for a model on this engine; ``lossy``: also what changes answers a little.
+
+    ``providers``: those of `edgeai.devices.placing.choices`; the first knob is which of them.
+    """
+    provider = Knob(
+        name="provider", values=tuple(providers), fields={name: providers[name] for name in providers}
+    )
     counts = tuple(dict.fromkeys((n_threads, max(1, 3 * n_threads // 4), max(1, n_threads // 2))))
     threads = Knob(name="n_threads", values=counts)
     if engine == "onnx":
         spin = Knob(name="spin_us", values=(20, 0, 200))
         # integer weights that are not packed are far slower: 20 times
         is_float = not quantization.startswith("int")
-        return (threads, spin, *((Knob(name="prepack", values=(True, False)),) if is_float else ()))
+        return (provider, threads, spin, *((Knob(name="prepack", values=(True, False)),) if is_float else ()))
     kv = (Knob(name="kv_type", values=("f16", "q8_0")),) if lossy else ()
     return (
+        provider,
         threads,
         Knob(name="n_ubatch", values=(256, 64)),
         Knob(name="flash_attn", values=(True, False)),
@@ -78,24 +101,36 @@ def search(
     Settings that have been chosen already are not measured again. Raises StoreError while other programs
     are busy, and what ``sample`` raises with usual values.
     """
-    done = {choice.name for choice in tuning.choices}
-    todo = [knob for knob in todo if knob.name not in done]
-    total, count, end = sum(len(knob.values) for knob in todo) * REPEATS, 0, clock() + limit_s
+    known = {choice.name: choice.value for choice in tuning.choices}
+    done = [knob for knob in todo if known.get(knob.name) in knob.values]
+    todo = [knob for knob in todo if knob not in done]
+    for knob in done:
+        plan = knob.put(plan, known[knob.name])
+    total = sum(len(knob.values) for knob in todo if len(knob.values) > 1) * REPEATS
+    count, end = 0, clock() + limit_s
     for number, knob in enumerate(todo):
+        is_last = number == len(todo) - 1
+        if len(knob.values) == 1:
+            tuning = replace(
+                tuning.with_choice(Choice(name=knob.name, value=knob.values[0], query_s={})), complete=is_last
+            )
+            yield tuning
+            continue
         took = (clock() - end + limit_s) / max(1, count)
-        if clock() + took * len(knob.values) * REPEATS > end and number:
+        if clock() + took * len(knob.values) * REPEATS > end and count:
             return  # to be gone on with
         samples: dict[Value, list[Sample]] = {value: [] for value in knob.values}
         for value in _turns(samples):
             progress(count, total)
             count += 1
-            settings: Any = {knob.name: value}
-            found = _try(sample, replace(tuning.apply(plan), **settings), is_usual=value == knob.values[0])
+            found = _try(sample, knob.put(plan, value), is_usual=value == knob.values[0])
             if found is None:
                 del samples[value]
             else:
                 samples[value].append(found)
-        tuning = replace(tuning.with_choice(_choose(knob, samples)), complete=number == len(todo) - 1)
+        choice = _choose(knob, samples)
+        plan = knob.put(plan, choice.value)
+        tuning = replace(tuning.with_choice(choice), complete=is_last)
         yield tuning
     progress(total, total)
 

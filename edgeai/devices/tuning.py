@@ -39,13 +39,18 @@ _FITS: Final[Mapping[str, Callable[[object], bool]]] = {
     "kv_type": lambda value: value in ("f16", "q8_0"),
     "spin_us": lambda value: value == 0 or _is_count(value),
     "prepack": lambda value: type(value) is bool,
+    "provider": lambda value: isinstance(value, str),
 }
 _LOSSY: Final = "kv_type"
+_PROVIDER: Final = "provider"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One setting of a plan, and the seconds of a typical query with each value that was tried."""
+    """One setting of a plan, and the seconds of a typical query with each value that was tried.
+
+    Nothing was tried where there is one value only.
+    """
 
     name: str
     value: Value
@@ -63,10 +68,14 @@ class Tuning:
 
     def apply(self, plan: DevicePlan, *, exact: bool = False) -> DevicePlan:
         """The plan with these settings; ``exact``: without those that change what the model computes."""
-        known = {
-            choice.name: choice.value for choice in self.choices if not (exact and choice.name == _LOSSY)
-        }
+        left_out = (_PROVIDER, _LOSSY) if exact else (_PROVIDER,)
+        known = {choice.name: choice.value for choice in self.choices if choice.name not in left_out}
         return replace(plan, **known)  # type: ignore[arg-type]  # `_choice` has checked names and types
+
+    @property
+    def provider(self) -> str | None:
+        """The fastest for a query's tokens, None if none was measured; `edgeai.devices.placing` uses it."""
+        return next((str(choice.value) for choice in self.choices if choice.name == _PROVIDER), None)
 
     def with_choice(self, choice: Choice) -> "Tuning":
         """This choice made, too, or anew."""

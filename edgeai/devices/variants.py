@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeai.devices.probe import Machine
     from edgeai.models.shelf import InstalledModel
 
-__all__ = ["WORKS", "place", "variant_of", "verdict", "verdicts"]
+__all__ = ["WORKS", "available", "place", "variant_of", "verdict", "verdicts"]
 
 WORKS: Final[tuple[Work, ...]] = ("prefill", "embed", "classify")
 """The work that may go elsewhere; decoding stays on the processor."""
@@ -78,6 +78,13 @@ def verdicts(model: "InstalledModel", machine: "Machine") -> Iterator[tuple[Work
             offered = offer(provider) if variant_of(model, provider, work) else None
             if offered is not None and offered.installed:
                 yield work, verdict(model, provider, work, machine, offer=offer)
+
+
+def available(model: "InstalledModel") -> tuple[str, ...]:
+    """The installed providers for which the package has a graph that reads prompts."""
+    offer = _ask_once()
+    able = [p for p in PROVIDERS.values() if variant_of(model, p, "prefill")]
+    return tuple(p.name for p in able if (found := offer(p)) is not None and found.installed)
 
 
 def place(model: "InstalledModel", wish: Wish, profile: Profile, goal: Goal, machine: "Machine") -> Placed:

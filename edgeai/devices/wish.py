@@ -19,12 +19,14 @@ KINDS: Final = ("auto", "cpu", "gpu", "npu")
 class Wish:
     """``name`` is one of `KINDS` or a provider, ``part`` what the provider calls one of its devices.
 
-    With ``allow_fallback`` the processor will do, too.
+    With ``allow_fallback`` the processor will do, too. ``tuned`` is the provider that was measured to be the
+    fastest for a query's tokens: where nothing in particular is asked for, it comes before the profile's.
     """
 
     name: str = "auto"
     part: str | None = None
     allow_fallback: bool = False
+    tuned: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -84,7 +86,9 @@ def order(wish: Wish, kinds: Mapping[str, Kind], profile: Profile, goal: Goal, w
     listed = profile.providers.get(goal, {})
     named = [name for name in listed.get("embed" if work == "classify" else work, ()) if name in kinds]
     if wish.is_open:
-        return named[: named.index("cpu")] if "cpu" in named else named
+        if wish.tuned is not None and work in ("prefill", "decode"):
+            named = [wish.tuned, *named]
+        return list(dict.fromkeys(named[: named.index("cpu")] if "cpu" in named else named))
     if wish.name in ("gpu", "npu"):
         usual = [name for name in named if kinds[name] == wish.name]
         return [*usual, *(name for name in kinds if kinds[name] == wish.name and name not in usual)]

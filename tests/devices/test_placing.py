@@ -113,6 +113,16 @@ def test_auto_takes_the_gpus_of_the_profile_that_were_seen_to_work(put: Put) -> 
     assert put(Wish(), found=cuda, command=("no such program",)).gpus == ("CUDA0",)
 
 
+def test_what_was_measured_to_be_fastest_comes_first(put: Put) -> None:
+    """A tuned provider before the profile's, and the processor where that was faster; a wish before both."""
+    assert put(Wish(name="vulkan")).gpus
+    assert put(Wish(tuned="vulkan")).provider == "vulkan"
+    assert put(Wish(name="cpu", tuned="vulkan")).provider == "cpu"
+    cuda = (*DEVICES, device("CUDA0", "CUDA"))
+    assert put(Wish(name="cuda"), found=cuda).gpus
+    assert put(Wish(tuned="cpu"), found=cuda).provider == "cpu"
+
+
 @pytest.mark.parametrize(
     ("command", "why"),
     [

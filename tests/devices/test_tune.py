@@ -66,6 +66,39 @@ def test_later_settings_are_measured_with_earlier_choices_and_hopeless_values_on
     assert len(seen) == 7 + 6 + 6
 
 
+def test_a_provider_is_chosen_first_and_the_rest_is_measured_on_it() -> None:
+    """Its fields go into every later plan, and into those of a run that goes on."""
+    fields: dict[str, dict[str, object]] = {
+        "cpu": {"provider": "cpu"},
+        "vulkan": {"provider": "vulkan", "gpus": ("Vulkan0",)},
+    }
+    todo = knobs("llamacpp", "q4_1", 4, providers=fields)
+    seen: list[DevicePlan] = []
+
+    def sample(plan: DevicePlan) -> Sample:
+        seen.append(plan)
+        return Sample(query_s=1.0 if plan.gpus else 2.0, others=0.0)
+
+    found = next(search(EMPTY, todo, PLAN, sample, progress=quietly))
+    assert found.provider == "vulkan"
+    assert found.apply(PLAN).provider == "cpu", "where it runs is decided when it is loaded"
+    seen.clear()
+    list(search(found, todo, PLAN, sample, progress=quietly))
+    assert {plan.gpus for plan in seen} == {("Vulkan0",)}
+    gone = knobs("llamacpp", "q4_1", 4)
+    assert next(search(found, gone, PLAN, sample, progress=quietly)).provider == "cpu", "the GPU is gone"
+
+
+def test_what_has_one_value_is_not_measured() -> None:
+    """It is a choice all the same, and says that nothing was tried."""
+    seen: list[DevicePlan] = []
+    todo = (Knob(name="provider", values=("cpu",)), Knob(name="n_threads", values=(1,)))
+    *_, found = search(EMPTY, todo, PLAN, lambda plan: seen.append(plan) or Sample(query_s=1.0, others=0.0),  # type: ignore[func-returns-value]  # a spy
+                       progress=quietly)  # fmt: skip
+    assert (found.complete, seen) == (True, [])
+    assert all(choice.query_s == {} for choice in found.choices)
+
+
 def test_progress_ends() -> None:
     """It grows to the total, whatever was left out."""
     steps: list[tuple[int, int]] = []
