@@ -37,7 +37,7 @@ def choices(
     found = {"cpu": _fields(plan)}
     for name in sorted(names):
         put = place(model, plan, Wish(name=name, allow_fallback=True), profile, "speed", machine)
-        if put.gpus or any(offload.work == "prefill" for offload in put.offloads):
+        if put.gpus or any(offload.work in ("prefill", "decode") for offload in put.offloads):
             found[name] = _fields(put)
     return found
 

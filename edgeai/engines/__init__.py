@@ -39,9 +39,10 @@ class Step:
 class Offload:
     """One kind of work on an execution provider of ONNX Runtime, which was seen to do it right.
 
-    ``graph`` is a file for ``tokens`` tokens; ``compiled`` the same, made ready for the device, if there is
-    such a file. ``native`` is ONNX Runtime's name of the provider, ``plugin`` the module that brings it.
-    ``required``: that it cannot be opened is an error, and not a reason to use the processor.
+    ``graph`` is a file for ``tokens`` tokens, or the main graph for any number (0) where the work is decoding
+    with all else; ``compiled`` the same, made ready for the device, if there is such a file. ``native`` is
+    ONNX Runtime's name of the provider, ``plugin`` the module that brings it. ``required``: that it cannot be
+    opened is an error, and not a reason to use the processor.
     """
 
     work: Work

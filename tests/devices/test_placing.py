@@ -25,8 +25,9 @@ from edgeai.devices.providers import PROVIDERS, Offer, Verdict
 from edgeai.devices.verdicts import circumstances, proven
 from edgeai.devices.wish import Placed, Wish
 from edgeai.engines import DevicePlan, Step
+from edgeai.engines.likeness import compare
 from edgeai.engines.llamacpp.devices import Device
-from edgeai.engines.llamacpp.gpu_child import compare, tried
+from edgeai.engines.llamacpp.gpu_child import tried
 from edgeai.models import store
 from edgeai.models.store import InstalledModel
 from edgeai.testing import FakeEngine

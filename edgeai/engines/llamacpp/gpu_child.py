@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgeai.engines.likeness import TEXTS, compare, rows_of
 from edgeai.engines.llamacpp import binding
 from edgeai.engines.llamacpp.context import Context
 from edgeai.engines.llamacpp.devices import devices
@@ -26,10 +27,8 @@ from edgeai.errors import EdgeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["compare", "tried"]
+__all__ = ["tried"]
 
-_TEXTS: Final = ("The capital of France is Paris, and", "def add(a, b):\n    return a + b\n\nprint(")
-_SINGLE: Final = 2  # tokens of each text that come alone, as in decoding: GPUs have other code for these
 _CELLS: Final = 256
 
 
@@ -67,25 +66,6 @@ def tried(task: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def compare(got: "NDArray[np.float64]", wanted: "NDArray[np.float64]") -> tuple[float, float, float]:
-    """The smallest cosine of two rows of logits, the mean KL in nats, the largest difference.
-
-    What is no number is quite unlike: 0, and infinitely far.
-    """
-    if got.shape != wanted.shape or not np.isfinite(got).all():
-        return 0.0, float("inf"), float("inf")
-    norms = np.linalg.norm(got, axis=1) * np.linalg.norm(wanted, axis=1)
-    cosine = float((np.einsum("ij,ij->i", got, wanted) / np.maximum(norms, 1e-30)).min())
-    p, q = _log_softmax(wanted), _log_softmax(got)
-    kl = float((np.exp(p) * (p - q)).sum(axis=1).mean())
-    return cosine, kl, float(np.abs(got - wanted).max())
-
-
-def _log_softmax(logits: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
 def _run(
     path: Path, gpus: tuple[str, ...] = (), layers: int | None = None, watch: Watch | None = None
 ) -> _Ran:
@@ -96,26 +76,12 @@ def _run(
         context = Context(model, n_ctx=_CELLS, n_seq=1, pace=pace, watch=watch)
         loaded = perf_counter()
         try:
-            rows = [row for text in _TEXTS for row in _rows(context, model.tokenize(text))]
+            rows = [row for text in TEXTS for row in rows_of(context, model.tokenize(text))]
         finally:
             context.free()
     finally:
         model.free()
     return _Ran(logits=np.stack(rows), load_s=loaded - begin, run_s=perf_counter() - loaded)
-
-
-def _rows(context: Context, ids: Sequence[int]) -> "list[NDArray[np.float64]]":
-    """A prompt at once, then token by token."""
-    context.forget(0)
-    found: list[NDArray[np.float64]] = []
-    first = len(ids) - _SINGLE
-    for start, chunk in ((0, ids[:first]), *((i, ids[i : i + 1]) for i in range(first, len(ids)))):
-        last = context.add(chunk, start, 0, outputs=len(chunk))
-        if code := context.decode():
-            raise context.failure(code)
-        rows = range(last + 1 - len(chunk), last + 1)
-        found += [context.logits(row).astype(np.float64) for row in rows]
-    return found
 
 
 def main(arguments: Sequence[str]) -> None:
