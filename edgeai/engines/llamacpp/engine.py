@@ -131,6 +131,8 @@ class LlamaCppEngine(LocalEngine):
             steps=plan.steps,
         )
         layout = f"{model.layout(info.n_ctx, plan.kv_type)} {plan.flash_attn}"  # it turns the values round
+        if plan.gpus:  # other numbers, and perhaps other attention
+            layout = f"{layout} {plan.provider} {plan.gpu_layers}"
         shelf = WarmShelf(context, partial(_key, info, plan.weights, layout))
         super().__init__(
             model,
