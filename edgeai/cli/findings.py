@@ -111,10 +111,16 @@ def gpu_findings() -> Iterator[Finding]:
     """The devices beside the processor that the installed llama.cpp lists, or how to get one with some."""
     from edgeai.devices.gpus import built_in, command_for, listed
     from edgeai.devices.probe import probe
+    from edgeai.errors import DeviceUnavailable
 
     if find_spec("llama_cpp") is None:
         return
-    found = [device for device in listed() if device.kind != "cpu"]
+    try:
+        found = [device for device in listed() if device.kind != "cpu"]
+    except DeviceUnavailable as error:
+        told = f"{error.what}. {error.why}"
+        yield Finding(about="gpu", state="problem", found=told, remedy=error.remedy)
+        return
     for device in found:
         named = f"llama.cpp has {device.name} ({device.backend}): {device.description}"
         yield Finding(about="gpu", state="ok", found=named)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edgeai.devices.child import run_child
-from edgeai.devices.footprint import needs
+from edgeai.devices.gpu_room import Room, room_on
 from edgeai.devices.gpu_verdicts import CHILD, build_files, gpu_verdict
 from edgeai.devices.profiles import Goal, Profile
 from edgeai.devices.providers import Verdict
 from edgeai.devices.verdicts import circumstances
 from edgeai.devices.wish import Kind, Placed, Wish, order, unavailable
 from edgeai.engines import DevicePlan, Step
+from edgeai.errors import DeviceUnavailable
 
 if TYPE_CHECKING:
     from edgeai.devices.probe import Machine
@@ -46,7 +47,6 @@ BACKENDS: Final[Mapping[str, Backend]] = {
     )
 }
 LIST_S: Final = 30.0
-LEFT_FREE: Final = 0.05  # of a device's free memory: drivers want some for themselves
 _GPUS: Final[Mapping[str, Kind]] = dict.fromkeys(BACKENDS, "gpu")
 KINDS: Final[Mapping[str, Kind]] = {**_GPUS, "cpu": "cpu"}
 
@@ -63,7 +63,7 @@ def built_in() -> frozenset[str]:
 def listed(*, command: Sequence[str] = CHILD, limit_s: float = LIST_S) -> "tuple[Device, ...]":
     """The devices of the installed llama.cpp, asked in a child process, unless it has none but the CPU.
 
-    None, and a warning, when a driver crashes or hangs there.
+    Raises DeviceUnavailable when a driver crashes or hangs there.
     """
     if not built_in():
         return ()
@@ -71,13 +71,24 @@ def listed(*, command: Sequence[str] = CHILD, limit_s: float = LIST_S) -> "tuple
 
     ended = run_child([*command, "list"], limit_s)
     if ended.failure is not None:
-        _log.warning("llama.cpp could not list its devices: %s: %s", ended.failure, ended.why)
-    return tuple(Device(**row) for row in ended.report.get("devices", ()))
+        remedy = "Update the devices' drivers, or install a llama-cpp-python without a GPU's backend"
+        why = f"It {ended.failure}: {ended.why}"
+        raise DeviceUnavailable("llama.cpp cannot list its devices", why=why, remedy=remedy)
+    return tuple(Device(**row) for row in ended.report["devices"])
+
+
+def _found(find: "Callable[[], Sequence[Device]]") -> "tuple[Sequence[Device], str | None]":
+    """The devices, or why there are none."""
+    try:
+        return find(), None
+    except DeviceUnavailable as error:
+        _log.warning("%s", error)
+        return (), f"{error.what}. {error.why}"
 
 
 def available() -> tuple[str, ...]:
     """The backends of the installed llama.cpp that have a GPU here."""
-    found = {device.backend for device in listed() if device.kind == "gpu"}
+    found = {device.backend for device in _found(listed)[0] if device.kind == "gpu"}
     return tuple(name for name, backend in BACKENDS.items() if found & set(backend.natives))
 
 
@@ -99,15 +110,15 @@ def place(
     there that do. Raises DeviceUnavailable for a device that was asked for, with the reason for each backend.
     """
     names = order(wish, KINDS, profile, goal, "decode")
-    found = find() if names else ()
+    found, broken = _found(find) if names else ((), None)
     steps: list[Step] = []
     remedies: list[str] = []
     for name in names:
         gpus = [d for d in found if d.kind == "gpu" and d.backend in BACKENDS[name].natives]
         gpus = [gpu for gpu in gpus if wish.part in (None, gpu.name)]
-        why, room = _why_not(name, gpus, wish), None
+        why, room = _why_not(name, gpus, wish, broken), None
         if why is None:
-            room = _room(gpus, model, plan, machine)
+            room = room_on(gpus, model, plan, machine)
             why = None if room.layers else room.why
         if why is None and room is not None:
             facts = circumstances(machine)
@@ -115,7 +126,7 @@ def place(
             why = None if verdict.state == "works" else verdict.in_words()
             remedies += [verdict.remedy] if verdict.remedy else []
         if why is None and room is not None:
-            return _placed(name, gpus, room, steps)
+            return _placed(name, gpus, room, steps, optional=wish.is_open or wish.allow_fallback)
         steps.append(Step(work="decode", provider=name, why=why))
         _log.info("%s is passed over for decode: %s", name, why)
     if wish.name not in ("auto", "cpu"):
@@ -130,7 +141,7 @@ def place(
 
 def gpu_verdicts(model: "InstalledModel", machine: "Machine") -> "Iterator[Verdict]":
     """The model on each backend that has GPUs, tried now if it was not."""
-    found = listed()
+    found, _ = _found(listed)
     for name, backend in BACKENDS.items():
         if gpus := [d for d in found if d.kind == "gpu" and d.backend in backend.natives]:
             yield gpu_verdict(model, name, gpus, circumstances(machine), trying=True)
@@ -145,16 +156,20 @@ def command_for(machine: "Machine", names: Sequence[str] = tuple(BACKENDS)) -> s
     return f'CMAKE_ARGS="-D{switch}=on" pip install --force-reinstall --no-cache-dir llama-cpp-python'
 
 
-def _why_not(name: str, gpus: "Sequence[Device]", wish: Wish) -> str | None:
+def _why_not(name: str, gpus: "Sequence[Device]", wish: Wish, broken: str | None) -> str | None:
     """What is against the devices before anything is tried."""
     if not gpus and name not in built_in():
         return "the installed llama-cpp-python was built without it"
+    if not gpus and broken is not None:
+        return broken
     if not gpus:
         return f"it finds no device {wish.part}" if wish.part else "it finds no device"
     return None
 
 
-def _placed(name: str, gpus: "Sequence[Device]", room: "_Room", steps: list[Step]) -> Placed:
+def _placed(
+    name: str, gpus: "Sequence[Device]", room: "Room", steps: list[Step], *, optional: bool
+) -> Placed:
     if room.why is not None:
         _log.warning("%s gets %d of %d layers: %s", name, room.layers, room.total, room.why)
         steps.append(Step(work="decode", provider=name, why=room.why, layers=(room.total, room.total)))
@@ -164,46 +179,9 @@ def _placed(name: str, gpus: "Sequence[Device]", room: "_Room", steps: list[Step
         gpus=tuple(gpu.name for gpu in gpus),
         gpu_layers=room.part,
         gpu_shared=all(gpu.shared for gpu in gpus),
+        gpu_optional=optional,
         steps=tuple(steps),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Room:
-    """How many of a model's layers fit on devices, and ``why`` not all."""
-
-    layers: int
-    total: int
-    why: str | None = None
-
-    @property
-    def part(self) -> int | None:
-        """As a plan says it: None for all."""
-        return None if self.layers == self.total else self.layers
-
-
-def _room(gpus: "Sequence[Device]", model: "InstalledModel", plan: DevicePlan, machine: "Machine") -> _Room:
-    """Layers with their keys and values; all of them where a driver does not say what is free.
-
-    What integrated GPUs call theirs is the machine's memory, of which there may be less. The output alone is
-    not worth the way.
-    """
-    found = needs(model)
-    if not all(gpu.free_bytes for gpu in gpus):
-        return _Room(layers=found.layers, total=found.layers)
-    free = sum(gpu.free_bytes for gpu in gpus) * (1 - LEFT_FREE)
-    if all(gpu.shared for gpu in gpus):
-        free = min(free, machine.memory.available)
-
-    def bytes_of(layers: int) -> int:
-        return found.on_gpu(layers, plan.n_ctx, plan.kv_type, parallel=plan.parallel)
-
-    fits = max((n for n in range(2, found.layers + 1) if bytes_of(n) <= free), default=0)
-    if fits == found.layers:
-        return _Room(layers=fits, total=fits)
-    named, needed = ", ".join(gpu.name for gpu in gpus), bytes_of(found.layers)
-    why = f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free on {named}"
-    return _Room(layers=fits, total=found.layers, why=why)
 
 
 def _remedy(names: Sequence[str], machine: "Machine") -> str:

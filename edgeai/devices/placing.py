@@ -43,5 +43,5 @@ def choices(
 
 
 def _fields(plan: DevicePlan) -> dict[str, Any]:
-    names = ("provider", "gpus", "gpu_layers", "gpu_shared", "offloads", "steps")
+    names = ("provider", "gpus", "gpu_layers", "gpu_shared", "gpu_optional", "offloads", "steps")
     return {name: getattr(plan, name) for name in names}

@@ -48,6 +48,7 @@ class Placed:
     gpus: tuple[str, ...] = ()
     gpu_layers: int | None = None
     gpu_shared: bool = False
+    gpu_optional: bool = False
     offloads: tuple[Offload, ...] = ()
     steps: tuple[Step, ...] = ()
 
@@ -59,6 +60,7 @@ class Placed:
             gpus=self.gpus,
             gpu_layers=self.gpu_layers,
             gpu_shared=self.gpu_shared,
+            gpu_optional=self.gpu_optional,
             offloads=self.offloads,
             steps=self.steps,
         )

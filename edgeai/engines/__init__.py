@@ -4,7 +4,7 @@ An engine package (`edgeai.engines.llamacpp`) opens one model file and answers m
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from edgeai.engines.generation import Generation
@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["DevicePlan", "Engine", "EngineInfo", "Generation", "Offload", "OnState", "Step", "Work"]
+__all__ = [
+    "DevicePlan",
+    "Engine",
+    "EngineInfo",
+    "Generation",
+    "Offload",
+    "OnState",
+    "Step",
+    "Work",
+    "without",
+]
 
 Work: TypeAlias = Literal["prefill", "decode", "embed", "classify"]
 
@@ -33,6 +43,13 @@ class Step:
     provider: str
     why: str | None = None
     layers: tuple[int, int] | None = None
+
+
+def without(steps: Sequence[Step], provider: str, why: str) -> tuple[Step, ...]:
+    """The steps when the provider has failed after all to decode, and the processor does it."""
+    taken = [step.work == "decode" and step.provider == provider and step.why is None for step in steps]
+    told = (replace(step, why=why) if was else step for step, was in zip(steps, taken, strict=True))
+    return (*told, Step(work="decode", provider="cpu"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +90,8 @@ class DevicePlan:
     by it `Engine.warm` knows what it has kept; without it, it keeps nothing. ``adapters`` are the files of
     LoRA adapters that requests may name.
     ``provider`` decodes: on llama.cpp with its last ``gpu_layers`` (None: all) on its ``gpus``, devices by
-    ggml's names; ``gpu_shared`` if their memory is the machine's. ``offloads`` is work that ONNX Runtime does
-    elsewhere. ``steps`` tell how that was decided.
+    ggml's names; ``gpu_shared`` if their memory is the machine's, ``gpu_optional`` if the processor will do.
+    ``offloads`` is work that ONNX Runtime does elsewhere. ``steps`` tell how that was decided.
     """
 
     n_ctx: int
@@ -96,6 +113,7 @@ class DevicePlan:
     gpus: tuple[str, ...] = ()
     gpu_layers: int | None = None
     gpu_shared: bool = False
+    gpu_optional: bool = False
     offloads: tuple[Offload, ...] = ()
     steps: tuple[Step, ...] = ()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgeai import ConfigError, DeviceUnavailable, Edge
-from edgeai.cli.findings import variant_findings
+from edgeai.cli.findings import gpu_findings, variant_findings
 from edgeai.devices import gpus, variants
 from edgeai.devices.accelerators import Accelerator
 from edgeai.devices.fitting import memory_plan
@@ -178,13 +178,25 @@ def test_integrated_gpus_have_the_machines_memory(gguf: InstalledModel) -> None:
     assert memory_plan(gguf, replace(plan, gpu_shared=False), enough.memory, profile.memory).moved > 0
 
 
-def test_a_driver_that_crashes_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It lists no devices, in a process of its own."""
+def test_a_driver_that_crashes_when_it_is_asked(
+    gguf: InstalledModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It crashes a process of its own, and is a reason, which doctor shows."""
     monkeypatch.setenv("GGML_BACKEND_PATH", "libggml-vulkan.so")
     row = json.dumps({"devices": [asdict(DEVICES[1])]})
     assert gpus.built_in() >= {"vulkan"}
     assert gpus.listed(command=(sys.executable, "-c", f"print({row!r})")) == (DEVICES[1],)
-    assert gpus.listed(command=(sys.executable, "-c", "import os; os.abort()")) == ()
+    crash = (sys.executable, "-c", "import os; os.abort()")
+    with pytest.raises(DeviceUnavailable, match="crashed"):
+        gpus.listed(command=crash)
+    monkeypatch.setattr(gpus, "listed", partial(gpus.listed, command=crash))
+    (finding,) = gpu_findings()
+    assert (finding.state, "crashed" in finding.found) == ("problem", True)
+    placed = gpus.place(
+        gguf, PLAN, Wish(name="vulkan", allow_fallback=True), choose("generic", probe()), "speed", probe(),
+        find=gpus.listed,
+    )  # fmt: skip
+    assert "cannot list its devices" in (placed.steps[0].why or "")
 
 
 def test_a_gpu_without_room_is_not_even_tried(put: Put) -> None:
@@ -377,5 +389,10 @@ def test_llama_cpp_takes_the_devices_it_is_given(model_path: Path) -> None:
         assert engine.score("One, two,", [" three"])[0] < 0
     finally:
         engine.close()
+    gone = replace(plan, gpus=("CUDA7",), steps=(Step(work="decode", provider="toy", layers=(31, 31)),))
     with pytest.raises(DeviceUnavailable, match="no device CUDA7"):
-        open_engine(model_path, replace(plan, gpus=("CUDA7",)), name="tiny")
+        open_engine(model_path, gone, name="tiny")
+    engine = open_engine(model_path, replace(gone, gpu_optional=True), name="tiny")
+    engine.close()
+    assert engine.info.device == "cpu"
+    assert "CUDA7" in (engine.info.steps[0].why or "")

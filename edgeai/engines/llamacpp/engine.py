@@ -1,11 +1,13 @@
 """The llama.cpp engine: one model file, many callers."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgeai.engines import DevicePlan, EngineInfo, OnState
+from edgeai.engines import DevicePlan, EngineInfo, OnState, without
 from edgeai.engines.cells import PARALLEL, pool
 from edgeai.engines.failures import no_room
 from edgeai.engines.jobs import Steps
@@ -17,7 +19,7 @@ from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.local import LocalEngine, Places
 from edgeai.engines.pace import Pace
 from edgeai.engines.warm import WarmShelf
-from edgeai.errors import OutOfMemory
+from edgeai.errors import EngineError, OutOfMemory
 from edgeai.models.disk import remembered_sha256
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LlamaCppEngine", "open_engine"]
 
+_log = logging.getLogger("edgeai.engines")
 _SPARE: Final = 8
 """Sequences that only keep prefixes; they take no memory of their own."""
 
@@ -39,13 +42,28 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
         binding.speak()
     adapters = {name: Path(file) for name, file in plan.adapters.items()}
     try:
-        return _open(path, plan, name, adapters)
+        return _open_somewhere(path, plan, name, adapters)
     except MemoryError as error:
         raise error if isinstance(error, OutOfMemory) else no_room(error, f"{name} finds no room") from error
     except RuntimeError as error:  # Python's own word for a thread that the system refuses
         if "new thread" not in str(error):
             raise
         raise no_room(error, f"{name} finds no room for a thread") from error
+
+
+def _open_somewhere(
+    path: Path, plan: DevicePlan, name: str, adapters: Mapping[str, Path]
+) -> "LlamaCppEngine":
+    """On the plan's GPUs, or on the processor where they are not required and it does not open there."""
+    try:
+        return _open(path, plan, name, adapters)
+    except EngineError as error:
+        if not (plan.gpus and plan.gpu_optional):
+            raise
+        _log.warning("decode on %s is done by the processor: %s", plan.provider, error)
+        steps = without(plan.steps, plan.provider, str(error))
+        here = replace(plan, provider="cpu", gpus=(), gpu_layers=None, steps=steps)
+    return _open(path, here, name, adapters)
 
 
 def _open(path: Path, plan: DevicePlan, name: str, adapters: Mapping[str, Path]) -> "LlamaCppEngine":

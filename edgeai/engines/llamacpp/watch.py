@@ -13,6 +13,8 @@ _VIEWS: Final = frozenset({b"NONE", b"RESHAPE", b"VIEW", b"PERMUTE", b"TRANSPOSE
 
 _MATRIX: Final = frozenset({b"MUL_MAT", b"MUL_MAT_ID"})
 
+_OUTPUTS: Final = ("output.weight", "token_embd.weight")
+
 
 class _Tensor(ctypes.Structure):
     """The head of ggml's ``struct ggml_tensor``, as far as it is looked at."""
@@ -70,8 +72,8 @@ class Watch:
         return False
 
     def _layer(self, weight: int | None) -> str | None:
-        """ "blk.3", or "output" for the one behind them; None for a product of no weights."""
-        parts = (self._name(weight) or b"").decode("utf-8", "replace").split(".") if weight else [""]
-        if parts[0] == "blk":
-            return ".".join(parts[:2])
-        return "output" if parts[-1] == "weight" else None
+        """Such as "blk.3", or "output" for the one behind them; None for a product of other weights, or none."""
+        name = (self._name(weight) or b"").decode("utf-8", "replace") if weight else ""
+        if name.startswith("blk."):
+            return ".".join(name.split(".")[:2])
+        return "output" if name in _OUTPUTS else None

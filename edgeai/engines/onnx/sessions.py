@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final
 
-from edgeai.engines import DevicePlan, Step
+from edgeai.engines import DevicePlan, without
 from edgeai.engines.onnx.packed import find_packed, open_session, pack
 from edgeai.engines.onnx.session import Session, give_back
 from edgeai.errors import EdgeError
@@ -102,9 +102,7 @@ def open_sessions(path: Path, plan: DevicePlan) -> tuple[Sessions, DevicePlan]:
         if not elsewhere or elsewhere[0].required:
             raise
         _log.warning("decode on %s is done by the processor: %s", plan.provider, error)
-        failed = Step(work="decode", provider=plan.provider)
-        steps = tuple(replace(step, why=str(error)) if step == failed else step for step in plan.steps)
+        steps = without(plan.steps, plan.provider, str(error))
         rest = tuple(offload for offload in plan.offloads if offload not in elsewhere)
-        steps = (*steps, Step(work="decode", provider="cpu"))
         plan = replace(plan, provider="cpu", offloads=rest, steps=steps)
     return Sessions(path, plan), plan
