@@ -12,12 +12,13 @@ LLMCOMPRESSOR := .venv-llmcompressor
 QNN     := .venv-qnn
 OPENVINO := .venv-openvino
 GENAI   := .venv-genai
+VULKAN  := .venv-vulkan
 
 # The wheel is tried where nothing else is, and away from this folder's sources.
 EMPTY     := build/empty
 EMPTY_BIN := cd build && empty/$(notdir $(BIN))
 
-.PHONY: demo test check pytest wheel bench bench-confidence bench-conversion bench-genai bench-load test-converters test-providers soak format clean help
+.PHONY: demo test check pytest wheel bench bench-confidence bench-conversion bench-genai bench-load test-converters test-providers test-vulkan soak format clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -69,6 +70,11 @@ test-providers: $(QNN)/.made $(OPENVINO)/.made $(OPTIMUM)/.made ## execution pro
 	$(QNN)/$(notdir $(BIN))/python -m pytest -s tests/providers/test_qnn.py tests/providers/test_npu_variants.py \
 	  tests/providers/test_npu_encoders.py
 	EDGEAI_PROVIDERS=openvino $(OPENVINO)/$(notdir $(BIN))/python -m pytest tests/providers/test_openvino.py
+
+test-vulkan: $(VENV)/.test $(VULKAN)/.made ## llama.cpp on Vulkan; needs npm, and Mesa's lavapipe or a GPU
+	EDGEAI_TEST_LAVAPIPE=1 GGML_BACKEND_PATH=$(abspath $(VULKAN))/libggml-vulkan.so GGML_VK_VISIBLE_DEVICES=0 \
+	VK_ICD_FILENAMES="$$($(BIN)/python -c 'from tests.providers.environments.vulkan import *; print(manifest())')" \
+	$(BIN)/pytest -s tests/providers/test_vulkan.py --timeout 600
 
 bench-conversion: $(VENV)/.test ## convert the default model to every format, and measure what each costs
 	$(BIN)/python -m benchmarks.conversion
@@ -125,6 +131,11 @@ $(QNN)/.made $(OPENVINO)/.made: .venv-%/.made: tests/providers/environments/%.tx
 	@echo "Installing an execution provider into $(@D): about 500 MB."
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check -r $< -e . pytest pytest-timeout
+	@touch $@
+
+$(VULKAN)/.made: tests/providers/environments/vulkan.py $(VENV)/.test
+	@echo "Fetching llama.cpp's Vulkan backend into $(VULKAN): 24 MB."
+	@$(BIN)/python -m tests.providers.environments.vulkan $(VULKAN)
 	@touch $@
 
 COMPILE_NOTE = $(BIN)/python -c "import importlib.util as u; raise SystemExit(u.find_spec('llama_cpp') is None)" \

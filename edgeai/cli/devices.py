@@ -126,7 +126,9 @@ def _write_plan(needed: "MemoryPlan", device: "DevicePlan") -> None:
     typer.echo(f"{'model':<13}{needed.model}, n_ctx={needed.n_ctx}, {device.n_threads} threads, {stored}")
     typer.echo(f"{'memory':<13}{'fits. ' if needed.fits else 'DOES NOT FIT. '}{in_words(needed)}")
     for step in device.steps:
-        verdict = f"{step.provider}" if step.why is None else f"not {step.provider}: {step.why}"
+        shared = "" if step.layers is None else f", {step.layers[0]} of {step.layers[1]} layers"
+        named = f"{step.provider}{shared}"
+        verdict = named if step.why is None else f"not {named}: {step.why}"
         typer.echo(f"{'runs on':<13}{step.work}: {verdict}")
     if not device.steps:
         typer.echo(f"{'runs on':<13}the processor")

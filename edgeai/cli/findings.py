@@ -145,7 +145,7 @@ def variant_findings(model: str) -> Iterator[Finding]:
         if found.manifest.engine == "llamacpp" and find_spec("llama_cpp") is not None:
             for verdict in gpu_verdicts(found, probe()):
                 yield _trial(f"{found.id}, decode on {verdict.provider}", verdict, "layers")
-        elif found.manifest.variants:
+        elif found.manifest.engine == "onnx" and find_spec("onnxruntime") is not None:
             for work, verdict in verdicts(found, probe()):
                 yield _trial(f"{found.id}, {work} on {verdict.provider}", verdict, "nodes")
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from edgeai.devices.footprint import Footprint, needs
+from edgeai.devices.footprint import Footprint, Needs, needs
 from edgeai.devices.memory import Memory
 from edgeai.devices.profiles import KvType, MemoryBudget, Setting
 from edgeai.engines import DevicePlan
@@ -37,8 +37,9 @@ class Settings:
 class MemoryPlan:
     """What a model takes at these settings, against the ``room`` for it (bytes), and the nearest that fit.
 
-    ``draft`` are the bytes of a draft model beside it, which are not in that room. ``nearest`` is empty when
-    it fits, or when nothing would.
+    ``draft`` are the bytes of a draft model beside it, which are not in that room. Of the footprint ``moved``
+    bytes lie on a GPU, with ``gpu_layers`` of the layers (None: all). ``nearest`` is empty when it fits, or
+    when nothing would.
     """
 
     model: str
@@ -48,12 +49,14 @@ class MemoryPlan:
     room: int
     parallel: int | None = None
     draft: int = 0
+    gpu_layers: int | None = 0
+    moved: int = 0
     nearest: tuple[Settings, ...] = ()
 
     @property
     def fits(self) -> bool:
         """Whether there is room for all of it."""
-        return self.footprint.total <= self.room
+        return self.footprint.total - self.moved <= self.room
 
 
 def room(memory: Memory, budget: MemoryBudget) -> int:
@@ -78,6 +81,7 @@ def memory_plan(
     """
     found, beside = needs(model), _beside(draft, device)
     free = max(0, room(memory, budget) - beside)
+    on_gpus = device.gpu_layers if device.gpus and not device.gpu_shared else 0
     made = MemoryPlan(
         model=model.id,
         n_ctx=device.n_ctx,
@@ -86,6 +90,8 @@ def memory_plan(
         room=free,
         parallel=device.parallel,
         draft=beside,
+        gpu_layers=on_gpus,
+        moved=found.moved(on_gpus, device.n_ctx, device.kv_type, parallel=device.parallel),
     )
     return made if made.fits else replace(made, nearest=tuple(_nearest(model, made, others)))
 
@@ -138,7 +144,8 @@ def in_words(made: MemoryPlan) -> str:
     listed = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in parts.items())
     beside = f", beside {made.draft / 1e6:.0f} MB of the draft model" if made.draft else ""
     free = f"{made.room / 1e6:.0f} MB may be used now{beside}"
-    return f"It needs {terms.total / 1e6:.0f} MB ({listed}), and {free}"
+    moved = f", {made.moved / 1e6:.0f} MB of it on the GPU" if made.moved else ""
+    return f"It needs {terms.total / 1e6:.0f} MB ({listed}){moved}, and {free}"
 
 
 def _beside(draft: InstalledModel | None, device: DevicePlan) -> int:
@@ -177,7 +184,7 @@ def _nearest(model: InstalledModel, made: MemoryPlan, others: Iterable[Installed
 def _longest(model: InstalledModel, made: MemoryPlan, kv_type: KvType) -> Settings | None:
     """The longest context that fits, in steps of 256 tokens; None when it would be less than 512."""
     found = needs(model)
-    fixed, whole = (found.at(n, kv_type, parallel=made.parallel).total for n in (0, made.n_ctx))
+    fixed, whole = (_total(found, n, kv_type, made) for n in (0, made.n_ctx))
     per_token = (whole - fixed) / made.n_ctx
     tokens = int((made.room - fixed) / per_token) // STEP * STEP if per_token else 0
     n_ctx = min(tokens, made.n_ctx)
@@ -185,5 +192,11 @@ def _longest(model: InstalledModel, made: MemoryPlan, kv_type: KvType) -> Settin
 
 
 def _at(model: InstalledModel, n_ctx: int, kv_type: KvType, made: MemoryPlan) -> Settings | None:
-    total = needs(model).at(n_ctx, kv_type, parallel=made.parallel).total
+    total = _total(needs(model), n_ctx, kv_type, made)
     return None if total > made.room else Settings(model=model.id, n_ctx=n_ctx, kv_type=kv_type, total=total)
+
+
+def _total(found: Needs, n_ctx: int, kv_type: KvType, made: MemoryPlan) -> int:
+    """Bytes of the machine's own memory, with as many layers on a GPU as planned."""
+    moved = found.moved(made.gpu_layers, n_ctx, kv_type, parallel=made.parallel)
+    return found.at(n_ctx, kv_type, parallel=made.parallel).total - moved

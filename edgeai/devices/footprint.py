@@ -14,6 +14,7 @@ from typing import Final
 
 from edgeai.devices.profiles import KvType
 from edgeai.engines.cells import pool
+from edgeai.engines.context import MAX_OUTPUTS
 from edgeai.models.gguf import GgufHeader, read_header
 from edgeai.models.shelf import InstalledModel
 
@@ -59,7 +60,9 @@ class Needs:
 
     ``kv_types``: what the engine can store those values as, the usual one first. ``pooled``: queries at once
     share the cells of `edgeai.engines.cells.pool`. ``spare``: bytes that the making of a second session with
-    fewer threads takes for a second, where the engine needs one.
+    fewer threads takes for a second, where the engine needs one. What llama.cpp can put on a GPU: the weights
+    of each of the ``blocks``, and of the ``output`` behind them, of ``n_vocab`` logits; ``tied``: it is the
+    table of the input, too, which stays with the processor.
     """
 
     weights: int
@@ -72,6 +75,36 @@ class Needs:
     kv_types: tuple[KvType, ...]
     pooled: bool
     spare: int = 0
+    blocks: tuple[int, ...] = ()
+    output: int = 0
+    tied: bool = False
+    n_vocab: int = 0
+
+    @property
+    def layers(self) -> int:
+        """As llama.cpp counts: the blocks, and the output."""
+        return len(self.blocks) + 1
+
+    def on_gpu(
+        self, layers: int | None, n_ctx: int, kv_type: KvType = "f16", *, parallel: int | None = None
+    ) -> int:
+        """Bytes of the last ``layers`` (None: all) there: weights, keys and values, buffers."""
+        if layers == 0:
+            return 0
+        moved = self.moved(layers, n_ctx, kv_type, parallel=parallel)
+        buffers = self.at(n_ctx, kv_type, parallel=parallel).buffers + MAX_OUTPUTS * self.n_vocab * 4
+        return moved + buffers + (self.output if self.tied else 0)
+
+    def moved(
+        self, layers: int | None, n_ctx: int, kv_type: KvType = "f16", *, parallel: int | None = None
+    ) -> int:
+        """Bytes of them that a GPU with memory of its own takes off the machine's."""
+        if layers == 0:
+            return 0
+        count = len(self.blocks) if layers is None else min(layers - 1, len(self.blocks))
+        kv_cache = self.at(n_ctx, kv_type, parallel=parallel).kv_cache * count // max(1, len(self.blocks))
+        weights = sum(self.blocks[len(self.blocks) - count :])
+        return weights + kv_cache + (0 if self.tied else self.output)
 
     def at(self, n_ctx: int, kv_type: KvType = "f16", *, parallel: int | None = None) -> Footprint:
         """The footprint with contexts of so many tokens, and ``parallel`` queries at once."""
@@ -103,8 +136,18 @@ def _gguf(header: GgufHeader) -> Needs:
     widest = max(inner) if isinstance(inner, tuple) else inner
     in_blocks = header.head_dim_k % 32 == 0 and header.head_dim_v % 32 == 0
     activations = BATCH * (4 * header.n_embd + 2 * int(widest)) * 4
+    blocks = [0] * header.n_layer
+    for tensor in header.tensors:
+        block = tensor.name.split(".")[1] if tensor.name.startswith("blk.") else ""
+        if block.isdecimal() and int(block) < header.n_layer:
+            blocks[int(block)] += tensor.size
+    sizes = {tensor.name: tensor.size for tensor in header.tensors}
     return Needs(
-        weights=sum(tensor.size for tensor in header.tensors),
+        weights=sum(sizes.values()),
+        blocks=tuple(blocks),
+        output=sizes.get("output.weight", sizes.get("token_embd.weight", 0)),
+        tied="output.weight" not in sizes,
+        n_vocab=header.n_vocab,
         tokenizer=header.n_vocab * tokenizer,
         code=LLAMACPP_CODE,
         buffers=activations,

@@ -1,18 +1,22 @@
 """Whether GPUs compute a model as the processor does, found by a child process and kept in the data folder.
 
 As with execution providers, what the library says of itself is not enough: a driver may crash, hang, or give
-other numbers. A verdict belongs to the model's file, the devices, their drivers and llama.cpp's version.
+other numbers. A verdict belongs to the model's file, the devices, their drivers and the build of llama.cpp.
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from hashlib import sha256
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from edgeai.devices.child import Ended, run_child
+from edgeai.devices.files import ROOT, entries, text
 from edgeai.devices.providers import Verdict
 from edgeai.devices.verdicts import keep, recalled
 from edgeai.models.disk import remembered_sha256
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
     from edgeai.engines.llamacpp.devices import Device
     from edgeai.models.shelf import InstalledModel
 
-__all__ = ["CHILD", "gpu_verdict"]
+__all__ = ["CHILD", "build_files", "gpu_verdict"]
 
 CHILD: Final = (sys.executable, "-m", "edgeai.engines.llamacpp.gpu_child")
 LIMIT_S: Final = 180.0
@@ -31,7 +35,11 @@ LIMIT_S: Final = 180.0
 LEAST_COSINE: Final = 0.99
 MOST_KL: Final = 0.1
 """Nats a token: GPUs round inputs and sums in other ways than processors do, which costs hundredths."""
-FORMAT: Final = 1
+LEAST_SHARE: Final = 0.5
+FORMAT: Final = 2
+_MODULES: Final = ("nvidia", "amdgpu", "i915", "xe")
+_MANIFESTS: Final = ("etc/vulkan/icd.d", "usr/share/vulkan/icd.d", "etc/OpenCL/vendors")
+_VARIABLES: Final = ("GGML_VK_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "VK_ICD_FILENAMES", "VK_DRIVER_FILES")
 
 
 def gpu_verdict(
@@ -41,11 +49,14 @@ def gpu_verdict(
     circumstances: "Mapping[str, str]",
     *,
     trying: bool,
+    layers: int | None = None,
     command: Sequence[str] = CHILD,
     limit_s: float = LIMIT_S,
 ) -> Verdict:
     """What is known of the model on all these devices of one backend; with ``trying`` it is found out.
 
+    It is tried with its last ``layers`` there, None for all; they are alike, so that what is found holds for
+    any number.
     Raises nothing that the devices do.
     """
     digest = _digest(model, gpus, circumstances)
@@ -55,14 +66,16 @@ def gpu_verdict(
     if not trying:
         remedy = "edgeai doctor tries it, and so does asking for the device"
         return Verdict(provider=backend, state="not tried", remedy=remedy)
-    task = {"model": str(model.path.absolute()), "gpus": [device.name for device in gpus]}
+    names = [device.name for device in gpus]
+    task = {"model": str(model.path.absolute()), "gpus": names, "layers": layers}
     started = perf_counter()
-    verdict = _judge(backend, run_child([*command, json.dumps(task)], limit_s), perf_counter() - started)
+    ended = run_child([*command, "try", json.dumps(task)], limit_s)
+    verdict = _judge(backend, ended, perf_counter() - started, layers)
     keep(digest, verdict)
     return verdict
 
 
-def _judge(backend: str, ended: Ended, seconds: float) -> Verdict:
+def _judge(backend: str, ended: Ended, seconds: float, wanted: int | None) -> Verdict:
     remedy = "Update the device's driver and llama-cpp-python, or use another device"
     if ended.failure is not None:
         return Verdict(provider=backend, state=ended.failure, seconds=seconds, why=ended.why, remedy=remedy)
@@ -71,7 +84,8 @@ def _judge(backend: str, ended: Ended, seconds: float) -> Verdict:
         said = str(report["refused"])
         return Verdict(provider=backend, state="rejected", seconds=seconds, why=said, remedy=remedy)
     there, total = report["layers"]
-    why = _objection(there, total, report["cosine"], report["kl"])
+    asked = total if wanted is None else min(wanted, total)
+    why = _few(there, total, asked, report["nodes"]) or _unlike(report["cosine"], report["kl"])
     return Verdict(
         provider=backend,
         state="works" if why is None else "rejected",
@@ -85,9 +99,17 @@ def _judge(backend: str, ended: Ended, seconds: float) -> Verdict:
     )
 
 
-def _objection(there: int, total: int, cosine: float, kl: float) -> str | None:
-    if there < total or not total:
-        return f"It took {there} of {total} layers"
+def _few(there: int, total: int, asked: int, nodes: Sequence[int]) -> str | None:
+    """Layers are told by their products with weights, nodes are all that is computed."""
+    if there < asked or not asked:
+        return f"It took {there} of the {asked} layers that it was given"
+    taken, every = nodes
+    if taken < LEAST_SHARE * every * asked / total:
+        return f"It took {taken} of {every} nodes, with {asked} of {total} layers"
+    return None
+
+
+def _unlike(cosine: float, kl: float) -> str | None:
     if not (cosine >= LEAST_COSINE and kl <= MOST_KL):
         bounds = f"cosine {cosine:.4f}, KL {kl:.4f}; {LEAST_COSINE} and {MOST_KL} are the bounds"
         return f"Its numbers are not the CPU's: {bounds}"
@@ -96,5 +118,31 @@ def _objection(there: int, total: int, cosine: float, kl: float) -> str | None:
 
 def _digest(model: "InstalledModel", gpus: "Sequence[Device]", circumstances: "Mapping[str, str]") -> str:
     devices = [f"{device.backend} {device.name} {device.description}" for device in gpus]
-    facts = ["llama.cpp", FORMAT, version("llama-cpp-python"), devices, dict(circumstances)]
+    build = [version("llama-cpp-python"), [_stamp(file) for file in build_files()]]
+    facts = ["llama.cpp", FORMAT, build, devices, dict(circumstances), _drivers()]
     return sha256(json.dumps([*facts, remembered_sha256(model.path)], sort_keys=True).encode()).hexdigest()
+
+
+def build_files() -> list[Path]:
+    """The libraries of the installed llama.cpp, and the one that ``GGML_BACKEND_PATH`` names; loads none."""
+    found = find_spec("llama_cpp")
+    if found is None or found.origin is None:
+        return []
+    own = sorted((Path(found.origin).parent / "lib").glob("*ggml*"))
+    return [*own, Path(os.environ["GGML_BACKEND_PATH"])] if os.environ.get("GGML_BACKEND_PATH") else own
+
+
+def _drivers() -> list[object]:
+    """What changes with a driver: the kernel's part, the library's manifest, and what hides devices."""
+    modules = [text(ROOT / "sys/module" / name / "version") for name in _MODULES]
+    manifests = [_stamp(file) for folder in _MANIFESTS for file in entries(ROOT / folder)]
+    return [modules, manifests, [os.environ.get(name, "") for name in _VARIABLES]]
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    """Name, size and time of change; of a file that is not there, none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return file.name, 0, 0
+    return file.name, found.st_size, found.st_mtime_ns

@@ -3,12 +3,11 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from edgeai.devices.child import run_child
 from edgeai.devices.footprint import needs
-from edgeai.devices.gpu_verdicts import gpu_verdict
+from edgeai.devices.gpu_verdicts import CHILD, build_files, gpu_verdict
 from edgeai.devices.profiles import Goal, Profile
 from edgeai.devices.providers import Verdict
 from edgeai.devices.verdicts import circumstances
@@ -46,26 +45,34 @@ BACKENDS: Final[Mapping[str, Backend]] = {
         Backend(name="opencl", natives=("OpenCL",), switch="GGML_OPENCL", vendors=("Qualcomm",)),
     )
 }
+LIST_S: Final = 30.0
+LEFT_FREE: Final = 0.05  # of a device's free memory: drivers want some for themselves
 _GPUS: Final[Mapping[str, Kind]] = dict.fromkeys(BACKENDS, "gpu")
 KINDS: Final[Mapping[str, Kind]] = {**_GPUS, "cpu": "cpu"}
 
 
 def built_in() -> frozenset[str]:
-    """The backends that the installed llama-cpp-python was built with, by its files; loads nothing."""
-    found = find_spec("llama_cpp")
-    if found is None or found.origin is None:
-        return frozenset()
-    files = [file.name for file in (Path(found.origin).parent / "lib").glob("*ggml-*")]
+    """The backends that the installed llama-cpp-python was built with, by its files; loads nothing.
+
+    And that of the file which ``GGML_BACKEND_PATH`` names.
+    """
+    files = [file.name for file in build_files()]
     return frozenset(name for name in BACKENDS if any(f"ggml-{name}" in file for file in files))
 
 
-def listed() -> "tuple[Device, ...]":
-    """The devices of the installed llama.cpp, which is loaded for it, unless it has none but the CPU."""
+def listed(*, command: Sequence[str] = CHILD, limit_s: float = LIST_S) -> "tuple[Device, ...]":
+    """The devices of the installed llama.cpp, asked in a child process, unless it has none but the CPU.
+
+    None, and a warning, when a driver crashes or hangs there.
+    """
     if not built_in():
         return ()
-    from edgeai.engines.llamacpp.devices import devices
+    from edgeai.engines.llamacpp.devices import Device
 
-    return devices()
+    ended = run_child([*command, "list"], limit_s)
+    if ended.failure is not None:
+        _log.warning("llama.cpp could not list its devices: %s: %s", ended.failure, ended.why)
+    return tuple(Device(**row) for row in ended.report.get("devices", ()))
 
 
 def available() -> tuple[str, ...]:
@@ -85,27 +92,31 @@ def place(
     find: "Callable[[], Sequence[Device]]" = listed,
     judge: "Callable[..., Verdict]" = gpu_verdict,
 ) -> Placed:
-    """Where llama.cpp decodes the model: with all its layers on the GPUs of one backend, or on the CPU.
+    """Where llama.cpp decodes the model: with its layers on the GPUs of one backend, or on the CPU.
 
     Those count that a child process has seen to compute as the CPU does; it is asked for a device that was
-    asked for, never with "auto". What the plan's context takes must be free there. Raises DeviceUnavailable
-    for a device that was asked for, with the reason for each backend.
+    asked for, never with "auto". Where the plan's context does not fit with all layers, the last ones go
+    there that do. Raises DeviceUnavailable for a device that was asked for, with the reason for each backend.
     """
     names = order(wish, KINDS, profile, goal, "decode")
     found = find() if names else ()
-    steps, remedies = [], []
+    steps: list[Step] = []
+    remedies: list[str] = []
     for name in names:
         gpus = [d for d in found if d.kind == "gpu" and d.backend in BACKENDS[name].natives]
         gpus = [gpu for gpu in gpus if wish.part in (None, gpu.name)]
-        why = _why_not(name, gpus, wish) or _no_room(gpus, model, plan)
+        why, room = _why_not(name, gpus, wish), None
         if why is None:
+            room = _room(gpus, model, plan, machine)
+            why = None if room.layers else room.why
+        if why is None and room is not None:
             facts = circumstances(machine)
-            verdict = judge(model, name, gpus, facts, trying=not wish.is_open)
+            verdict = judge(model, name, gpus, facts, trying=not wish.is_open, layers=room.part)
             why = None if verdict.state == "works" else verdict.in_words()
             remedies += [verdict.remedy] if verdict.remedy else []
+        if why is None and room is not None:
+            return _placed(name, gpus, room, steps)
         steps.append(Step(work="decode", provider=name, why=why))
-        if why is None:
-            return Placed(provider=name, gpus=tuple(gpu.name for gpu in gpus), steps=tuple(steps))
         _log.info("%s is passed over for decode: %s", name, why)
     if wish.name not in ("auto", "cpu"):
         if not names:
@@ -143,15 +154,56 @@ def _why_not(name: str, gpus: "Sequence[Device]", wish: Wish) -> str | None:
     return None
 
 
-def _no_room(gpus: "Sequence[Device]", model: "InstalledModel", plan: DevicePlan) -> str | None:
-    """All layers go there, with their keys and values; no driver's word, no objection."""
-    free = sum(gpu.free_bytes for gpu in gpus)
-    terms = needs(model).at(plan.n_ctx, plan.kv_type, parallel=plan.parallel)
-    needed = terms.weights + terms.kv_cache + terms.buffers
-    if all(gpu.free_bytes for gpu in gpus) and free < needed:
-        named = ", ".join(gpu.name for gpu in gpus)
-        return f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free on {named}"
-    return None
+def _placed(name: str, gpus: "Sequence[Device]", room: "_Room", steps: list[Step]) -> Placed:
+    if room.why is not None:
+        _log.warning("%s gets %d of %d layers: %s", name, room.layers, room.total, room.why)
+        steps.append(Step(work="decode", provider=name, why=room.why, layers=(room.total, room.total)))
+    steps.append(Step(work="decode", provider=name, layers=(room.layers, room.total)))
+    return Placed(
+        provider=name,
+        gpus=tuple(gpu.name for gpu in gpus),
+        gpu_layers=room.part,
+        gpu_shared=all(gpu.shared for gpu in gpus),
+        steps=tuple(steps),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Room:
+    """How many of a model's layers fit on devices, and ``why`` not all."""
+
+    layers: int
+    total: int
+    why: str | None = None
+
+    @property
+    def part(self) -> int | None:
+        """As a plan says it: None for all."""
+        return None if self.layers == self.total else self.layers
+
+
+def _room(gpus: "Sequence[Device]", model: "InstalledModel", plan: DevicePlan, machine: "Machine") -> _Room:
+    """Layers with their keys and values; all of them where a driver does not say what is free.
+
+    What integrated GPUs call theirs is the machine's memory, of which there may be less. The output alone is
+    not worth the way.
+    """
+    found = needs(model)
+    if not all(gpu.free_bytes for gpu in gpus):
+        return _Room(layers=found.layers, total=found.layers)
+    free = sum(gpu.free_bytes for gpu in gpus) * (1 - LEFT_FREE)
+    if all(gpu.shared for gpu in gpus):
+        free = min(free, machine.memory.available)
+
+    def bytes_of(layers: int) -> int:
+        return found.on_gpu(layers, plan.n_ctx, plan.kv_type, parallel=plan.parallel)
+
+    fits = max((n for n in range(2, found.layers + 1) if bytes_of(n) <= free), default=0)
+    if fits == found.layers:
+        return _Room(layers=fits, total=fits)
+    named, needed = ", ".join(gpu.name for gpu in gpus), bytes_of(found.layers)
+    why = f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free on {named}"
+    return _Room(layers=fits, total=found.layers, why=why)
 
 
 def _remedy(names: Sequence[str], machine: "Machine") -> str:

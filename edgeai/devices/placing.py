@@ -1,7 +1,6 @@
 """Where a model's work runs: on the device that was wished, or the one that `edgeai tune` found fastest."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgeai.devices import gpus, variants
@@ -24,9 +23,7 @@ def place(
         placed = gpus.place(model, plan, wish, profile, goal, machine)
     else:
         placed = variants.place(model, wish, profile, goal, machine)
-    return replace(
-        plan, provider=placed.provider, gpus=placed.gpus, offloads=placed.offloads, steps=placed.steps
-    )
+    return placed.on(plan)
 
 
 def choices(
@@ -40,10 +37,11 @@ def choices(
     found = {"cpu": _fields(plan)}
     for name in sorted(names):
         put = place(model, plan, Wish(name=name, allow_fallback=True), profile, "speed", machine)
-        if put.gpus or any(offload.work == "prefill" for offload in put.offloads):
+        if put.gpus or any(offload.work in ("prefill", "decode") for offload in put.offloads):
             found[name] = _fields(put)
     return found
 
 
 def _fields(plan: DevicePlan) -> dict[str, Any]:
-    return {"provider": plan.provider, "gpus": plan.gpus, "offloads": plan.offloads, "steps": plan.steps}
+    names = ("provider", "gpus", "gpu_layers", "gpu_shared", "offloads", "steps")
+    return {name: getattr(plan, name) for name in names}

@@ -13,6 +13,7 @@ from edgeai.devices import compiled
 from edgeai.devices.profiles import Goal, Profile
 from edgeai.devices.providers import PROVIDERS, Offer, Provider, Verdict, offers
 from edgeai.devices.verdicts import circumstances, kept, proven
+from edgeai.devices.whole import decoder_offload, decoder_verdict, decodes, known_verdict
 from edgeai.devices.wish import Kind, Placed, Wish, order, unavailable
 from edgeai.engines import Offload, Step, Work
 from edgeai.models.package import Variant
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["WORKS", "available", "place", "variant_of", "verdict", "verdicts"]
 
 WORKS: Final[tuple[Work, ...]] = ("prefill", "embed", "classify")
-"""The work that may go elsewhere; decoding stays on the processor."""
+"""The work that a graph of its own does; decoding is the main graph's."""
 KINDS: Final[Mapping[str, Kind]] = {provider.name: provider.kind for provider in PROVIDERS.values()}
 _log = logging.getLogger("edgeai.devices")
 
@@ -78,12 +79,16 @@ def verdicts(model: "InstalledModel", machine: "Machine") -> Iterator[tuple[Work
             offered = offer(provider) if variant_of(model, provider, work) else None
             if offered is not None and offered.installed:
                 yield work, verdict(model, provider, work, machine, offer=offer)
+    for provider in PROVIDERS.values():
+        offered = offer(provider) if _is_whole(model, provider, None) else None
+        if offered is not None and offered.installed:
+            yield "decode", decoder_verdict(model, offered, provider.options, circumstances(machine))
 
 
 def available(model: "InstalledModel") -> tuple[str, ...]:
     """The installed providers for which the package has a graph that reads prompts."""
     offer = _ask_once()
-    able = [p for p in PROVIDERS.values() if variant_of(model, p, "prefill")]
+    able = [p for p in PROVIDERS.values() if variant_of(model, p, "prefill") or _is_whole(model, p, None)]
     return tuple(p.name for p in able if (found := offer(p)) is not None and found.installed)
 
 
@@ -92,12 +97,24 @@ def place(model: "InstalledModel", wish: Wish, profile: Profile, goal: Goal, mac
 
     Raises DeviceUnavailable when none does any on the device that was asked for.
     """
-    if wish.name == "cpu" or (wish.is_open and not model.manifest.variants):
+    if wish.name == "cpu":
         return Placed()
     offer = None if wish.is_open else _ask_once()
     steps: list[Step] = []
     offloads: list[Offload] = []
     verdicts: list[Verdict] = []
+    for name in order(wish, KINDS, profile, goal, "decode"):
+        whole = _whole_verdict(model, PROVIDERS[name], wish, machine, offer)
+        if whole is None:
+            continue
+        works = whole.state == "works"
+        steps.append(Step(work="decode", provider=name, why=None if works else whole.in_words()))
+        if works:
+            return _whole(model, PROVIDERS[name], wish, whole, steps)
+        verdicts.append(whole)
+        _log.info("%s is passed over for decode: %s", name, whole.in_words())
+    if wish.is_open and not model.manifest.variants:
+        return Placed(steps=(*steps, Step(work="decode", provider="cpu")) if steps else ())
     for work in _works(model):
         for name in order(wish, KINDS, profile, goal, work):
             found = verdict(model, PROVIDERS[name], work, machine, part=wish.part, offer=offer)
@@ -117,6 +134,37 @@ def place(model: "InstalledModel", wish: Wish, profile: Profile, goal: Goal, mac
             raise unavailable(model.id, wish, steps, _remedy(verdicts))
         _log.warning("%s runs on the processor: the device %s cannot be had", model.id, wish)
     return Placed(offloads=tuple(offloads), steps=(*steps, Step(work="decode", provider="cpu")))
+
+
+def _is_whole(model: "InstalledModel", provider: Provider, part: str | None) -> bool:
+    """Whether the main graph is the provider's: it decodes, and the package has no other graph for it."""
+    named = any(variant_of(model, provider, work) for work in WORKS)
+    return not named and decodes(model, provider, part)
+
+
+def _whole_verdict(
+    model: "InstalledModel",
+    provider: Provider,
+    wish: Wish,
+    machine: "Machine",
+    offer: Callable[[Provider], Offer | None] | None,
+) -> Verdict | None:
+    """On the main graph; None where it is not the provider's, and for what nobody asked for or has tried."""
+    if not _is_whole(model, provider, wish.part):
+        return None
+    facts, options = circumstances(machine), _options(provider, wish.part)
+    offered = None if offer is None else offer(provider)
+    if offered is None:
+        return known_verdict(model, provider, options, facts)
+    return decoder_verdict(model, offered, options, facts)
+
+
+def _whole(
+    model: "InstalledModel", provider: Provider, wish: Wish, found: Verdict, steps: Sequence[Step]
+) -> Placed:
+    options, required = _options(provider, wish.part), not (wish.is_open or wish.allow_fallback)
+    offload = decoder_offload(model, provider, options, found.plugin, required=required)
+    return Placed(provider=provider.name, offloads=(offload,), steps=tuple(steps))
 
 
 def _works(model: "InstalledModel") -> list[Work]:

@@ -22,7 +22,7 @@ from edgeai.paths import data_dir
 if TYPE_CHECKING:
     from edgeai.devices.probe import Machine
 
-__all__ = ["circumstances", "keep", "kept", "proven", "recalled"]
+__all__ = ["circumstances", "keep", "kept", "packages", "proven", "recalled"]
 
 FORMAT: Final = 2  # of what is kept
 _SETTLED: Final = ("works", "rejected", "crashed")  # a busy machine alone can make a try time out
@@ -89,7 +89,7 @@ def _digest(
 ) -> str:
     """What stands for all that a verdict depends on."""
     chosen = dict(provider.options if options is None else options)
-    known = [dict(circumstances), remembered_sha256(model), _packages()]
+    known = [dict(circumstances), remembered_sha256(model), packages()]
     facts = [FORMAT, provider.name, chosen, list(dimensions), *known]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -98,7 +98,7 @@ def _path(digest: str) -> Path:
     return data_dir() / "verdicts" / f"{digest}.json"
 
 
-def _packages() -> dict[str, str]:
+def packages() -> dict[str, str]:
     """The version of every package that brings a provider."""
     found = {}
     for name in sorted({provider.package for provider in PROVIDERS.values()} | {"onnxruntime-ep-openvino"}):

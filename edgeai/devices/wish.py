@@ -1,12 +1,12 @@
 """The device that was asked for: a kind, a provider, or what suits this machine; and what became of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Final, Literal
 
 from edgeai.devices.profiles import Goal, Profile
-from edgeai.engines import Offload, Step, Work
+from edgeai.engines import DevicePlan, Offload, Step, Work
 from edgeai.errors import ConfigError, DeviceUnavailable
 
 __all__ = ["KINDS", "Kind", "Placed", "Wish", "order", "read_wish", "unavailable"]
@@ -39,15 +39,29 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """Where the work runs: ``provider`` decodes, on ``gpus`` if it is one of llama.cpp's.
+    """Where the work runs: ``provider`` decodes, on ``gpus`` if it is one of llama.cpp's, as of a plan.
 
     ``steps`` are all that were considered.
     """
 
     provider: str = "cpu"
     gpus: tuple[str, ...] = ()
+    gpu_layers: int | None = None
+    gpu_shared: bool = False
     offloads: tuple[Offload, ...] = ()
     steps: tuple[Step, ...] = ()
+
+    def on(self, plan: DevicePlan) -> DevicePlan:
+        """The plan with this."""
+        return replace(
+            plan,
+            provider=self.provider,
+            gpus=self.gpus,
+            gpu_layers=self.gpu_layers,
+            gpu_shared=self.gpu_shared,
+            offloads=self.offloads,
+            steps=self.steps,
+        )
 
 
 def read_wish(device: str, known: Sequence[str], *, allow_fallback: bool) -> Wish:

@@ -24,20 +24,25 @@ OnState: TypeAlias = Callable[["NDArray[np.float32]"], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """An execution provider that was considered for some work; ``why`` it was passed over, None if taken."""
+    """An execution provider that was considered for some work; ``why`` it was passed over, None if taken.
+
+    ``layers``: how many of a model's layers llama.cpp computes there, and in all.
+    """
 
     work: Work
     provider: str
     why: str | None = None
+    layers: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offload:
     """One kind of work on an execution provider of ONNX Runtime, which was seen to do it right.
 
-    ``graph`` is a file for ``tokens`` tokens; ``compiled`` the same, made ready for the device, if there is
-    such a file. ``native`` is ONNX Runtime's name of the provider, ``plugin`` the module that brings it.
-    ``required``: that it cannot be opened is an error, and not a reason to use the processor.
+    ``graph`` is a file for ``tokens`` tokens, or the main graph for any number (0) where the work is decoding
+    with all else; ``compiled`` the same, made ready for the device, if there is such a file. ``native`` is
+    ONNX Runtime's name of the provider, ``plugin`` the module that brings it. ``required``: that it cannot be
+    opened is an error, and not a reason to use the processor.
     """
 
     work: Work
@@ -67,8 +72,9 @@ class DevicePlan:
     ``speculate`` tokens may be guessed ahead where that pays. ``weights`` is the hash of the model's files:
     by it `Engine.warm` knows what it has kept; without it, it keeps nothing. ``adapters`` are the files of
     LoRA adapters that requests may name.
-    ``provider`` decodes: on llama.cpp with all layers on its ``gpus``, devices by ggml's names. ``offloads``
-    is work that ONNX Runtime does elsewhere. ``steps`` tell how that was decided.
+    ``provider`` decodes: on llama.cpp with its last ``gpu_layers`` (None: all) on its ``gpus``, devices by
+    ggml's names; ``gpu_shared`` if their memory is the machine's. ``offloads`` is work that ONNX Runtime does
+    elsewhere. ``steps`` tell how that was decided.
     """
 
     n_ctx: int
@@ -88,6 +94,8 @@ class DevicePlan:
     speculate: bool = True
     draft: str = ""
     gpus: tuple[str, ...] = ()
+    gpu_layers: int | None = None
+    gpu_shared: bool = False
     offloads: tuple[Offload, ...] = ()
     steps: tuple[Step, ...] = ()
 

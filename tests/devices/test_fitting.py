@@ -1,6 +1,7 @@
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,23 @@ def test_room_is_what_profile_and_machine_leave() -> None:
     assert room(Memory(total=8_000_000_000, available=7_000_000_000), budget) == 2_000_000_000
     assert room(Memory(total=8_000_000_000, available=900_000_000), budget) == 400_000_000
     assert room(Memory(total=8_000_000_000, available=100_000_000), budget) == 0
+
+
+def test_layers_on_a_gpu_leave_the_machines_memory(model: InstalledModel) -> None:
+    """What is moved is not needed here, and the shorter the context, the less is moved."""
+    found = needs(model)
+    assert found.layers == 31
+    assert sum(found.blocks) + found.output < found.weights
+    assert found.moved(0, 1024) == 0 < found.moved(2, 1024) < found.moved(None, 1024) == found.moved(31, 1024)
+    assert found.on_gpu(1, 1024) > found.output  # the output comes first
+    there = replace(WISH, gpus=("Vulkan0",))
+    whole, moved = memory_plan(model, WISH, some(200), ALL), memory_plan(model, there, some(200), ALL)
+    assert (whole.fits, moved.fits) == (False, True)
+    assert moved.moved == found.moved(None, WISH.n_ctx)
+    half = fit(model, replace(there, gpu_layers=16), some(155), SHRINKS)
+    assert half.n_ctx < WISH.n_ctx
+    with pytest.raises(OutOfMemory, match="of it on the GPU"):
+        fit(model, replace(there, gpu_layers=16), some(155), ALL)
 
 
 def test_what_fits_is_left_alone(model: InstalledModel) -> None:

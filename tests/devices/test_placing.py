@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,8 @@ from edgeai import ConfigError, DeviceUnavailable, Edge
 from edgeai.cli.findings import variant_findings
 from edgeai.devices import gpus, variants
 from edgeai.devices.accelerators import Accelerator
+from edgeai.devices.fitting import memory_plan
+from edgeai.devices.footprint import needs
 from edgeai.devices.gpu_verdicts import gpu_verdict
 from edgeai.devices.probe import Machine, probe
 from edgeai.devices.profiles import choose
@@ -23,8 +25,9 @@ from edgeai.devices.providers import PROVIDERS, Offer, Verdict
 from edgeai.devices.verdicts import circumstances, proven
 from edgeai.devices.wish import Placed, Wish
 from edgeai.engines import DevicePlan, Step
+from edgeai.engines.likeness import compare
 from edgeai.engines.llamacpp.devices import Device
-from edgeai.engines.llamacpp.gpu_child import compare, tried
+from edgeai.engines.llamacpp.gpu_child import tried
 from edgeai.models import store
 from edgeai.models.store import InstalledModel
 from edgeai.testing import FakeEngine
@@ -50,7 +53,15 @@ def device(name: str, backend: str, kind: str = "gpu", free_bytes: int = 0) -> D
 
 
 DEVICES = (device("CPU", "CPU", "cpu"), device("Vulkan0", "Vulkan"), device("Vulkan1", "Vulkan"))
-ALIKE = {"layers": [3, 3], "cosine": 0.9999, "kl": 0.001, "max_difference": 0.1, "load_s": 0.1, "run_s": 0.1}
+ALIKE = {
+    "layers": [3, 3],
+    "nodes": [97, 100],
+    "cosine": 0.9999,
+    "kl": 0.001,
+    "max_difference": 0.1,
+    "load_s": 0.1,
+    "run_s": 0.1,
+}
 PLAN = DevicePlan(n_ctx=512, n_threads=1)
 
 
@@ -119,7 +130,8 @@ def test_what_was_measured_to_be_fastest_comes_first(put: Put) -> None:
         ((sys.executable, "-c", "import os; os.abort()"), "crashed"),
         ((sys.executable, "-c", "import time; time.sleep(60)"), "timed out"),
         (saying({"refused": "no memory"}), "no memory"),
-        (saying(ALIKE | {"layers": [2, 3]}), "2 of 3 layers"),
+        (saying(ALIKE | {"layers": [2, 3]}), "2 of the 3 layers"),
+        (saying(ALIKE | {"nodes": [30, 100]}), "30 of 100 nodes"),
         (saying(ALIKE | {"cosine": 0.5}), "not the CPU's"),
         (saying(ALIKE | {"kl": 1.0}), "not the CPU's"),
         (saying(ALIKE | {"kl": float("nan")}), "not the CPU's"),
@@ -136,6 +148,45 @@ def test_a_broken_gpu_never_reaches_the_caller(
         put(Wish(name="vulkan"), command=command)
 
 
+def test_a_gpu_gets_the_layers_that_fit(put: Put, gguf: InstalledModel) -> None:
+    """With the reason that it gets no more; the child tries that many."""
+    whole = needs(gguf).on_gpu(None, PLAN.n_ctx)
+    scarce = (device("Vulkan0", "Vulkan", free_bytes=round((whole - 1) / 0.95)),)
+    told = json.dumps(ALIKE | {"layers": [2, 3]})
+    code = f"import json, sys; assert json.loads(sys.argv[2])['layers'] == 2; print({told!r})"
+    placed = put(Wish(name="vulkan"), found=scarce, command=(sys.executable, "-c", code))
+    assert (placed.gpus, placed.gpu_layers) == (("Vulkan0",), 2)
+    assert [(step.provider, step.layers) for step in placed.steps] == [("vulkan", (3, 3)), ("vulkan", (2, 3))]
+    assert "MB are free on Vulkan0" in (placed.steps[0].why or "")
+    assert placed.on(PLAN).gpu_layers == 2
+
+
+def test_integrated_gpus_have_the_machines_memory(gguf: InstalledModel) -> None:
+    """What they call free may be taken already; it is not counted twice."""
+    machine = probe()
+    machine = replace(machine, memory=replace(machine.memory, available=1000))
+    shared = replace(device("Vulkan0", "Vulkan", free_bytes=10**9), shared=True)
+    wish, profile = Wish(name="vulkan"), choose("generic", machine)
+    judge = partial(gpu_verdict, command=saying(ALIKE))
+    with pytest.raises(DeviceUnavailable, match="0 MB are free"):
+        gpus.place(gguf, PLAN, wish, profile, "speed", machine, find=lambda: (shared,), judge=judge)
+    enough = probe()
+    placed = gpus.place(gguf, PLAN, wish, profile, "speed", enough, find=lambda: (shared,), judge=judge)
+    plan = placed.on(PLAN)
+    assert plan.gpu_shared
+    assert memory_plan(gguf, plan, enough.memory, profile.memory).moved == 0
+    assert memory_plan(gguf, replace(plan, gpu_shared=False), enough.memory, profile.memory).moved > 0
+
+
+def test_a_driver_that_crashes_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lists no devices, in a process of its own."""
+    monkeypatch.setenv("GGML_BACKEND_PATH", "libggml-vulkan.so")
+    row = json.dumps({"devices": [asdict(DEVICES[1])]})
+    assert gpus.built_in() >= {"vulkan"}
+    assert gpus.listed(command=(sys.executable, "-c", f"print({row!r})")) == (DEVICES[1],)
+    assert gpus.listed(command=(sys.executable, "-c", "import os; os.abort()")) == ()
+
+
 def test_a_gpu_without_room_is_not_even_tried(put: Put) -> None:
     """The weights, the keys and values and the buffers are compared with what is free there."""
     small = (device("Vulkan0", "Vulkan", free_bytes=1000),)
@@ -146,11 +197,12 @@ def test_a_gpu_without_room_is_not_even_tried(put: Put) -> None:
 
 def test_the_child_runs_the_model(gguf: InstalledModel) -> None:
     """Here on the processor twice: nothing is offloaded, and the numbers are the same."""
-    found = tried({"model": str(gguf.path), "gpus": []})
-    assert found["layers"] == [0, 0]
+    found = tried({"model": str(gguf.path), "gpus": [], "layers": None})
+    assert found["layers"] == (0, 3)
+    assert found["nodes"][0] == 0 < found["nodes"][1]
     assert found["cosine"] == pytest.approx(1)
     assert found["kl"] == pytest.approx(0, abs=1e-6)
-    assert "no device" in tried({"model": str(gguf.path), "gpus": ["Vulkan7"]})["refused"]
+    assert "no device" in tried({"model": str(gguf.path), "gpus": ["Vulkan7"], "layers": None})["refused"]
 
 
 def test_other_logits_are_told_apart() -> None:

@@ -9,9 +9,13 @@ if os.environ.get("EDGEAI_PROVIDERS") != "openvino":
     pytest.skip("run by make test-providers", allow_module_level=True)
 
 from edgeai import DeviceUnavailable, Edge
+from edgeai.converters.linear import Quant
 from edgeai.devices import compiled
-from edgeai.devices.providers import Offer, offers, try_provider
-from edgeai.devices.verdicts import kept, proven
+from edgeai.devices.probe import probe
+from edgeai.devices.providers import PROVIDERS, Offer, offers, try_provider
+from edgeai.devices.verdicts import circumstances, kept, proven
+from edgeai.devices.whole import known_verdict
+from edgeai.models import store
 from tests.engines.onnx.conftest import write_tiny_package
 from tests.providers.decoders import add_variants
 from tests.providers.edges import check_answers
@@ -47,6 +51,19 @@ def test_an_edge_runs_on_it(tmp_path: Path) -> None:
     check_answers(package, "openvino:CPU", "cpu, prefill on openvino, embed on openvino")
     with pytest.raises(DeviceUnavailable, match="took 0%"):
         Edge(package, device="openvino:GPU", ledger=False)
+
+
+@pytest.mark.parametrize("quant", ["f32", "int8"])
+def test_it_decodes_with_the_ordinary_graph(quant: Quant, tmp_path: Path) -> None:
+    """Without a graph made for it: all work is its own, but attention, which it does not take."""
+    package = write_tiny_package(tmp_path / "tiny", quant=quant)
+    model, options = store.find(package), {"device_type": "CPU"}
+    check_answers(package, "openvino:CPU", "openvino", exact=quant == "f32")
+    found = known_verdict(model, PROVIDERS["openvino"], options, circumstances(probe()))
+    print(found)  # noqa: T201  # for docs/devices.md
+    assert found is not None
+    assert 0.8 < (found.node_share or 0) < 1
+    assert (found.cosine or 0) > 0.999
 
 
 def test_what_it_compiles_is_kept_and_checked(openvino: Offer, tmp_path: Path) -> None:

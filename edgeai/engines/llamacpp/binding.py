@@ -100,14 +100,20 @@ _DEAF: Final[Any] = ctypes.cast(_libc().abs, native.llama_log_callback)  # ignor
 
 
 def start() -> None:
-    """Prepare the native library, once per process."""
+    """Prepare the native library, once per process.
+
+    ``GGML_BACKEND_PATH`` names the library of one more backend, as with llama.cpp's own programs.
+    """
     global _started
     with _lock:
         if _started:
             return
         os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # a native abort must not start a debugger
         native.llama_log_set(_HEAR, None)
+        linked = ggml("ggml_backend_reg_count", ctypes.c_size_t)()
         native.llama_backend_init()
+        if linked and (path := os.environ.get("GGML_BACKEND_PATH")):  # otherwise that has loaded it
+            ggml("ggml_backend_load", ctypes.c_void_p, ctypes.c_char_p)(os.fsencode(path))
         _close_at_exit()
         atexit.register(native.llama_log_set, _DEAF, None)  # nothing may call into a finished interpreter
         _started = True

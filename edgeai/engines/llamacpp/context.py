@@ -16,6 +16,7 @@ from edgeai.engines.llamacpp.binding import (
     refusal,
 )
 from edgeai.engines.llamacpp.model import KvType, Model
+from edgeai.engines.llamacpp.watch import Watch
 from edgeai.engines.pace import Pacing
 from edgeai.errors import EngineError, OutOfMemory
 
@@ -35,7 +36,8 @@ class Context:
     """Belongs to one thread, except for `abort` and `proceed`. Raises EngineLoadFailed or OutOfMemory.
 
     ``n_ctx`` is the number of KV cells, shared by ``n_seq`` sequences. ``pace`` says how many threads.
-    With ``kv_type`` "q8_0" keys and values take 34 bytes for 32 of them, and not 64.
+    With ``kv_type`` "q8_0" keys and values take 34 bytes for 32 of them, and not 64. ``watch`` sees each
+    node that is computed.
     """
 
     def __init__(
@@ -48,12 +50,21 @@ class Context:
         kv_type: KvType = "f16",
         n_ubatch: int | None = None,
         flash_attn: bool | None = None,
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch  # kept alive: llama.cpp holds only an address of it
         self._n_vocab, self._n_embd = model.n_vocab, model.n_embd
         self._adapters = model.adapters
         self._flag = ctypes.create_string_buffer(b"\x00\x00", 2)
         self._handle: int | None = _open(
-            model, n_ctx, n_seq, pace.n_threads, kv_type, n_ubatch or N_BATCH, flash_attn=flash_attn
+            model,
+            n_ctx,
+            n_seq,
+            pace.n_threads,
+            kv_type,
+            n_ubatch or N_BATCH,
+            flash_attn=flash_attn,
+            watch=watch,
         )
         self._pace, self._n_threads = pace, pace.n_threads
         self._memory = native.llama_get_memory(self._handle)
@@ -221,6 +232,7 @@ def _open(
     n_ubatch: int,
     *,
     flash_attn: bool | None,
+    watch: Watch | None,
 ) -> int:
     params = native.llama_context_default_params()
     params.n_ctx = n_ctx
@@ -238,6 +250,8 @@ def _open(
     params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
     params.kv_unified = True
     params.no_perf = True
+    if watch is not None:
+        params.cb_eval = watch.callback
     with complaints() as heard:
         handle = native.llama_init_from_model(model.handle, params)
     if handle is None:

@@ -12,12 +12,16 @@ __all__ = ["Device", "devices", "selection"]
 _KINDS: Final[tuple[Literal["cpu", "gpu", "npu"], ...]] = ("cpu", "gpu", "gpu", "npu")
 """As ggml numbers them: processor, graphics card, integrated graphics, accelerator."""
 
+_INTEGRATED: Final = 2
+_APPLE: Final = ("Metal", "MTL")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """A device by ggml's ``name`` ("CUDA0"); ``backend`` is that of the part of llama.cpp that drives it.
 
-    ``free_bytes`` of its memory can be had now; 0 where the driver does not say.
+    ``free_bytes`` of its memory can be had now; 0 where the driver does not say. ``shared``: that is the
+    machine's memory, and none of its own.
     """
 
     name: str
@@ -26,6 +30,7 @@ class Device:
     kind: Literal["cpu", "gpu", "npu"]
     memory_bytes: int
     free_bytes: int = 0
+    shared: bool = False
 
 
 def devices() -> tuple[Device, ...]:
@@ -64,6 +69,7 @@ def _device(handle: int) -> Device:
         kind=_KINDS[kind] if kind < len(_KINDS) else "npu",
         memory_bytes=total.value,
         free_bytes=free.value,
+        shared=kind == _INTEGRATED or _text("ggml_backend_reg_name", registry) in _APPLE,
     )
 
 

@@ -43,7 +43,8 @@ def open_draft(model: Model, n_ctx: int, n_seq: int, plan: DevicePlan, pace: Pac
     """
     if not plan.draft:
         return None
-    draft = Model(Path(plan.draft), gpus=plan.gpus)
+    gpus = plan.gpus if plan.gpu_layers is None else ()  # what room they have is the model's
+    draft = Model(Path(plan.draft), gpus=gpus)
     try:
         _check(model, draft, Path(plan.draft).name)
         return DraftModel(draft, min(n_ctx, draft.n_ctx_train), n_seq, plan, pace)

@@ -51,7 +51,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "LlamaCppEngine":
 def _open(path: Path, plan: DevicePlan, name: str, adapters: Mapping[str, Path]) -> "LlamaCppEngine":
     """Whatever fails, nothing of it is left."""
     hashes = {name: remembered_sha256(file) for name, file in adapters.items()}
-    model = Model(path, adapters, plan.gpus)
+    model = Model(path, adapters, plan.gpus, plan.gpu_layers)
     draft: DraftModel | None = None
     context: Context | None = None
     try:
@@ -131,6 +131,8 @@ class LlamaCppEngine(LocalEngine):
             steps=plan.steps,
         )
         layout = f"{model.layout(info.n_ctx, plan.kv_type)} {plan.flash_attn}"  # it turns the values round
+        if plan.gpus:  # other numbers, and perhaps other attention
+            layout = f"{layout} {plan.provider} {plan.gpu_layers}"
         shelf = WarmShelf(context, partial(_key, info, plan.weights, layout))
         super().__init__(
             model,

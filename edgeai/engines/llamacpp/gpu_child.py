@@ -1,37 +1,35 @@
 """The process in which GPUs are tried with a model, because a driver may crash, hang, or compute wrongly.
 
-``python -m edgeai.engines.llamacpp.gpu_child '{json}'`` runs the model on the GPUs and, after it, on the
-processor. The report is one line of JSON on the standard output.
+``python -m edgeai.engines.llamacpp.gpu_child list`` tells which there are; ``try '{json}'`` runs the model on
+some and, after it, on the processor. The report is one line of JSON on the standard output.
 """
 
 import json
-import logging
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgeai.engines.likeness import TEXTS, compare, rows_of
 from edgeai.engines.llamacpp import binding
 from edgeai.engines.llamacpp.context import Context
+from edgeai.engines.llamacpp.devices import devices
 from edgeai.engines.llamacpp.model import Model
+from edgeai.engines.llamacpp.watch import Watch
 from edgeai.engines.pace import Pace
 from edgeai.errors import EdgeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["compare", "tried"]
+__all__ = ["tried"]
 
-_TEXTS: Final = ("The capital of France is Paris, and", "def add(a, b):\n    return a + b\n\nprint(")
-_SINGLE: Final = 2  # tokens of each text that come alone, as in decoding: GPUs have other code for these
 _CELLS: Final = 256
-_OFFLOADED: Final = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,24 +42,21 @@ class _Ran:
 
 
 def tried(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Layers on the GPUs and in all, the likeness with the processor's logits, seconds; or a refusal."""
-    said: list[str] = []
-    listener = logging.Handler()
-    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]  # one use
-    log = logging.getLogger("edgeai.llamacpp")
-    log.setLevel(logging.DEBUG)
-    log.addHandler(listener)
+    """Layers and nodes on the GPUs and in all, the likeness with the processor's logits, seconds.
+
+    Or a refusal. ``layers`` of the task are how many shall be there, None for all.
+    """
+    gpus = tuple(task["gpus"])
     try:
-        there = _run(Path(task["model"]), tuple(task["gpus"]))
+        watch = Watch(gpus)
+        there = _run(Path(task["model"]), gpus, task["layers"], watch)
     except EdgeError as error:
         return {"refused": str(error)}
-    finally:
-        log.removeHandler(listener)
-    counts = next((found for line in said if (found := _OFFLOADED.search(line))), None)
-    here = _run(Path(task["model"]), ())
+    here = _run(Path(task["model"]))
     cosine, kl, difference = compare(there.logits, here.logits)
     return {
-        "layers": [0, 0] if counts is None else [int(counts[1]), int(counts[2])],
+        "layers": watch.layers,
+        "nodes": watch.nodes,
         "cosine": cosine,
         "kl": kl,
         "max_difference": difference,
@@ -71,34 +66,17 @@ def tried(task: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def compare(got: "NDArray[np.float64]", wanted: "NDArray[np.float64]") -> tuple[float, float, float]:
-    """The smallest cosine of two rows of logits, the mean KL in nats, the largest difference.
-
-    What is no number is quite unlike: 0, and infinitely far.
-    """
-    if got.shape != wanted.shape or not np.isfinite(got).all():
-        return 0.0, float("inf"), float("inf")
-    norms = np.linalg.norm(got, axis=1) * np.linalg.norm(wanted, axis=1)
-    cosine = float((np.einsum("ij,ij->i", got, wanted) / np.maximum(norms, 1e-30)).min())
-    p, q = _log_softmax(wanted), _log_softmax(got)
-    kl = float((np.exp(p) * (p - q)).sum(axis=1).mean())
-    return cosine, kl, float(np.abs(got - wanted).max())
-
-
-def _log_softmax(logits: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
-def _run(path: Path, gpus: tuple[str, ...]) -> _Ran:
+def _run(
+    path: Path, gpus: tuple[str, ...] = (), layers: int | None = None, watch: Watch | None = None
+) -> _Ran:
     begin = perf_counter()
-    model = Model(path, gpus=gpus)
+    model = Model(path, gpus=gpus, gpu_layers=layers)
     try:
         pace = Pace(max(1, (os.cpu_count() or 1) // 2), follow_load=False)
-        context = Context(model, n_ctx=_CELLS, n_seq=1, pace=pace)
+        context = Context(model, n_ctx=_CELLS, n_seq=1, pace=pace, watch=watch)
         loaded = perf_counter()
         try:
-            rows = [row for text in _TEXTS for row in _rows(context, model.tokenize(text))]
+            rows = [row for text in TEXTS for row in rows_of(context, model.tokenize(text))]
         finally:
             context.free()
     finally:
@@ -106,26 +84,16 @@ def _run(path: Path, gpus: tuple[str, ...]) -> _Ran:
     return _Ran(logits=np.stack(rows), load_s=loaded - begin, run_s=perf_counter() - loaded)
 
 
-def _rows(context: Context, ids: Sequence[int]) -> "list[NDArray[np.float64]]":
-    """A prompt at once, then token by token."""
-    context.forget(0)
-    found: list[NDArray[np.float64]] = []
-    first = len(ids) - _SINGLE
-    for start, chunk in ((0, ids[:first]), *((i, ids[i : i + 1]) for i in range(first, len(ids)))):
-        last = context.add(chunk, start, 0, outputs=len(chunk))
-        if code := context.decode():
-            raise context.failure(code)
-        rows = range(last + 1 - len(chunk), last + 1)
-        found += [context.logits(row).astype(np.float64) for row in rows]
-    return found
-
-
 def main(arguments: Sequence[str]) -> None:
-    """Do what the argument says, and report."""
+    """Do what the arguments say, and report."""
     report = os.dup(1)
     os.dup2(2, 1)  # native libraries print what they like
     binding.start()
-    os.write(report, (json.dumps(tried(json.loads(arguments[0]))) + "\n").encode())
+    if arguments[0] == "list":
+        found: dict[str, Any] = {"devices": [asdict(device) for device in devices()]}
+    else:
+        found = tried(json.loads(arguments[1]))
+    os.write(report, (json.dumps(found) + "\n").encode())
 
 
 if __name__ == "__main__":

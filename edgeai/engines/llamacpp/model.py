@@ -22,7 +22,7 @@ _PIECE_BYTES: Final = 64  # enough for nearly all tokens
 
 
 class Model:
-    """A loaded model, all of it on ``gpus``, if there are any (ggml's names).
+    """A loaded model: on ``gpus`` (ggml's names), if there are any, its last ``gpu_layers``, or all (None).
 
     Vocabulary methods are safe from any thread, and fail after `free`.
 
@@ -34,13 +34,14 @@ class Model:
         path: Path,
         adapters: Mapping[str, Path] = MappingProxyType({}),
         gpus: tuple[str, ...] = (),
+        gpu_layers: int | None = None,
     ) -> None:
         start()
         if not path.is_file():
             raise ModelNotFound(f"There is no model file at {path}", remedy="Pull or import the model first")
         self._lock = threading.Lock()
         self._pieces: dict[int, bytes] = {}
-        self.handle: int | None = _load(path, gpus)
+        self.handle: int | None = _load(path, gpus, gpu_layers)
         try:
             self._learn(adapters)
         except BaseException:
@@ -218,10 +219,10 @@ class Model:
         return ctypes.string_at(buffer, size)
 
 
-def _load(path: Path, gpus: tuple[str, ...]) -> int:
+def _load(path: Path, gpus: tuple[str, ...], layers: int | None) -> int:
     params = native.llama_model_default_params()
     params.load_mode = native.LLAMA_LOAD_MODE_MMAP
-    params.n_gpu_layers = -1 if gpus else 0
+    params.n_gpu_layers = (-1 if layers is None else layers) if gpus else 0
     chosen = selection(gpus)  # said in any case: llama.cpp would take every device that it finds
     params.devices = ctypes.addressof(chosen)
     with complaints() as heard:

@@ -23,7 +23,7 @@ from edgeai.engines.onnx.jobs import embed_steps, score_cells, score_steps
 from edgeai.engines.onnx.offload import Chunk, open_chunks
 from edgeai.engines.onnx.proto import Graph, read_graph
 from edgeai.engines.onnx.session import VERSION, give_back
-from edgeai.engines.onnx.sessions import Sessions
+from edgeai.engines.onnx.sessions import open_sessions
 from edgeai.engines.onnx.signature import Signature, read_signature
 from edgeai.engines.onnx.tokenizer import PackageVocabulary
 from edgeai.engines.onnx.vetting import check, weights_size
@@ -56,7 +56,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     graph = read_graph(path)
     check(graph, path)
     folder = read_folder(path.parent)
-    sessions = Sessions(path, plan)
+    sessions, plan = open_sessions(path, plan)
     signature = read_signature(sessions.first, graph, folder)
     vocabulary = PackageVocabulary(folder, signature.n_vocab)
     chunks, steps = open_chunks(plan, signature)
@@ -201,5 +201,6 @@ def _info(
         n_embd=signature.n_embd or folder.n_embd or 0,
         quantization=manifest.quantization if manifest else quantization_of(graph),
         template_hash=vocabulary.template_hash,
+        provider=plan.provider,
         steps=plan.steps,
     )

@@ -94,6 +94,8 @@ def open_chunks(plan: DevicePlan, signature: Signature) -> tuple[dict[Work, Chun
     chunks: dict[Work, Chunk] = {}
     steps = plan.steps
     for offload in plan.offloads:
+        if offload.work == "decode":  # by the main graph
+            continue
         try:
             chunks[offload.work] = Chunk(offload, plan, signature)
         except EdgeError as error:

@@ -174,6 +174,8 @@ class Session:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         # Packed for the processor by default: without that, MatMulNBits is 20 times slower.
         options.add_session_config_entry("session.disable_prepacking", str(int(not plan.prepack)))
+        if offload is not None:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if keep_packed is not None:
             options.optimized_model_filepath = str(keep_packed)
             for name, entry in _KEEP_PACKED.items():
@@ -189,10 +191,21 @@ class Session:
                 self.outputs = {port.name: port for port in map(_port, outputs)}
             except _FAULTS as error:
                 raise _refusal(path.name, error) from error
+        if offload is not None and (nodes := self.nodes) and offload.native not in nodes:
+            why = "It takes no node of the graph, and the CPU would compute"
+            raise EngineLoadFailed(f"{path.name} does not run on {offload.provider}", why=why)
 
     def new_binding(self) -> Binding:
         """A binding with nothing bound."""
         return Binding(self)
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """How many of the graph's nodes each provider took, by ONNX Runtime's names; of an offload only."""
+        counts: dict[str, int] = {}
+        for part in self.native.get_provider_graph_assignment_info():
+            counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
+        return counts
 
     def run(self, feeds: "Mapping[str, NDArray[Any]]", outputs: Sequence[str]) -> "list[NDArray[Any]]":
         """The named outputs, once. Raises EngineError's leaves."""
@@ -210,6 +223,8 @@ _LOADING = threading.Lock()
 def _providers(offload: Offload, options: Any) -> list[Any] | None:  # noqa: ANN401  # an untyped library
     """What a session is to be told; a plugin's devices are named in the options."""
     if offload.plugin is None:
+        if offload.native not in onnxruntime.get_available_providers():  # it would be the CPU, with a warning
+            raise EngineLoadFailed(f"onnxruntime has no {offload.native}", remedy="See edgeai doctor")
         own = [] if offload.native in _CPU else _CPU
         return [(offload.native, dict(offload.options)), *own]
     try:
