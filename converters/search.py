@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from edgeai.converters.fit import check_fits
+from edgeai.converters.fit import check_fits, estimate
 from edgeai.converters.formats import Form, Format, formats
 from edgeai.converters.gates import Gates, check
 from edgeai.converters.origin import Origin, located, open_origin
@@ -29,7 +30,10 @@ from edgeai.errors import (
 from edgeai.models.disk import parent_made, writing
 from edgeai.paths import cache_dir
 
-__all__ = ["Found", "Row", "best", "frontier", "search"]
+__all__ = ["AS_GOOD", "Found", "Row", "Skipped", "best", "frontier", "reaches", "search"]
+
+AS_GOOD = 0.005
+"""Nats a token: the engines' own rounding, of 8-bit weights that are nearly exact, costs as much."""
 
 _TWINS = {("onnx", "f32"), ("onnx", "f16"), ("gguf", "f32"), ("gguf", "bf16")}
 """Formats that a search leaves out: larger than others of the same care (f16 in memory), and no better."""
@@ -44,10 +48,19 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A format of which no package was made, and why."""
+
+    form: Format
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """All packages that were made, and the one that was chosen."""
+    """All packages that were made, those that were not, and the one that was chosen."""
 
     rows: tuple[Row, ...]
+    skipped: tuple[Skipped, ...]
     chosen: Proof
 
 
@@ -57,6 +70,7 @@ def search(
     *,
     to: Form | Literal["auto"] = "auto",
     goal: Literal["quality", "speed"] = "quality",
+    pace: float | None = None,
     name: str | None = None,
     gates: Gates = Gates(),  # noqa: B008  # frozen
     test: Trial = Trial(),  # noqa: B008  # frozen
@@ -65,9 +79,11 @@ def search(
 ) -> Found:
     """Make every format that fits, prove each, and put the best into ``out``.
 
-    ``quality`` is the lowest KL among those that keep all gates; ``speed`` the fastest decoding. What an
-    interrupted search has made is kept in the cache and used again; a search that ends deletes it. Raises
-    GateFailed (``proof`` is a tuple of all) when none keeps the gates, and what `toolchain.convert` raises.
+    ``quality`` is the lowest KL among those that keep all gates, and the smallest of those as good; ``speed``
+    the fastest decoding. Those that decode ``pace`` tokens a second come before others. What cannot keep the
+    gates by its estimated size is not made. What an interrupted search has made is kept in the cache and used
+    again; a search that finds a package deletes it. Raises GateFailed (``proof`` is a tuple of all) when none
+    keeps the gates, and what `toolchain.convert` raises.
     """
     out = Path(out).expanduser()
     if out.exists():
@@ -75,10 +91,12 @@ def search(
     tell(Stage(step="hash", what=str(source)))
     origin = open_origin(located(source))
     shelf = _shelf(origin, test)
-    rows = _made(origin, shelf, _candidates(origin, to), name, gates, test, tell, allow_large=allow_large)
-    chosen = best(rows, goal)
+    candidates = _candidates(origin, to, gates.max_size)
+    rows, skipped = _made(origin, shelf, candidates, name, gates, test, tell, allow_large=allow_large)
+    chosen = best(rows, goal, pace)
     if chosen is None:
-        reasons = "; ".join(f"{r.proof.package}: {', '.join(r.proof.reasons)}" for r in rows)
+        missed = [f"{r.proof.package}: {', '.join(r.proof.reasons)}" for r in rows]
+        reasons = "; ".join([*missed, *(f"{s.form.form} {s.form.quant}: {s.why}" for s in skipped)])
         raise GateFailed(
             "No format keeps the gates", why=reasons or None, remedy="Take other gates, or a smaller model",
             proof=tuple(r.proof for r in rows),
@@ -92,36 +110,48 @@ def search(
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     shutil.rmtree(shelf, ignore_errors=True)
-    return Found(rows=tuple(rows), chosen=chosen.proof)
+    return Found(rows=tuple(rows), skipped=tuple(skipped), chosen=chosen.proof)
 
 
-def best(rows: Sequence[Row], goal: Literal["quality", "speed"]) -> Row | None:
-    """The one to choose among those that keep their gates; None if none does."""
+def best(rows: Sequence[Row], goal: Literal["quality", "speed"], pace: float | None = None) -> Row | None:
+    """The one to choose of those that keep their gates, and the ``pace`` if any does; None if none does."""
     passed = [row for row in rows if row.proof.passed and row.proof.divergence is not None]
+    passed = [row for row in passed if pace is not None and reaches(row, pace)] or passed
     if goal == "speed":
         return max(
             passed, key=lambda row: row.proof.speed.decode_tps if row.proof.speed else 0.0, default=None
         )
-    return min(passed, key=_kl, default=None)
+    least = min(map(_kl, passed), default=0.0)
+    return min((row for row in passed if _kl(row) <= least + AS_GOOD), key=_size, default=None)
 
 
 def frontier(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Those that no other beats in size and in KL, the smallest first."""
     kept: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row.proof.size, _kl(row))):
+    for row in sorted(rows, key=lambda row: (_size(row), _kl(row))):
         if not kept or _kl(row) < _kl(kept[-1]):
             kept.append(row)
     return tuple(kept)
+
+
+def reaches(row: Row, pace: float) -> bool:
+    """Whether it decodes so many tokens a second, as far as that was measured."""
+    return row.proof.speed is not None and row.proof.speed.decode_tps >= pace
+
+
+def _size(row: Row) -> int:
+    return row.proof.size
 
 
 def _kl(row: Row) -> float:
     return float("inf") if row.proof.divergence is None else row.proof.divergence.kl_mean
 
 
-def _candidates(origin: Origin, to: Form | Literal["auto"]) -> list[Format]:
+def _candidates(origin: Origin, to: Form | Literal["auto"], size: int | None = None) -> list[Format]:
+    """All that make sense; what can be mixed to a size is, to the largest that may be."""
     own = {"gguf": "bf16"} if origin.plain == "bf16" else {}
     return [
-        form
+        replace(form, size=size) if form.quant == "mixed" else form
         for form in formats(to)
         if ((form.form, form.quant) not in _TWINS or own.get(form.form) == form.quant)
         and (form.quant != "exact" or origin.quantized)  # carries blocks over, where there are some
@@ -131,17 +161,35 @@ def _candidates(origin: Origin, to: Form | Literal["auto"]) -> list[Format]:
 def _made(
     origin: Origin, shelf: Path, candidates: Sequence[Format], name: str | None, gates: Gates, test: Trial,
     tell: Tell, *, allow_large: bool,
-) -> list[Row]:  # fmt: skip
+) -> tuple[list[Row], list[Skipped]]:  # fmt: skip
     rows: list[Row] = []
+    skipped: list[Skipped] = []
     lacking: list[Exception] = []
-    for form in candidates:
+    for number, form in enumerate(candidates, 1):
+        if (why := _too_large(origin, form, gates)) is not None:
+            skipped.append(Skipped(form=form, why=why))
+            continue
         try:
-            rows.append(_one(origin, shelf, form, name, gates, test, tell, allow_large=allow_large))
+            heard = partial(_tell_part, tell, (number, len(candidates)))
+            rows.append(_one(origin, shelf, form, name, gates, test, heard, allow_large=allow_large))
         except (ModelUnsupported, MissingExtra, OutOfMemory, ModelTooLarge, EngineError) as error:
             lacking.append(error)
+            skipped.append(Skipped(form=form, why=" ".join(filter(None, (error.what, error.why)))))
     if not rows and lacking:
         raise lacking[0]
-    return rows
+    return rows, skipped
+
+
+def _tell_part(tell: Tell, part: tuple[int, int], stage: Stage) -> None:
+    tell(replace(stage, part=part))
+
+
+def _too_large(origin: Origin, form: Format, gates: Gates) -> str | None:
+    """Whether there is no point in making it: formats can be a fifth smaller than they are estimated."""
+    about = estimate(origin, form).package
+    if gates.max_size is None or about <= 1.25 * gates.max_size:
+        return None
+    return f"it would have about {about / 1e6:,.0f} MB of {gates.max_size / 1e6:,.0f} MB"
 
 
 def _one(

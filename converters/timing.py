@@ -12,9 +12,13 @@ from pathlib import Path
 import psutil
 
 from edgeai.converters.running import Running, running
+from edgeai.engines.cores import Cores
 from edgeai.errors import EngineCrashed
 
-__all__ = ["Speed", "measure"]
+__all__ = ["TOLERATED", "Speed", "measure"]
+
+TOLERATED = 0.3
+"""Cores that other programs may use while speeds are measured."""
 
 _PROMPT, _ANSWER, _ROUNDS = 256, 48, 3
 _LIMIT_S = 1800.0
@@ -24,13 +28,20 @@ _LIMIT_S = 1800.0
 class Speed:
     """Seconds to load; tokens a second for a prompt of 256 tokens and for the 48 after it (medians of three);
 
-    bytes of the process's memory afterwards, files that it maps included.
+    bytes of the process's memory afterwards, files that it maps included. ``others``: the cores that other
+    programs used meanwhile, None where the system does not tell.
     """
 
     load_s: float
     prefill_tps: float
     decode_tps: float
     resident_bytes: int
+    others: float | None = None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs took so much that the speeds say little."""
+        return self.others is not None and self.others > TOLERATED
 
 
 def measure(path: Path, *, n_ctx: int) -> Speed:
@@ -54,7 +65,10 @@ def _measure(path: Path, n_ctx: int) -> Speed:
         load_s = time.perf_counter() - begin
         n_prompt = min(_PROMPT, n_ctx // 2)
         n_answer = min(_ANSWER, n_ctx - n_prompt - 1)
+        used = Cores()
+        used.restart()
         rounds = [_round(model, n_prompt, n_answer) for _ in range(_ROUNDS)]
+        others = used.others()
         resident = int(psutil.Process().memory_info().rss)
     prefill, decode = zip(*rounds, strict=True)
     return Speed(
@@ -62,6 +76,7 @@ def _measure(path: Path, n_ctx: int) -> Speed:
         prefill_tps=round(statistics.median(prefill), 1),
         decode_tps=round(statistics.median(decode), 1),
         resident_bytes=resident,
+        others=None if others is None else round(others, 2),
     )
 
 

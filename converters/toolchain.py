@@ -43,12 +43,16 @@ Step = Literal["hash", "convert", "reference", "prove", "measure"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Where a conversion is: ``done`` of ``total`` layers (convert) or tokens (prove); 0 of 0 unknown."""
+    """Where a conversion is: ``done`` of ``total`` layers (convert) or tokens (prove); 0 of 0 unknown.
+
+    ``part``: a search is at this format of so many.
+    """
 
     step: Step
     what: str
     done: int = 0
     total: int = 0
+    part: tuple[int, int] = (1, 1)
 
 
 Tell = Callable[[Stage], None]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgeai.converters.gates import Gates
     from edgeai.converters.proof import Proof, Trial
     from edgeai.converters.search import Found
-    from edgeai.converters.toolchain import Tell
+    from edgeai.converters.toolchain import Stage, Tell
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -70,7 +70,8 @@ def convert(
         str | None, typer.Option("--max-memory", help="While it runs, such as 500MB; else the device's.")
     ] = None,
     min_speed: Annotated[
-        float | None, typer.Option("--min-speed", help="Decoded tokens a second, on this machine.")
+        float | None,
+        typer.Option("--min-speed", help="Decoded tokens a second."),
     ] = None,
     tokens: Annotated[int, typer.Option(min=64, help="Tokens of text that the proof compares.")] = 4096,
     text: Annotated[
@@ -98,7 +99,10 @@ def convert(
         if form is None and npu in ("a16w8", "a8w8"):
             raise ConfigError("A search makes no graphs for NPUs", remedy="Give --to onnx and a --quant")
         if form is None:
-            _search(source, out, to, gates, test, tell, goal, name, plot, allow_large=allow_large, json=json)
+            pace = _pace(target)
+            _search(
+                source, out, to, gates, test, tell, goal, name, plot, pace, allow_large=allow_large, json=json
+            )
             return
         from edgeai.converters.toolchain import convert as run
 
@@ -153,10 +157,10 @@ def _npu(
 
 def _search(
     source: str, out: Path, to: Literal["auto", "gguf", "onnx", "hf"], gates: "Gates", test: "Trial",
-    tell: "Tell", goal: Literal["quality", "speed"], name: str | None, plot: Path | None, *,
-    allow_large: bool, json: bool,
+    tell: "Tell", goal: Literal["quality", "speed"], name: str | None, plot: Path | None,
+    pace: float | None, *, allow_large: bool, json: bool,
 ) -> None:  # fmt: skip
-    from edgeai.converters.search import search
+    from edgeai.converters.search import frontier, reaches, search
 
     if to == "hf":
         raise ConfigError(
@@ -168,6 +172,7 @@ def _search(
             out,
             to=to,
             goal=goal,
+            pace=pace,
             name=name,
             gates=gates,
             test=test,
@@ -177,7 +182,14 @@ def _search(
     except GateFailed as error:
         _show(error.proof if isinstance(error.proof, tuple) else (), json=json)
         raise
-    _show([row.proof for row in found.rows], json=json)
+    _show([row.proof for row in found.rows], best=[row.proof for row in frontier(found.rows)], json=json)
+    for left in found.skipped:
+        typer.echo(f"not made: {left.form.form} {left.form.quant}: {left.why}", err=True)
+    if any(row.proof.speed is not None and row.proof.speed.disturbed for row in found.rows):
+        again = "; for --goal speed, search again when it is quiet" if goal == "speed" else ""
+        typer.echo(f"* Other programs used the processor meanwhile: speeds say little{again}.", err=True)
+    if pace is not None and not any(reaches(row, pace) for row in found.rows):
+        typer.echo(f"No format decodes {pace:.0f} tokens a second, which the profile wants.", err=True)
     _draw(found, plot)
     typer.echo(f"The best for {goal}: {found.chosen.package}", err=True)
     _made(out)
@@ -232,6 +244,15 @@ def _memory(target: str) -> int | None:
     return int(total * profile.memory.model_share.value)
 
 
+def _pace(target: str) -> float | None:
+    """Tokens a second that this machine's profile wants; other devices' speeds cannot be measured here."""
+    from edgeai.devices.probe import probe
+    from edgeai.devices.profiles import choose
+
+    wanted = choose("auto", probe()).targets.tpot_ms if target == "this" else None
+    return None if wanted is None else 1e3 / wanted.value
+
+
 def read_size(text: str) -> int:
     """Bytes in a text such as 120MB or 1.5GiB. Raises ConfigError."""
     upper = text.strip().upper().removesuffix("BYTES").strip()
@@ -264,10 +285,16 @@ def _telling() -> Iterator["Tell"]:
     from edgeai.cli.progress import stepping
 
     with stepping() as show:
-        yield lambda stage: show(f"{_STEPS[stage.step]} {stage.what}", stage.done, stage.total)
+        yield lambda stage: show(_title(stage), stage.done, stage.total)
 
 
-def _show(proofs: Sequence[object], *, json: bool) -> None:
+def _title(stage: "Stage") -> str:
+    number, of = stage.part
+    return f"{f'{number} of {of}: ' if of > 1 else ''}{_STEPS[stage.step]} {stage.what}"
+
+
+def _show(proofs: Sequence[object], *, best: "Sequence[Proof]" = (), json: bool) -> None:
+    """A line for each, marked where no other of a search is smaller and as near to the source."""
     from dataclasses import asdict
 
     from edgeai.cli.output import write_json, write_table
@@ -282,30 +309,34 @@ def _show(proofs: Sequence[object], *, json: bool) -> None:
             *("PACKAGE", "SIZE", "KL", "KL P99", "SAME TOKEN", "PERPLEXITY", "TASK"),
             *("DECODE", "PREFILL", "LOAD", "MEMORY", "GATES"),
         ),
-        [line for row in rows for line in _lines(row)],
+        [*map(_source_line, rows[:1]), *(_line(row, on_frontier=row in best) for row in rows)],
     )  # fmt: skip
 
 
-def _lines(row: "Proof") -> Iterator[tuple[str, ...]]:
-    """The package's line; the source's before it."""
+def _source_line(row: "Proof") -> tuple[str, ...]:
+    from edgeai.cli.output import size
+
+    perplexity = "?" if row.divergence is None else f"{row.divergence.source_perplexity:.2f}"
+    task = "" if row.task is None else f"{row.task[0]:.1%}"
+    speeds = _speeds(row.source_speed)
+    return ("the source", size(row.source_size), "0", "0", "100.0%", perplexity, task, *speeds, "")
+
+
+def _line(row: "Proof", *, on_frontier: bool) -> tuple[str, ...]:
     from edgeai.cli.output import size
 
     d = row.divergence
     words = ("?",) * 3 if d is None else (f"{d.kl_mean:.4f}", f"{d.kl_p99:.4f}", f"{d.agreement:.1%}")
-    perplexities = ("?", "?") if d is None else (f"{d.source_perplexity:.2f}", f"{d.perplexity:.2f}")
-    tasks = ("", "") if row.task is None else tuple(f"{share:.1%}" for share in row.task)
-    yield (
-        "the source", size(row.source_size), "0", "0", "100.0%", perplexities[0], tasks[0],
-        *_speeds(row.source_speed), "",
-    )  # fmt: skip
+    perplexity = "?" if d is None else f"{d.perplexity:.2f}"
+    task = "" if row.task is None else f"{row.task[1]:.1%}"
     gates = (
         _kept(row)
         if row.passed
         else "missed: " + ", ".join(gate.name for gate in row.gates if not gate.passed)
     )
-    yield (
-        row.package, size(row.size), *words, perplexities[1], tasks[1], *_speeds(row.speed), gates
-    )  # fmt: skip
+    if on_frontier:
+        gates += ", on the frontier"
+    return (row.package, size(row.size), *words, perplexity, task, *_speeds(row.speed), gates)
 
 
 def _kept(row: "Proof") -> str:
@@ -323,7 +354,8 @@ def _speeds(speed: object) -> tuple[str, str, str, str]:
 
     if not isinstance(speed, Speed):
         return "", "", "", ""
-    rates = f"{speed.decode_tps:.0f} tok/s", f"{speed.prefill_tps:.0f} tok/s"
+    mark = "*" if speed.disturbed else ""
+    rates = f"{speed.decode_tps:.0f} tok/s{mark}", f"{speed.prefill_tps:.0f} tok/s{mark}"
     return *rates, f"{speed.load_s:.2f} s", size(speed.resident_bytes)
 
 

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING
 from edgeai.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
     from edgeai.converters.proof import Proof
     from edgeai.converters.search import Row
+
+LEAST = 1e-4
+"""Nats a token that are as good as none: the axis ends here."""
+COLORS = {"llamacpp": ("C0", "llama.cpp"), "onnx": ("C2", "ONNX Runtime")}
+# Where a name may stand, in points from its mark: the first place where it covers no other.
+PLACES = [(dx, dy) for reach in (5, 14, 23, 32, 41) for dx, dy in ((6, reach), (6, -reach - 4), (-6, reach))]
 
 
 def check(path: Path) -> None:
@@ -32,26 +40,24 @@ def draw(rows: "Sequence[Row]", chosen: "Proof", path: Path) -> None:
 
     figure = _figure()
     axes = figure.add_subplot()
-    for row in rows:
-        proof = row.proof
-        if proof.divergence is not None:
-            place = proof.size / 1e6, max(proof.divergence.kl_mean, 1e-6)
-            axes.plot(*place, "o" if proof.passed else "x", color="C1" if proof == chosen else "C0")
-            axes.annotate(
-                proof.package.rpartition("@")[2], place, (4, 4), textcoords="offset points", fontsize=8
-            )
+    proofs = [row.proof for row in rows if row.proof.divergence is not None]
     best = [row.proof for row in frontier(rows) if row.proof.divergence is not None]
-    axes.step(
-        [proof.size / 1e6 for proof in best],
-        [max(proof.divergence.kl_mean, 1e-6) for proof in best if proof.divergence is not None],
-        where="post",
-        color="C0",
-        alpha=0.4,
-    )
+    line = [_place(proof) for proof in best]
+    axes.step(*zip(*line, strict=True), where="post", color="C7", alpha=0.6, label="frontier")
+    for engine, (color, title) in COLORS.items():
+        own = [proof for proof in proofs if _label(proof).startswith(engine)]
+        for passed, mark, words in ((True, "o", title), (False, "x", f"{title}, missed a gate")):
+            places = [_place(proof) for proof in own if proof.passed == passed]
+            if places:
+                axes.scatter(*zip(*places, strict=True), marker=mark, color=color, label=words, zorder=3)
+    axes.scatter(*_place(chosen), marker="*", s=260, color="C1", label=f"chosen: {_label(chosen)}", zorder=2)
     axes.set_yscale("log")
+    axes.margins(0.12)
     axes.set_xlabel("size in MB")
-    axes.set_ylabel("KL from the source, nats a token")
-    axes.set_title("What a smaller package costs")
+    axes.set_ylabel(f"KL from the source, nats a token (at least {LEAST:g})")
+    axes.set_title(f"What a smaller package costs: {chosen.package.partition('@')[0]}")
+    axes.legend(fontsize=8)
+    _name(figure, axes, sorted(proofs, key=lambda proof: proof not in best))
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:
@@ -60,12 +66,46 @@ def draw(rows: "Sequence[Row]", chosen: "Proof", path: Path) -> None:
         ) from error
 
 
+def _name(figure: "Figure", axes: "Axes", proofs: "Sequence[Proof]") -> None:
+    """Write each name where it covers no other; those on the frontier choose first."""
+    figure.draw_without_rendering()
+    taken: list[Bbox] = []
+    for proof in proofs:
+        for dx, dy in PLACES:
+            words = axes.annotate(
+                _label(proof).partition("-")[2],
+                _place(proof),
+                (dx, dy),
+                textcoords="offset points",
+                fontsize=8,
+                ha="left" if dx > 0 else "right",
+                arrowprops={"arrowstyle": "-", "color": "C7", "lw": 0.5},
+            )
+            box = words.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+            words.remove()
+        else:
+            continue  # too crowded for one more name
+        taken.append(box)
+
+
+def _place(proof: "Proof") -> tuple[float, float]:
+    assert proof.divergence is not None
+    return proof.size / 1e6, max(proof.divergence.kl_mean, LEAST)
+
+
+def _label(proof: "Proof") -> str:
+    """The engine and the number format."""
+    return proof.package.rpartition("@")[2]
+
+
 def _figure() -> "Figure":
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("Plots need matplotlib", extra="calibrate", why=str(error)) from error
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeai.converters import search as searching
-from edgeai.converters.gates import Gates
+from edgeai.converters.divergence import Divergence
+from edgeai.converters.gates import Gate, Gates
 from edgeai.converters.origin import open_origin
-from edgeai.converters.proof import Trial
-from edgeai.converters.search import frontier, search
+from edgeai.converters.proof import Proof, Trial
+from edgeai.converters.search import AS_GOOD, Row, best, frontier, search
+from edgeai.converters.timing import Speed
 from edgeai.converters.toolchain import Stage
 from edgeai.errors import GateFailed
 from edgeai.models.package import read_manifest
@@ -29,7 +33,9 @@ def test_the_best_quality_wins_and_a_plot_shows_why(source: Path, tmp_path: Path
     """All formats of the form are rows; the frontier falls in KL as it grows in size."""
     found = search(source, tmp_path / "out", to="gguf", gates=LOOSE, test=QUICK)
     assert {row.proof.package.rpartition("-")[2] for row in found.rows} >= {"f16", "q8_0", "q4_0", "iq4_nl"}
-    assert read_manifest(tmp_path / "out").id == found.chosen.package == "tiny@llamacpp-f16"
+    assert read_manifest(tmp_path / "out").id == found.chosen.package == "tiny@llamacpp-q8_0", (
+        "f16 is no better"
+    )
     sizes = [row.proof.size for row in frontier(found.rows)]
     assert sizes == sorted(sizes)
     assert not list((cache_dir() / "searches").iterdir())
@@ -38,6 +44,83 @@ def test_the_best_quality_wins_and_a_plot_shows_why(source: Path, tmp_path: Path
 
     draw(found.rows, found.chosen, tmp_path / "plot.svg")
     assert "q4_0" in (tmp_path / "plot.svg").read_text() or (tmp_path / "plot.svg").stat().st_size > 5000
+
+
+def test_what_is_far_too_large_is_not_made(source: Path, tmp_path: Path) -> None:
+    """It is told why, in place of a proof."""
+    with pytest.raises(GateFailed, match="it would have about") as caught:
+        search(source, tmp_path / "out", to="onnx", gates=Gates(max_size=10), test=QUICK)
+    assert caught.value.proof == ()
+
+
+def row(name: str, size: int, kl: float, tps: float = 10.0, *, kept: bool = True) -> Row:
+    """A row as a search makes it."""
+    divergence = Divergence(
+        tokens=9, kl_mean=kl, kl_p99=kl, kl_max=kl, agreement=1.0, source_perplexity=9.0, perplexity=9.0
+    )
+    gate = Gate(name="kl", found=kl, bound=9.0, reason=None if kept else "no")
+    speed = Speed(load_s=1.0, prefill_tps=1.0, decode_tps=tps, resident_bytes=1)
+    proof = Proof(
+        package=name, reference="", text_sha256="", size=size, source_size=1, divergence=divergence,
+        task=None, speed=speed, source_speed=None, gates=(gate,), machine="", versions={},
+    )  # fmt: skip
+    return Row(folder=Path(name), proof=proof)
+
+
+ROWS = st.lists(
+    st.builds(
+        row,
+        st.text("abc", min_size=1),
+        st.integers(1, 9),
+        st.sampled_from([0.0, 0.001, 0.004, 0.02, 0.3]),
+        st.sampled_from([1.0, 2.0, 3.0]),
+        kept=st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@given(ROWS)
+def test_what_is_chosen_keeps_the_gates_and_no_other_is_better(rows: list[Row]) -> None:
+    """Quality: none is nearer than a rounding, nor smaller and as good. Speed: none is faster."""
+    good = [one for one in rows if one.proof.passed]
+    for goal in ("quality", "speed"):
+        chosen = best(rows, goal)
+        assert (chosen is None) == (not good)
+        if chosen is None:
+            continue
+        assert chosen in good
+        if goal == "speed":
+            assert all(kl_and_speed(one)[1] <= kl_and_speed(chosen)[1] for one in good)
+            continue
+        assert all(kl_and_speed(chosen)[0] <= kl_and_speed(one)[0] + AS_GOOD for one in good)
+        near = [one for one in good if kl_and_speed(one)[0] <= kl_and_speed(chosen)[0]]
+        assert all(chosen.proof.size <= one.proof.size for one in near)
+
+
+def kl_and_speed(one: Row) -> tuple[float, float]:
+    """What the goals compare."""
+    assert one.proof.divergence is not None
+    assert one.proof.speed is not None
+    return one.proof.divergence.kl_mean, one.proof.speed.decode_tps
+
+
+def test_a_format_that_keeps_the_pace_comes_before_a_better_one() -> None:
+    """Where none does, the best is chosen all the same."""
+    rows = [row("near", 9, 0.0, 5.0), row("fast", 5, 0.1, 30.0)]
+    chosen = {pace: best(rows, "quality", pace) for pace in (None, 20.0, 99.0)}
+    assert {pace: found and found.proof.package for pace, found in chosen.items()} == {
+        None: "near", 20.0: "fast", 99.0: "near",
+    }  # fmt: skip
+
+
+@given(ROWS)
+def test_the_frontier_has_whatever_no_other_beats(rows: list[Row]) -> None:
+    """Each row is on it, or one on it is neither larger nor further away."""
+    on = frontier(rows)
+    for one in rows:
+        kl, size = kl_and_speed(one)[0], one.proof.size
+        assert any(other.proof.size <= size and kl_and_speed(other)[0] <= kl for other in on)
 
 
 def test_an_interrupted_search_goes_on(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +144,7 @@ def test_an_interrupted_search_goes_on(source: Path, tmp_path: Path, monkeypatch
 def test_no_format_that_keeps_the_gates(source: Path, tmp_path: Path) -> None:
     """An error with all proofs, and no package."""
     with pytest.raises(GateFailed, match="No format") as caught:
-        search(source, tmp_path / "out", to="onnx", gates=Gates(max_size=10), test=QUICK)
+        search(source, tmp_path / "out", to="onnx", gates=Gates(max_kl=-1.0), test=QUICK)
     assert isinstance(caught.value.proof, tuple)
     assert len(caught.value.proof) == len(searching._candidates(open_origin(source), "onnx"))
     assert not (tmp_path / "out").exists()
