@@ -72,7 +72,7 @@ class Watch:
         return False
 
     def _layer(self, weight: int | None) -> str | None:
-        """Such as "blk.3", or "output" for the one behind them; None for a product of other weights, or none."""
+        """Such as "blk.3", or "output" for the one behind them; None for what belongs to neither."""
         name = (self._name(weight) or b"").decode("utf-8", "replace") if weight else ""
         if name.startswith("blk."):
             return ".".join(name.split(".")[:2])
