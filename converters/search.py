@@ -83,8 +83,9 @@ def search(
     ``quality`` is the lowest KL among those that keep all gates, and the smallest of those as good; ``speed``
     the fastest decoding. Those that decode ``pace`` tokens a second come before others. What cannot keep the
     gates by its estimated size is not made. What an interrupted search has made is kept in the cache and used
-    again; of one that ends the proofs are, so that another goal takes the time of one package. Speeds that other programs disturbed are measured again where they decide. Raises GateFailed (``proof`` is
-    a tuple of all) when none keeps the gates, and what `toolchain.convert` raises.
+    again; of one that ends the proofs are, so that another goal takes the time of one package. Speeds that
+    other programs disturbed are measured again where they decide. Raises GateFailed (``proof`` is a tuple of
+    all) when none keeps the gates, and what `toolchain.convert` raises.
     """
     out = Path(out).expanduser()
     if out.exists():
