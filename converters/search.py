@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -15,9 +14,9 @@ from edgeai.converters.fit import check_fits, estimate
 from edgeai.converters.formats import Form, Format, formats
 from edgeai.converters.gates import Gates, check
 from edgeai.converters.origin import Origin, located, open_origin
-from edgeai.converters.proof import Proof, Trial, read_proof, versions
+from edgeai.converters.proof import PROOF, Proof, Trial, read_proof, versions, write_proof
 from edgeai.converters.texts import text_hash
-from edgeai.converters.toolchain import Stage, Tell, convert_into, machine
+from edgeai.converters.toolchain import Stage, Tell, convert_into, machine, measure_package
 from edgeai.errors import (
     ConfigError,
     EngineError,
@@ -28,6 +27,7 @@ from edgeai.errors import (
     OutOfMemory,
 )
 from edgeai.models.disk import parent_made, writing
+from edgeai.models.package import MANIFEST
 from edgeai.paths import cache_dir
 
 __all__ = ["AS_GOOD", "Found", "Row", "Skipped", "best", "frontier", "reaches", "search"]
@@ -41,8 +41,9 @@ _TWINS = {("onnx", "f32"), ("onnx", "f16"), ("gguf", "f32"), ("gguf", "bf16")}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One package of a search and where it is kept."""
+    """One package of a search, and where it is kept, or its proof alone."""
 
+    form: Format
     folder: Path
     proof: Proof
 
@@ -82,17 +83,19 @@ def search(
     ``quality`` is the lowest KL among those that keep all gates, and the smallest of those as good; ``speed``
     the fastest decoding. Those that decode ``pace`` tokens a second come before others. What cannot keep the
     gates by its estimated size is not made. What an interrupted search has made is kept in the cache and used
-    again; a search that finds a package deletes it. Raises GateFailed (``proof`` is a tuple of all) when none
-    keeps the gates, and what `toolchain.convert` raises.
+    again; of one that ends the proofs are, so that another goal takes the time of one package. Speeds that
+    other programs disturbed are measured again where they decide. Raises GateFailed (``proof`` is a tuple of
+    all) when none keeps the gates, and what `toolchain.convert` raises.
     """
     out = Path(out).expanduser()
     if out.exists():
         raise ConfigError(f"{out} exists already", remedy="Give a folder that is to be made")
     tell(Stage(step="hash", what=str(source)))
     origin = open_origin(located(source))
-    shelf = _shelf(origin, test)
+    shelf = _shelf(origin, test, name)
     candidates = _candidates(origin, to, gates.max_size)
-    rows, skipped = _made(origin, shelf, candidates, name, gates, test, tell, allow_large=allow_large)
+    one = _Maker(origin, shelf, name, gates, test, goal, allow_large)
+    rows, skipped = _made(one, candidates, tell)
     chosen = best(rows, goal, pace)
     if chosen is None:
         missed = [f"{r.proof.package}: {', '.join(r.proof.reasons)}" for r in rows]
@@ -105,11 +108,15 @@ def search(
     with parent_made(out):
         shutil.rmtree(draft, ignore_errors=True)
         try:
+            if not (chosen.folder / MANIFEST).is_file():
+                _make(one, chosen.form, tell)
             shutil.copytree(chosen.folder, draft)
+            write_proof(draft, chosen.proof)
             os.replace(draft, out)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-    shutil.rmtree(shelf, ignore_errors=True)
+    for row in rows:
+        _keep_proof(row.folder)
     return Found(rows=tuple(rows), skipped=tuple(skipped), chosen=chosen.proof)
 
 
@@ -158,20 +165,34 @@ def _candidates(origin: Origin, to: Form | Literal["auto"], size: int | None = N
     ]
 
 
-def _made(
-    origin: Origin, shelf: Path, candidates: Sequence[Format], name: str | None, gates: Gates, test: Trial,
-    tell: Tell, *, allow_large: bool,
-) -> tuple[list[Row], list[Skipped]]:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """What all packages of a search have in common."""
+
+    origin: Origin
+    shelf: Path
+    name: str | None
+    gates: Gates
+    test: Trial
+    goal: Literal["quality", "speed"]
+    allow_large: bool
+
+    def place(self, form: Format) -> Path:
+        size = "" if form.size is None else f"-{form.size}"
+        return self.shelf / f"{form.form}-{form.quant}{size}"
+
+
+def _made(one: _Maker, candidates: Sequence[Format], tell: Tell) -> tuple[list[Row], list[Skipped]]:
     rows: list[Row] = []
     skipped: list[Skipped] = []
     lacking: list[Exception] = []
     for number, form in enumerate(candidates, 1):
-        if (why := _too_large(origin, form, gates)) is not None:
+        if (why := _too_large(one.origin, form, one.gates)) is not None:
             skipped.append(Skipped(form=form, why=why))
             continue
+        heard = partial(_tell_part, tell, (number, len(candidates)))
         try:
-            heard = partial(_tell_part, tell, (number, len(candidates)))
-            rows.append(_one(origin, shelf, form, name, gates, test, heard, allow_large=allow_large))
+            rows.append(_known(one, form, heard) or _make(one, form, heard))
         except (ModelUnsupported, MissingExtra, OutOfMemory, ModelTooLarge, EngineError) as error:
             lacking.append(error)
             skipped.append(Skipped(form=form, why=" ".join(filter(None, (error.what, error.why)))))
@@ -192,23 +213,34 @@ def _too_large(origin: Origin, form: Format, gates: Gates) -> str | None:
     return f"it would have about {about / 1e6:,.0f} MB of {gates.max_size / 1e6:,.0f} MB"
 
 
-def _one(
-    origin: Origin, shelf: Path, form: Format, name: str | None, gates: Gates, test: Trial, tell: Tell, *,
-    allow_large: bool,
-) -> Row:  # fmt: skip
-    """What an earlier search made and proved, judged by today's gates; else made now."""
-    place = shelf / f"{form.form}-{form.quant}"
-    if (place / "done").is_file():
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return Row(
-                folder=place / "package", proof=_judged(read_proof(place / "package"), form, origin, gates)
-            )
-    check_fits(origin, form, shelf, allow_large=allow_large, max_memory=gates.max_memory)
-    with writing(shelf):
+def _known(one: _Maker, form: Format, tell: Tell) -> Row | None:
+    """What an earlier search made and proved, judged by today's gates."""
+    place = one.place(form)
+    folder = place / "package"
+    if not (place / "done").is_file():
+        return None
+    try:
+        proof = read_proof(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if one.goal == "speed" and proof.speed is not None and proof.speed.disturbed:
+        if not (folder / MANIFEST).is_file():
+            return None
+        tell(Stage(step="measure", what=form.quant))
+        proof = replace(proof, speed=measure_package(folder, form))
+        write_proof(folder, proof)
+    return Row(form=form, folder=folder, proof=_judged(proof, form, one.origin, one.gates))
+
+
+def _make(one: _Maker, form: Format, tell: Tell) -> Row:
+    """The package, made now; it is kept even where it misses a gate, for the table."""
+    place = one.place(form)
+    check_fits(one.origin, form, one.shelf, allow_large=one.allow_large, max_memory=one.gates.max_memory)
+    with writing(one.shelf):
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
     try:
-        proof = convert_into(origin, place, form, name, gates, test, tell).proof
+        proof = convert_into(one.origin, place, form, one.name, one.gates, one.test, tell).proof
     except GateFailed as error:
         if not isinstance(error.proof, Proof):
             raise
@@ -216,11 +248,20 @@ def _one(
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    for left in place.iterdir():
-        if left.name != "package":
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    _empty(place, "package")
     (place / "done").touch()
-    return Row(folder=place / "package", proof=proof)
+    return Row(form=form, folder=place / "package", proof=proof)
+
+
+def _keep_proof(folder: Path) -> None:
+    """Packages are large, and the same bytes when they are made again."""
+    _empty(folder, PROOF)
+
+
+def _empty(folder: Path, keep: str) -> None:
+    for left in folder.iterdir():
+        if left.name != keep:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _judged(proof: Proof, form: Format, origin: Origin, gates: Gates) -> Proof:
@@ -229,10 +270,10 @@ def _judged(proof: Proof, form: Format, origin: Origin, gates: Gates) -> Proof:
     return replace(proof, gates=check(filled, proof.divergence, proof.size, proof.speed, faults))
 
 
-def _shelf(origin: Origin, test: Trial) -> Path:
+def _shelf(origin: Origin, test: Trial, name: str | None) -> Path:
     """Where a search of this source, with this test, these versions and this machine, keeps its packages."""
     facts = {
-        "source": origin.provenance["source_sha256"],
+        "source": [origin.provenance["source_sha256"], name],
         "text": text_hash(test.words),
         "test": [test.tokens, test.window, test.speed, [asdict(question) for question in test.task or ()]],
         "versions": versions(),

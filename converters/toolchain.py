@@ -23,12 +23,12 @@ from edgeai.converters.origin import Origin, located, open_origin, slug
 from edgeai.converters.proof import Proof, Trial, faults, insist, prove, versions
 from edgeai.converters.running import cores, folder_voice, running
 from edgeai.converters.texts import text_hash
-from edgeai.converters.timing import measure
+from edgeai.converters.timing import Speed, measure
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 from edgeai.models.disk import parent_made
 from edgeai.models.package import Manifest, read_manifest, write_manifest
 
-__all__ = ["DEFAULTS", "Package", "Stage", "convert", "machine", "prove_package"]
+__all__ = ["DEFAULTS", "Package", "Stage", "convert", "machine", "measure_package", "prove_package"]
 
 DEFAULTS: dict[Form, str] = {"gguf": "q4_k_m", "onnx": "int8", "hf": "f32"}
 """What each form is made as when nothing is said."""
@@ -238,6 +238,11 @@ def _source(origin: Origin, form: Format, staging: Path) -> tuple[Path, str]:
                 export(origin.path, graph, quant="f32", max_context=REFERENCE_CONTEXT)
             return graph, "the source as f32, in ONNX Runtime"
     raise MissingExtra("No engine can run the source, so nothing can be proved", extra="onnx")
+
+
+def measure_package(folder: Path, form: Format) -> Speed:
+    """How fast a package is here, now. Raises EngineCrashed."""
+    return measure(folder / MODEL if form.form == "gguf" else folder, n_ctx=512)
 
 
 def _target(folder: Path, form: Format, staging: Path) -> Path:

@@ -1,5 +1,6 @@
 """A search makes what fits, reuses what it made, and picks by the goal."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeai.converters import search as searching
+from edgeai.converters import toolchain
 from edgeai.converters.divergence import Divergence
+from edgeai.converters.formats import format_of
 from edgeai.converters.gates import Gate, Gates
 from edgeai.converters.origin import open_origin
 from edgeai.converters.proof import Proof, Trial
@@ -38,7 +41,8 @@ def test_the_best_quality_wins_and_a_plot_shows_why(source: Path, tmp_path: Path
     )
     sizes = [row.proof.size for row in frontier(found.rows)]
     assert sizes == sorted(sizes)
-    assert not list((cache_dir() / "searches").iterdir())
+    kept = {path.name for path in (cache_dir() / "searches").rglob("*") if path.is_file()}
+    assert kept == {"done", "proof.json"}, "no weights are left behind"
 
     from edgeai.cli.frontier import draw
 
@@ -64,7 +68,7 @@ def row(name: str, size: int, kl: float, tps: float = 10.0, *, kept: bool = True
         package=name, reference="", text_sha256="", size=size, source_size=1, divergence=divergence,
         task=None, speed=speed, source_speed=None, gates=(gate,), machine="", versions={},
     )  # fmt: skip
-    return Row(folder=Path(name), proof=proof)
+    return Row(form=format_of("gguf", "q8_0"), folder=Path(name), proof=proof)
 
 
 ROWS = st.lists(
@@ -139,6 +143,49 @@ def test_an_interrupted_search_goes_on(source: Path, tmp_path: Path, monkeypatch
     found = search(source, tmp_path / "out", to="gguf", gates=LOOSE, test=QUICK, tell=interrupt)
     assert not set(first) & set(proved[3:])
     assert {row.proof.package.rpartition("-")[2] for row in found.rows} >= set(first)
+
+
+def test_another_goal_uses_the_proofs_and_makes_one_package(source: Path, tmp_path: Path) -> None:
+    """The second search converts what it chose, and nothing else; it is the same package."""
+    first = search(source, tmp_path / "first", to="gguf", gates=LOOSE, test=QUICK)
+    made: list[str] = []
+
+    def hear(stage: Stage) -> None:
+        if stage.step == "prove" and stage.what not in made:
+            made.append(stage.what)
+
+    again = search(source, tmp_path / "again", to="gguf", gates=LOOSE, test=QUICK, tell=hear)
+    assert made == [again.chosen.package.rpartition("-")[2]]
+    assert again.chosen.package == first.chosen.package
+    for file in (tmp_path / "first").iterdir():
+        if file.name != "proof.json":
+            assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
+    other = search(source, tmp_path / "named", to="gguf", name="mine", gates=LOOSE, test=QUICK)
+    assert other.chosen.package.startswith("mine@"), "a kept proof of another name is not this one's"
+
+
+def test_disturbed_speeds_are_measured_again_where_they_decide(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search for speed that goes on does not believe what was measured beside others."""
+    measured: list[str] = []
+
+    def busy(path: Path, *, n_ctx: int) -> Speed:
+        measured.append(path.parent.parent.name)
+        return Speed(load_s=1.0, prefill_tps=1.0, decode_tps=1.0, resident_bytes=1, others=1.5)
+
+    monkeypatch.setattr(toolchain, "measure", busy)
+    trial = replace(QUICK, speed=True)
+
+    def stop(stage: Stage) -> None:
+        if stage.what == "q6_k":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(source, tmp_path / "out", to="gguf", goal="speed", gates=LOOSE, test=trial, tell=stop)
+    before = measured.count("gguf-q8_0")
+    search(source, tmp_path / "out", to="gguf", goal="speed", gates=LOOSE, test=trial)
+    assert measured.count("gguf-q8_0") == before + 1
 
 
 def test_no_format_that_keeps_the_gates(source: Path, tmp_path: Path) -> None:
