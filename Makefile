@@ -57,13 +57,14 @@ bench-load: $(VENV)/.test ## decode beside busy neighbours; six minutes, and not
 bench-genai: $(VENV)/.test $(GENAI)/.made ## the same for onnxruntime-genai on one graph
 	EDGEAI_GENAI_PYTHON=$(abspath $(GENAI))/$(notdir $(BIN))/python $(BIN)/python -m benchmarks genai
 
-test-converters: $(VENV)/.test $(GENAI)/.made $(OPTIMUM)/.made $(LLMCOMPRESSOR)/.made ## graphs against transformers, optimum and onnxruntime-genai; GPTQ against llmcompressor
+test-converters: $(VENV)/.test $(GENAI)/.made $(OPTIMUM)/.made $(LLMCOMPRESSOR)/.made ## graphs against transformers, optimum and onnxruntime-genai; GPTQ against llmcompressor; checkpoints of auto-gptq and autoawq
 	$(GENAI)/$(notdir $(BIN))/python -m pytest tests/converters/test_against_transformers.py
 	$(OPTIMUM)/$(notdir $(BIN))/python -m pytest -s tests/converters/test_against_optimum.py
 	EDGEAI_GENAI_PYTHON=$(abspath $(GENAI))/$(notdir $(BIN))/python \
 	EDGEAI_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/$(notdir $(BIN))/python \
 	$(BIN)/pytest tests/engines/onnx/test_exporters.py --timeout 600
 	$(LLMCOMPRESSOR)/$(notdir $(BIN))/python -m pytest -s tests/converters/test_against_llmcompressor.py
+	$(LLMCOMPRESSOR)/$(notdir $(BIN))/python -m pytest tests/converters/test_against_packers.py
 
 test-providers: $(QNN)/.made $(OPENVINO)/.made $(OPTIMUM)/.made ## execution providers that run on any x86-64 Linux: QNN's emulator, OpenVINO
 	EDGEAI_PROVIDERS=qnn EDGEAI_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/$(notdir $(BIN))/python \
@@ -113,11 +114,14 @@ $(OPTIMUM)/.made: tests/converters/environments/optimum.txt tests/converters/env
 	  -r tests/converters/environments/minilm.txt
 	@touch $@
 
-$(LLMCOMPRESSOR)/.made: tests/converters/environments/llmcompressor.txt pyproject.toml | $(BIN)/python
+$(LLMCOMPRESSOR)/.made: tests/converters/environments/llmcompressor.txt tests/converters/environments/packers.txt pyproject.toml | $(BIN)/python
 	@echo "Installing torch and llmcompressor into $(LLMCOMPRESSOR): about 2 GB."
 	@$(PYTHON) -m venv $(LLMCOMPRESSOR)
 	@$(LLMCOMPRESSOR)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check -r $< \
 	  -e ".[onnx]" pytest pytest-timeout
+	@$(LLMCOMPRESSOR)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check wheel "setuptools<80"
+	@$(LLMCOMPRESSOR)/$(notdir $(BIN))/python -m pip install -qq --disable-pip-version-check --no-deps \
+	  --no-build-isolation -r tests/converters/environments/packers.txt
 	@touch $@
 
 $(GENAI)/.made: tests/converters/environments/genai.txt pyproject.toml | $(BIN)/python
