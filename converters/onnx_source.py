@@ -18,8 +18,11 @@ from edgeai.errors import ModelCorrupt, ModelUnsupported
 
 __all__ = ["is_graph", "open_graph"]
 
-ARCHITECTURES = ("llama", "mistral", "qwen2")
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text")
 """Those whose exported graphs were compared with what they came from."""
+
+_GENAI = ARCHITECTURES[:-1]
+"""Of onnxruntime-genai: its builder 0.18 fails on Gemma 3's configuration."""
 
 _REMEDY = "Give the model that it was exported from"
 _NORMS = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
@@ -34,16 +37,19 @@ def open_graph(folder: Path) -> SafetensorsSource:
     """Open the folder. Raises ModelNotFound, ModelCorrupt or ModelUnsupported."""
     graph = OnnxTensors(folder)
     config = _config(graph)
-    kind = config.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise ModelUnsupported(
-            f"Weights cannot be taken back from ONNX graphs of the architecture {kind!r}",
-            why=f"The converter knows those of {', '.join(ARCHITECTURES)}",
-            remedy=f"edgeai runs it as it is; to convert: {_REMEDY.lower()}",
-        )
+    _refuse_architecture(config.get("model_type"), ARCHITECTURES)
     source = SafetensorsSource(folder, config=config, tensors=_apart(graph.tensors, config))
     _refuse_missing(source)
     return source
+
+
+def _refuse_architecture(kind: object, known: tuple[str, ...]) -> None:
+    if kind not in known:
+        raise ModelUnsupported(
+            f"Weights cannot be taken back from ONNX graphs of the architecture {kind!r}",
+            why=f"The converter knows those of {', '.join(known)}",
+            remedy=f"edgeai runs it as it is; to convert: {_REMEDY.lower()}",
+        )
 
 
 def _config(graph: OnnxTensors) -> dict[str, Any]:
@@ -57,6 +63,7 @@ def _config(graph: OnnxTensors) -> dict[str, Any]:
             remedy=f"edgeai runs it as it is; to convert: {_REMEDY.lower()}",
         )
     model = read_json(graph.folder / "genai_config.json").get("model", {})
+    _refuse_architecture(model.get("type"), _GENAI)
     try:
         return _from_genai(graph, model, model["decoder"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -87,7 +94,7 @@ def _from_genai(graph: OnnxTensors, model: Mapping[str, Any], decoder: Mapping[s
         "num_key_value_heads": int(decoder["num_key_value_heads"]),
         "num_hidden_layers": int(decoder["num_hidden_layers"]),
         "head_dim": head_dim,
-        "intermediate_size": graph.tensors["model.layers.0.mlp.gate_proj.weight"].shape[0],
+        "intermediate_size": graph.tensors["model.layers.0.mlp.down_proj.weight"].shape[1],
         "vocab_size": int(model["vocab_size"]),
         "max_position_embeddings": int(model["context_length"]),
         "rms_norm_eps": _epsilon(graph),
@@ -164,13 +171,28 @@ def _apart(tensors: Tensors, config: Mapping[str, Any]) -> Tensors:
     return found
 
 
+_VECTORS = {
+    "qwen3": ("q_norm", "k_norm"),
+    "gemma3": ("q_norm", "k_norm", "post_attn_norm", "post_ffn_norm"),
+}
+"""What layers of an architecture have beside the two norms of all."""
+
+
 def _refuse_missing(source: SafetensorsSource) -> None:
-    """Every layer must have its matrices: a graph may hide some in operations of another name."""
+    """Every layer must have its weights: a graph may hide some in operations of another name."""
+    norms = ("attn_norm", "ffn_norm", *_VECTORS.get(source.decoder.architecture, ()))
     for number in range(source.decoder.n_layers):
         for role in ("q", "k", "v", "o", "gate", "up", "down"):
             if source.matrix(role, number) is None:
-                raise ModelUnsupported(
-                    "This ONNX graph cannot be converted",
-                    why=f"It has no matrix for {role} in layer {number} under a known name",
-                    remedy=_REMEDY,
-                )
+                raise _missing(f"matrix for {role} in layer {number}")
+        for role in norms:
+            if source.vector(role, number) is None:
+                raise _missing(f"vector for {role} in layer {number}")
+    if source.vector("final_norm") is None:
+        raise _missing("last norm")
+
+
+def _missing(what: str) -> ModelUnsupported:
+    return ModelUnsupported(
+        "This ONNX graph cannot be converted", why=f"It has no {what} under a known name", remedy=_REMEDY
+    )

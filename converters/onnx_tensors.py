@@ -30,8 +30,11 @@ _MATRIX = re.compile(r"/model/layers\.(\d+)/(self_attn|attn|mlp)/(\w+_proj)/MatM
 _BIAS = re.compile(r"/model/layers\.(\d+)/(self_attn|attn|mlp)/(\w+_proj)/Add")
 _HEAD = re.compile(r"/lm_head/MatMul(_Q\d+)?")
 _EMBED = re.compile(r"/model/embed_tokens/(Gather|GatherBlockQuantized)")
-_NORM = re.compile(r"model\.layers\.\d+\.(input|post_attention)_layernorm\.weight|model\.norm\.weight")
-_LAST_NORM = re.compile(r"model\.layers\.\d+\.final_norm_layernorm\.weight")
+_NORM = re.compile(
+    r"model\.(?:layers\.(\d+)\.)?(?:(?:self_attn|attn)\.)?"
+    r"((?:input|post_attention|pre_feedforward|post_feedforward)_layernorm|[qk]_norm|norm|final_norm_layernorm)"
+)
+_NORMS = ("Mul", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
 _KINDS: Mapping[int, tuple[str, type[np.generic]]] = {
     onnx.TensorProto.FLOAT: ("F32", np.float32),
     onnx.TensorProto.FLOAT16: ("F16", np.float16),
@@ -85,11 +88,8 @@ class OnnxTensors:
         found: Tensors = {}
         for node in self.graph.node:
             found.update(self._of(node))
-        for name in self.constants:
-            if _NORM.fullmatch(name):
-                found[name] = self._plain(name)
-            elif _LAST_NORM.fullmatch(name):
-                found["model.norm.weight"] = self._plain(name)
+            if node.op_type in _NORMS:
+                found.update(self._norm(node))
         return found
 
     @property
@@ -124,6 +124,14 @@ class OnnxTensors:
                 self._refuse_unless_head(node)
         elif node.op_type in _PRODUCTS and any(len(self.constants[name].dims) > 1 for name in weights):
             raise _unknown(node, "its name says not which weights it has")
+
+    def _norm(self, node: onnx.NodeProto) -> Iterator[tuple[str, StoredMatrix]]:
+        """What a norm multiplies by; equal ones are stored once, so that the operation's name goes first."""
+        for name in node.input:
+            if name in self.constants and len(self.constants[name].dims) == 1:
+                ours = _norm_name(_dotted(node.name)) or _norm_name(name.removesuffix(".weight"))
+                if ours is not None:
+                    yield ours, self._plain(name)
 
     def _matrix(self, node: onnx.NodeProto) -> StoredMatrix | PackedMatrix:
         if node.op_type == "MatMulNBits":
@@ -188,6 +196,23 @@ def _words(raw: NDArray[Any], bits: int) -> Words:
     padded = np.pad(raw, ((0, 0), (0, gap))) if gap else raw
     places = tuple(range(32 // bits))
     return Words(raw=padded.view("<i4"), bits=bits, along="inputs", places=places)
+
+
+def _dotted(node: str) -> str:
+    """The module that an operation belongs to."""
+    return node.rpartition("/")[0].strip("/").replace("/", ".")
+
+
+def _norm_name(module: str) -> str | None:
+    """The name of a norm's weights in a Hugging Face folder; None for what is no norm."""
+    known = _NORM.fullmatch(module.removesuffix(".layernorm"))
+    if known is None:
+        return None
+    layer, kind = known[1], known[2]
+    if kind in ("norm", "final_norm_layernorm"):
+        return "model.norm.weight"
+    inner = "self_attn." if kind in ("q_norm", "k_norm") else ""
+    return f"model.layers.{layer}.{inner}{kind}.weight"
 
 
 def _module(known: re.Match[str]) -> str:

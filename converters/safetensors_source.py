@@ -113,12 +113,13 @@ class SafetensorsSource:
         return stored
 
     def vector(self, role: str, layer: int | None = None) -> Floats | None:
-        """The vector of that role; Gemma stores its norms less one."""
+        """The vector of that role; Gemma's folders have its norms less one, graphs what they multiply by."""
         stored = self.tensors.get(self._names[role].format(layer)) if role in self._names else None
         if not isinstance(stored, StoredMatrix):
             return None
         values = stored.floats().reshape(-1)
-        return values + np.float32(1) if self._gemma and role.endswith("_norm") else values
+        less_one = self._gemma and self._own and role.endswith("_norm")
+        return values + np.float32(1) if less_one else values
 
     def tokenizer(self) -> TokenizerData:
         """The folder's own tokenizer, as it is."""
