@@ -63,7 +63,7 @@ def measure() -> list[Row]:
         contenders = edges(stack, GGUF)
         contenders["Llama"] = stack.enter_context(worker(llama_slices))
         for name, programs in neighbours(n).items():
-            rounds = COMING_ROUNDS if COMING in programs else ROUNDS
+            rounds = ROUNDS if programs and COMING not in programs else COMING_ROUNDS
             with running(programs):
                 steps = in_turn(contenders, rounds)
                 answers: dict[str, list[float]] = {"Edge": [], "Llama": []}

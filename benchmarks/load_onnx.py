@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-from benchmarks.load import ROUNDS, edges, in_turn, judged, neighbours, running, strangers
+from benchmarks.load import COMING_ROUNDS, ROUNDS, edges, in_turn, judged, neighbours, running, strangers
 from benchmarks.table import Row, plain
 from edgeai.devices.probe import usable_cores
 from edgeai.prepare import prepare
@@ -18,7 +18,8 @@ def measure() -> list[Row]:
     with ExitStack() as stack:
         contenders = edges(stack, PACKAGE)
         for name in BESIDE:
-            with running(neighbours(usable_cores())[name]):
+            programs = neighbours(usable_cores())[name]
+            with running(programs):
                 in_turn(contenders, 2)  # the second session is loaded
-                rows += judged(name, in_turn(contenders, ROUNDS))
+                rows += judged(name, in_turn(contenders, ROUNDS if programs else COMING_ROUNDS))
     return [*rows, plain("cores that others use, after all", strangers(), "%")]

@@ -41,16 +41,17 @@ ROUNDING_USD = 1e-9
 class Entry:
     """One query of the record. Unknown is None, never zero.
 
-    ``time`` is UTC, in ISO format; ``source`` is None when there was no answer, and ``error`` then names the
-    class of the error. ``cost_usd`` is what the answer cost, by the price list that ``price_as_of`` names;
-    ``wasted_cost_usd`` what a cancelled or failed side cost beside it. ``prompt`` and ``answer`` are None
-    unless content is kept.
+    ``time`` is UTC, in ISO format; ``source`` is None when there was no answer, and ``error`` then names
+    the class of the error. ``device`` is what computed the device's answer. ``cost_usd`` is what the
+    answer cost, by the price list that ``price_as_of`` names; ``wasted_cost_usd`` what a cancelled or
+    failed side cost beside it. ``prompt`` and ``answer`` are None unless content is kept.
     """
 
     time: str
     model: str
     source: Source | None = None
     engine: str | None = None
+    device: str | None = None
     endpoint: str | None = None
     reason: str | None = None
     task: str | None = None

@@ -45,6 +45,11 @@ def cloud_details(db: Connection) -> None:
     db.execute("ALTER TABLE queries ADD COLUMN price_as_of TEXT")
 
 
+def devices(db: Connection) -> None:
+    """What computed the device's answer, such as "cpu" or "cpu, prefill on qnn"."""
+    db.execute("ALTER TABLE queries ADD COLUMN device TEXT")
+
+
 # Applied in this order, each once, known by its name: add new ones at the end, and never change an old one.
 MIGRATIONS = [
     queries_and_contents,
@@ -53,4 +58,5 @@ MIGRATIONS = [
     cloud_details,
     contracts,
     disclosures,
+    devices,
 ]

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -238,6 +239,15 @@ def test_closing_writes_what_waits(ledger: Ledger) -> None:
     ledger.close()
     with Ledger.open(ledger.path) as again:
         assert len(again.rows()) == 1
+
+
+def test_what_computed_the_answer_is_recorded_in_an_older_file_too(tmp_path: Path) -> None:
+    """A record that was made before devices were noted is gone on with."""
+    path = tmp_path / "l.sqlite3"
+    Database.open(path, MIGRATIONS[:-1]).close()
+    with Ledger.open(path) as ledger:
+        ledger.record(replace(answer(), device="cpu, prefill on qnn"))
+        assert [row.device for row in ledger.rows()] == ["cpu, prefill on qnn"]
 
 
 def test_a_row_waits_for_another_thread(tmp_path: Path) -> None:

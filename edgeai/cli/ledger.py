@@ -119,7 +119,7 @@ def _cells(row: "Entry") -> tuple[str, ...]:
     when = datetime.fromisoformat(row.time).astimezone()
     return (
         when.strftime("%Y-%m-%d %H:%M:%S"),
-        row.source or "none",
+        _where(row),
         row.model,
         row.error or row.reason or "?",
         _number(row.score, ".2f"),
@@ -131,6 +131,13 @@ def _cells(row: "Entry") -> tuple[str, ...]:
         "?" if row.cost_usd is None else f"${row.cost_usd:.6f}",
         f"{row.disclosed_bytes} B",
     )
+
+
+def _where(row: "Entry") -> str:
+    """Who answered, and on what, where that is not the processor."""
+    if row.source == "device" and row.device not in (None, "cpu"):
+        return f"device: {row.device}"
+    return row.source or "none"
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

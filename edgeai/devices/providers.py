@@ -206,6 +206,7 @@ def _with_compiled(verdict: Verdict, digest: str) -> Verdict:
     if not files:
         compiled.discard(digest)
         return replace(verdict, compiled_load_s=None)
+    compiled.make_room(digest)
     return replace(verdict, compiled=(digest, files))
 
 

@@ -27,6 +27,10 @@ class Pacing(Protocol):
         """The step is done."""
         ...
 
+    def end_otherwise(self) -> None:
+        """The step is done, with another number of threads than was asked for."""
+        ...
+
 
 class SamePace:
     """As many threads as another context uses just now."""
@@ -42,6 +46,9 @@ class SamePace:
 
     def end(self, n_tokens: int) -> None:
         """Its steps say nothing of the other's."""
+
+    def end_otherwise(self) -> None:
+        """Nor these."""
 
 
 class Pace:
@@ -74,6 +81,17 @@ class Pace:
         if self._governor.n_threads != self.n_threads:
             self._cores.restart()
             self.n_threads = self._governor.n_threads
+
+    def end_otherwise(self) -> None:
+        """The step is done, with all threads, as fewer cannot be had yet: no pause, and no news of fewer.
+
+        Cores that are free meanwhile are.
+        """
+        if self._governor is None or self._cores is None:
+            return
+        before, self._ended = self._ended, perf_counter()
+        self._governor.pass_over(self._ended - before, self._cores.free(self._governor.most))
+        self.n_threads = self._governor.n_threads
 
     def _resume(self, governor: Governor) -> None:
         """A neighbour that sleeps just now may have been busy during the pause, and the other way round."""

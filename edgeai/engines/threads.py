@@ -89,6 +89,19 @@ class Governor:
             self._times[self.n_threads, kind].append(cost)
             self._consider(kind, free)
 
+    def pass_over(self, seconds: float, free: float | None = None) -> None:
+        """A step had all threads, as ``n_threads`` cannot be had yet: a look at fewer can wait.
+
+        Fewer are still wanted, until more cores are free.
+        """
+        if self._trial is not None:
+            self._looked, self._look_s = self._now, min(2 * self._look_s, _LAST_LOOK_S)
+            self._return(self._trial)
+        if free is None:
+            self._now += seconds
+        else:
+            self.resume(free, seconds)
+
     # with the present count
 
     def _loses(self, kind: int, cost: float) -> bool:

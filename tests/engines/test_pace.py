@@ -107,6 +107,28 @@ def test_slow_steps_cost_threads() -> None:
     assert pace.begin() < 4
 
 
+def test_a_step_with_other_threads_is_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the session for fewer threads is loaded, steps are not held up by looks for free cores."""
+    looks = itertools.count()
+
+    def free_now() -> float:
+        next(looks)
+        return 1.0
+
+    seen = SimpleNamespace(free=lambda n: None, free_now=free_now, restart=lambda: None)
+    monkeypatch.setattr("edgeai.engines.pace.Cores", lambda: seen)
+    clock = itertools.count(100, 0.3)
+    monkeypatch.setattr("edgeai.engines.pace.perf_counter", lambda: next(clock))
+    pace = Pace(2, follow_load=True)
+    assert pace.begin() == 1
+    pace.end_otherwise()
+    before = next(looks)
+    for _ in range(10):
+        pace.begin()
+        pace.end_otherwise()
+    assert next(looks) == before + 1
+
+
 @pytest.mark.parametrize(
     ("meanwhile", "now", "threads"),
     [

@@ -155,6 +155,27 @@ def test_fewer_threads_where_more_gain_nothing() -> None:
     assert late.count(2) < len(late) / 10
 
 
+def test_what_cannot_be_had_is_not_looked_at_and_wanted_only_beside_others() -> None:
+    """Where fewer threads have no session yet, a look ends at once; a neighbour is still made room for."""
+    governor = Governor(2)
+    governor.resume(2.0)
+    wanted = 0
+    for _ in range(2000):  # 20 s
+        if governor.n_threads == 2:
+            governor.note(0.01, 1, 2.0)
+        else:
+            wanted += 1
+            governor.pass_over(0.01, 2.0)
+    assert 0 < wanted <= 5
+    while governor.n_threads == 2:
+        governor.note(0.04, 1, 1.0)
+    governor.pass_over(0.04, 1.0)
+    assert governor.n_threads == 1
+    for _ in range(100):
+        governor.pass_over(0.01, 2.0)
+    assert governor.n_threads == 2
+
+
 def test_without_readings() -> None:
     """Where the system tells nothing, slow steps alone decide; it goes up again now and then."""
     run = Run(Governor(2), reads=False).until(10, lambda _: BLAS)

@@ -120,7 +120,9 @@ class Context:
         except EngineError as error:
             self._failure = error
             return _FAILED
-        if done and session is not None:  # with another number of threads than asked for it says nothing
+        if done and session is None:
+            self._pace.end_otherwise()
+        elif done:
             self._pace.end(n_tokens)
         return 0 if done else ABORTED
 
