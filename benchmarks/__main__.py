@@ -12,6 +12,7 @@ from edgeai.devices.probe import probe
 
 NAMES = ("speed", "engines", "startup", "isolation")
 BY_NAME_ONLY = (
+    "conversion_speed",
     "drafting",
     "genai",
     "load",

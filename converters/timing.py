@@ -15,7 +15,7 @@ from edgeai.converters.running import Running, running
 from edgeai.engines.cores import Cores
 from edgeai.errors import EngineCrashed
 
-__all__ = ["TOLERATED", "Speed", "measure"]
+__all__ = ["TOLERATED", "Speed", "measure", "one_round"]
 
 TOLERATED = 0.3
 """Cores that other programs may use while speeds are measured."""
@@ -67,7 +67,7 @@ def _measure(path: Path, n_ctx: int) -> Speed:
         n_answer = min(_ANSWER, n_ctx - n_prompt - 1)
         used = Cores()
         used.restart()
-        rounds = [_round(model, n_prompt, n_answer) for _ in range(_ROUNDS)]
+        rounds = [one_round(model, n_prompt, n_answer) for _ in range(_ROUNDS)]
         others = used.others()
         resident = int(psutil.Process().memory_info().rss)
     prefill, decode = zip(*rounds, strict=True)
@@ -80,7 +80,7 @@ def _measure(path: Path, n_ctx: int) -> Speed:
     )
 
 
-def _round(model: Running, n_prompt: int, n_answer: int) -> tuple[float, float]:
+def one_round(model: Running, n_prompt: int, n_answer: int) -> tuple[float, float]:
     """Tokens a second of one prompt and one answer; what the tokens are makes no difference."""
     prompt = [17 + (7 * i) % max(model.n_vocab // 2 - 17, 1) for i in range(n_prompt)]
     prompt = [token % model.n_vocab for token in prompt]
