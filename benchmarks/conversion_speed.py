@@ -1,10 +1,10 @@
 """How fast the four-bit formats of ONNX packages are beside plain round-to-nearest (``int4``), in turn.
 
-Each package of the default model is loaded in a process of its own, with the same threads; a round asks each
-for a prompt of 256 tokens and 48 after it, in an order that turns. A ratio is the median of the rounds'. The
-graphs are the same, node for node: ``int4`` is symmetric, the others carry a zero point for each block, and
-``mixed`` has eight bits in some matrices, so that it reads more bytes. Packages that are not there are made
-first, which takes minutes each.
+Each package of the dithered default model is loaded in a process of its own, with the same threads; a
+round asks each for a prompt of 256 tokens and 48 after it, in an order that turns. A ratio is the median
+of the rounds'. The graphs are the same, node for node: ``int4`` is symmetric, the others carry a zero
+point for each block, and ``mixed`` has eight bits in some matrices, so that it reads more bytes. Packages
+that are not there are made first, which takes minutes each.
 """
 
 import json
@@ -31,7 +31,7 @@ Turn = tuple[float, float]
 
 def measure() -> list[Row]:
     """The rows of the table. Takes a minute, alone on the machine, when the packages are there."""
-    packages = {quant: package_of("plain", format_of("onnx", quant)) for quant in (BASE, *SAME, *OTHER)}
+    packages = {quant: package_of("dithered", format_of("onnx", quant)) for quant in (BASE, *SAME, *OTHER)}
     with ExitStack() as stack:
         children = {quant: stack.enter_context(child(path)) for quant, path in packages.items()}
         ask_all(children, 0)  # the first is slower
