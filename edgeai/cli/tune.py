@@ -74,7 +74,8 @@ def _tune(model: "InstalledModel", *, again: bool, lossy: bool) -> "Tuning":
     from edgeai.devices.tuning import Tuning, circumstances, recall, remember
     from edgeai.load import open_planned
 
-    usual = replace(plan(None, min(model.manifest.context, 1024)), follow_load=False)
+    # without guesses, which the measured prompt, a word again and again, makes too easy
+    usual = replace(plan(None, min(model.manifest.context, 1024)), follow_load=False, speculate=False)
     machine = probe()
     providers = choices(model, usual, choose(Settings.load().profile, machine), machine)
     todo = knobs(
@@ -82,7 +83,8 @@ def _tune(model: "InstalledModel", *, again: bool, lossy: bool) -> "Tuning":
     )
     known = None if again else recall(model, drafts=True)
     found = known or Tuning(model=model.id, circumstances=circumstances(model))
-    sample = partial(measure, partial(open_planned, model))
+    # in this process: one of its own would be taken for another program that is busy
+    sample = partial(measure, partial(open_planned, model, isolation="thread"))
     with _stoppable(), counting("measuring") as progress:
         for better in search(found, todo, usual, sample, progress=progress):
             if better.complete or any(choice.query_s for choice in better.choices):

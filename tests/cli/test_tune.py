@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,22 @@ def test_stopped_and_gone_on_with(run: Run, model_path: Path, monkeypatch: pytes
     before = len(seen)
     assert run("tune", ID).code == 0
     assert len(seen) - before == 2 * tune.REPEATS  # attention; the threads and the batch were known
+
+
+def test_it_measures_in_this_process_and_without_guesses(
+    run: Run, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of its own would count as another program; guesses would make answers too easy."""
+    seen: list[tuple[object, bool]] = []
+
+    def measure(open_engine: Callable[[DevicePlan], Engine], plan: DevicePlan) -> Sample:
+        assert isinstance(open_engine, partial)
+        seen.append((open_engine.keywords["isolation"], plan.speculate))
+        return Sample(query_s=1.0, others=0.0)
+
+    monkeypatch.setattr(tune, "measure", measure)
+    assert run("tune", ID).code == 0
+    assert set(seen) == {("thread", False)}
 
 
 def test_a_busy_machine(run: Run, model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
