@@ -191,7 +191,9 @@ def _search(
     if pace is not None and not any(reaches(row, pace) for row in found.rows):
         typer.echo(f"No format decodes {pace:.0f} tokens a second, which the profile wants.", err=True)
     _draw(found, plot)
-    typer.echo(f"The best for {goal}: {found.chosen.package}", err=True)
+    kept = pace is not None and any(reaches(row, pace) for row in found.rows)
+    among = f", of those that decode about {pace:.0f} tokens a second, as the profile wants" if kept else ""
+    typer.echo(f"The best for {goal}{among}: {found.chosen.package}", err=True)
     _made(out)
 
 

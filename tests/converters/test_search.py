@@ -111,11 +111,20 @@ def kl_and_speed(one: Row) -> tuple[float, float]:
 
 def test_a_format_that_keeps_the_pace_comes_before_a_better_one() -> None:
     """Where none does, the best is chosen all the same."""
-    rows = [row("near", 9, 0.0, 5.0), row("fast", 5, 0.1, 30.0)]
+    rows = [row("near", 9, 0.0, 5.0), row("fast", 5, 0.1, 18.0)]
     chosen = {pace: best(rows, "quality", pace) for pace in (None, 20.0, 99.0)}
     assert {pace: found and found.proof.package for pace, found in chosen.items()} == {
         None: "near", 20.0: "fast", 99.0: "near",
     }  # fmt: skip
+
+
+def test_a_disturbed_speed_does_not_exclude_a_format() -> None:
+    """Nobody knows whether it keeps the pace."""
+    near = row("near", 9, 0.0, 5.0)
+    assert near.proof.speed is not None
+    disturbed = replace(near, proof=replace(near.proof, speed=replace(near.proof.speed, others=1.0)))
+    found = best([disturbed, row("fast", 5, 0.1, 30.0)], "quality", 20.0)
+    assert found is disturbed
 
 
 @given(ROWS)
