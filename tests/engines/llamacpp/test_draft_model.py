@@ -10,7 +10,7 @@ from edgeai import Edge, OutOfMemory
 from edgeai.devices.fitting import memory_plan
 from edgeai.devices.memory import Memory
 from edgeai.engines.account import Account
-from edgeai.engines.draft import Drafter
+from edgeai.engines.draft import Drafter, Trust
 from edgeai.engines.llamacpp import open_engine
 from edgeai.engines.llamacpp.engine import LlamaCppEngine
 from edgeai.errors import ConfigError, ModelUnsupported
@@ -39,7 +39,7 @@ def opened(model: Path, draft: Path) -> LlamaCppEngine:
 def test_answers_are_those_without_it(
     kind: str, model_path: Path, tmp_path: Path, engine: LlamaCppEngine
 ) -> None:
-    """A draft model that is right, as it is the same, and one that is wrong: greedy and sampled answers."""
+    """A draft model that is right, as it is the same, and one that is wrong."""
     draft = model_path
     if kind == "random":  # weights; with the same vocabulary
         draft = write_tiny_gguf(tmp_path / "random.gguf", n_ctx=2048, n_layer=1, vocabulary_of=model_path)
@@ -47,12 +47,31 @@ def test_answers_are_those_without_it(
     drafter = drafted._scheduler._filler._drafter
     assert drafter is not None
     for question in QUESTIONS[: 1 if kind == "the same" else None]:
-        for sampling in (Sampling(), Sampling(temperature=0.8, seed=7)):
-            asked = request(question, max_tokens=16, sampling=sampling)
-            alike(list(engine.stream(asked)), list(drafted.stream(asked)))
+        asked = request(question, max_tokens=16)
+        alike(list(engine.stream(asked)), list(drafted.stream(asked)))
     mean = drafter._trust.mean
     drafted.close()
     assert mean > 0.5 if kind == "the same" else mean < 0.2
+
+
+@pytest.mark.usefixtures("always")
+def test_sampled_answers_are_those_without_it(pair: tuple[Path, Path]) -> None:
+    """Each token is drawn with the number it would have had, whatever was guessed before it.
+
+    On full-precision weights: where a batch of another size rounds eight-bit sums otherwise, a draw at the
+    border of two tokens falls to the other one, however unlike these are.
+    """
+    model, draft = pair
+    plain, drafted = open_engine(model, plan(1024), name="plain"), opened(model, draft)
+    for seed in range(4):
+        asked = request("C", max_tokens=60, sampling=Sampling(temperature=0.8, seed=seed))
+        ids = [[token.id for token in engine.stream(asked)] for engine in (plain, drafted)]
+        assert ids[0] == ids[1]
+    drafter = drafted._scheduler._filler._drafter
+    assert drafter is not None
+    assert drafter._trust.mean != Trust().mean  # some were checked
+    plain.close()
+    drafted.close()
 
 
 def test_one_that_does_not_pay_is_left_alone(pair: tuple[Path, Path]) -> None:
