@@ -16,8 +16,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
 
 from edgeai.converters.formats import NpuQuant
+from edgeai.converters.one_file import Large, write_model
 from edgeai.engines import DevicePlan
 from edgeai.engines.onnx.session import Session, Stop, value
 from edgeai.errors import MissingExtra
@@ -25,6 +27,12 @@ from edgeai.errors import MissingExtra
 __all__ = ["Feed", "quantize", "run"]
 
 Feed = Mapping[str, NDArray[Any]]
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+_WEIGHT, _TABLE = ("MatMul", 1), ("Gather", 0)
+_PART = 1 << 20  # weights at a time
+_SMALLEST = 5e-5  # what a column is counted to reach at least, as the quantizer does it
 
 _SHARED = 0.5
 """How much of a loud channel's range goes over to the weights: half, as its authors found best."""
@@ -40,25 +48,27 @@ def quantize(source: Path, target: Path, quant: NpuQuant, feeds: Sequence[Feed])
         from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
     except ImportError as error:
         raise MissingExtra("ONNX Runtime is not installed", extra="onnx", why=str(error)) from error
-    with tempfile.TemporaryDirectory(prefix="edgeai-npu-") as folder, _quiet():
-        ready = Path(folder) / "ready.onnx"
-        model = onnx.load(source)
+    with tempfile.TemporaryDirectory(prefix=".npu.", dir=target.parent) as folder, _quiet():
+        ready, rough = Path(folder) / "ready.onnx", Path(folder) / "rough.onnx"
+        model = onnx.load(source, load_external_data=False)
+        weights, tables = _set_apart(model.graph, source.parent)
         if quant == "a8w8":
-            _smooth(model.graph, source, feeds)
+            weights = _smooth(model.graph, weights, _loudness(model.graph, weights, source, feeds), folder)
         onnx.save(onnx.shape_inference.infer_shapes(model), ready)
         settings = get_qnn_qdq_config(
             ready,
-            _Reader(feeds),
+            _Reader({**feed, **weights, **tables} for feed in feeds),
             activation_type=native.QuantType.QUInt16,
             weight_type=native.QuantType.QUInt8,
-            init_overrides=_overrides(model.graph, native.QuantType, quant),
+            init_overrides=_overrides(model.graph, native.QuantType, quant, weights, tables),
         )
-        native.quantize(ready, target, settings)
+        native.quantize(ready, rough, settings)
+        _put_back(onnx.load(rough), weights, tables, target)
 
 
 def run(graph: Path, feeds: Iterable[Feed], names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
     """What the graph gives on the CPU, by the outputs' names, for each feed."""
-    session = Session(graph, DevicePlan(n_ctx=1, n_threads=1, prepack=True))
+    session = Session(graph, DevicePlan(n_ctx=1, n_threads=1, prepack=False))
     stop = Stop()
     for feed in feeds:
         binding = session.new_binding()
@@ -70,67 +80,186 @@ def run(graph: Path, feeds: Iterable[Feed], names: Sequence[str]) -> Iterator[li
         yield [np.array(found.numpy()) for found in binding.outputs()]
 
 
-def _overrides(graph: onnx.GraphProto, kinds: Any, quant: NpuQuant) -> dict[str, list[dict[str, Any]]]:  # noqa: ANN401
-    """What is not as the rest: weights by channel, and with a8w8 what they are multiplied with."""
-    constants = {tensor.name for tensor in graph.initializer}
-    found: dict[str, list[dict[str, Any]]] = {}
-    readers: dict[str, set[str]] = {}
+def _set_apart(graph: onnx.GraphProto, folder: Path) -> tuple[Weights, Weights]:
+    """Large weights and tables, which become inputs: the quantizer would hold each in several forms at once.
+
+    Weights are what MatMul multiplies by (inputs, outputs), tables what Gather takes rows of. Both stay in
+    the source's file, where they are in one.
+    """
+    readers: dict[str, set[tuple[str, int]]] = {}
     for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in constants:
-            found[node.input[1]] = [{"quant_type": kinds.QInt8, "axis": 1, "symmetric": True}]
-            readers.setdefault(node.input[0], set()).add(node.name)
-        else:  # tables, gammas and biases are small beside what their few bits would cost
-            floats = (name for name in node.input if name in constants)
-            found.update({name: [{"quant_type": kinds.QUInt16}] for name in floats if name not in found})
-    whole = {tensor.name for tensor in graph.initializer if tensor.data_type != onnx.TensorProto.FLOAT}
+        for place, name in enumerate(node.input):
+            readers.setdefault(name, set()).add((node.op_type, place))
+    weights: dict[str, NDArray[np.float32]] = {}
+    tables: dict[str, NDArray[np.float32]] = {}
+    kept = []
+    for tensor in graph.initializer:
+        uses = readers.get(tensor.name, set())
+        floats = tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2
+        if floats and uses in ({_WEIGHT}, {_TABLE}):
+            (weights if uses == {_WEIGHT} else tables)[tensor.name] = _mapped(tensor, folder)
+        else:
+            kept.append(onnx.TensorProto())
+            kept[-1].CopyFrom(tensor)
+            if uses_external_data(tensor):
+                load_external_data_for_tensor(kept[-1], str(folder))
+                kept[-1].data_location = onnx.TensorProto.DEFAULT
+                del kept[-1].external_data[:]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    for name, values in (weights | tables).items():
+        graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, values.shape))
+    return weights, tables
+
+
+def _mapped(tensor: onnx.TensorProto, folder: Path) -> NDArray[np.float32]:
+    if not uses_external_data(tensor):
+        return numpy_helper.to_array(tensor)
+    at = ExternalDataInfo(tensor)
+    return np.memmap(folder / at.location, np.float32, "r", at.offset or 0, tuple(tensor.dims))
+
+
+def _overrides(
+    graph: onnx.GraphProto,
+    kinds: Any,  # noqa: ANN401  # of an untyped library
+    quant: NpuQuant,
+    weights: Weights,
+    tables: Weights,
+) -> dict[str, list[dict[str, Any]]]:
+    """What is not as the rest: constants, rows of tables, and with a8w8 what weights are multiplied with."""
+    floats = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    # Gammas and biases are small beside what their few bits would cost.
+    found: dict[str, list[dict[str, Any]]] = {name: [{"quant_type": kinds.QUInt16}] for name in floats}
+    for node in graph.node:
+        if node.op_type == "Gather" and node.input[0] in tables:  # any row may come, not the feeds' only
+            scale, zero = _range(tables[node.input[0]])
+            found[node.output[0]] = [{"quant_type": kinds.QUInt16, "scale": scale, "zero_point": zero}]
     if quant == "a8w8":
-        for name, nodes in readers.items():
-            found[name] = [
-                {
-                    "quant_type": kinds.QUInt16,
-                    "convert": {"quant_type": kinds.QUInt8, "recv_nodes": nodes},
-                }
-            ]
-    return {name: rows for name, rows in found.items() if name not in whole}
+        for name, nodes in _readers(graph, weights).items():
+            eight = {"quant_type": kinds.QUInt8, "recv_nodes": {node.name for node in nodes}}
+            found.setdefault(name, [{"quant_type": kinds.QUInt16}])[0]["convert"] = eight
+    return found
 
 
-def _smooth(graph: onnx.GraphProto, path: Path, feeds: Sequence[Feed]) -> None:
-    """Divide what goes into weights by its channels' loudness, and multiply the weights' rows by it."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    readers: dict[str, list[onnx.NodeProto]] = {}
+def _range(table: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """The scale and the zero point with which 16 bits hold each number of a table."""
+    low = min(0.0, *(float(table[rows].min()) for rows in _parts(table)))
+    high = max(0.0, *(float(table[rows].max()) for rows in _parts(table)))
+    scale = max(high - low, 1e-4) / 65535
+    return np.array(scale, np.float32), np.array(round(-low / scale), np.uint16)
+
+
+def _readers(graph: onnx.GraphProto, weights: Weights) -> dict[str, list[onnx.NodeProto]]:
+    """By what is multiplied with weights: the nodes that do it."""
+    found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in tensors:
-            readers.setdefault(node.input[0], []).append(node)
-    loudness = _loudness(graph, path, feeds, list(readers))
-    for name, nodes in readers.items():
-        weights = {node.input[1]: numpy_helper.to_array(tensors[node.input[1]]) for node in nodes}
-        heaviest = np.max([np.abs(weight).max(axis=1) for weight in weights.values()], axis=0)
+        if node.op_type == "MatMul" and node.input[1] in weights:
+            found.setdefault(node.input[0], []).append(node)
+    return found
+
+
+def _smooth(
+    graph: onnx.GraphProto, weights: Weights, loudness: Weights, folder: str
+) -> dict[str, NDArray[np.float32]]:
+    """Divide what goes into weights by its channels' loudness; the weights with their rows times it."""
+    louder: dict[str, NDArray[np.float32]] = {}
+    for name, nodes in _readers(graph, weights).items():
+        heaviest = np.max([_loudest(weights[node.input[1]], axis=1) for node in nodes], axis=0)
         scale = np.maximum(loudness[name], 1e-5) ** _SHARED / np.maximum(heaviest, 1e-5) ** (1 - _SHARED)
-        for key, weight in weights.items():
-            tensors[key].CopyFrom(numpy_helper.from_array((weight * scale[:, None]).astype(np.float32), key))
-        graph.initializer.append(numpy_helper.from_array((1 / scale).astype(np.float32), f"{name}.calm"))
+        scale = scale.astype(np.float32)
+        for key in {node.input[1]: None for node in nodes}:
+            file = Path(folder) / f"{len(louder)}.f32"
+            louder[key] = np.memmap(file, np.float32, "w+", shape=weights[key].shape)
+            for rows in _parts(weights[key]):
+                louder[key][rows] = weights[key][rows] * scale[rows, None]
+        graph.initializer.append(numpy_helper.from_array(1 / scale, f"{name}.calm"))
         calmed = helper.make_node("Mul", [name, f"{name}.calm"], [f"{name}.calmed"], name=f"{name}.calming")
         first = min(i for i, node in enumerate(graph.node) if node in nodes)
         graph.node.insert(first, calmed)
         for node in nodes:
             node.input[0] = f"{name}.calmed"
+    return louder
 
 
 def _loudness(
-    graph: onnx.GraphProto, path: Path, feeds: Sequence[Feed], names: list[str]
+    graph: onnx.GraphProto, weights: Weights, path: Path, feeds: Sequence[Feed]
 ) -> dict[str, NDArray[np.float32]]:
-    """The largest number of each channel (the last axis) of the values with these names."""
-    probe = onnx.load(path)
+    """The largest number of each channel (the last axis) of the values that weights are multiplied with."""
+    names = list(_readers(graph, weights))
+    probe = onnx.load(path, load_external_data=False)
     del probe.graph.output[:]
     probe.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
     found: dict[str, NDArray[np.float32]] = {}
-    with tempfile.TemporaryDirectory(prefix="edgeai-npu-") as folder:
-        onnx.save(probe, Path(folder) / "probe.onnx")
-        for outputs in run(Path(folder) / "probe.onnx", feeds, names):
+    file = path.with_name(f"{path.stem}.probe.onnx")  # beside the file of its weights
+    onnx.save(probe, file)
+    try:
+        for outputs in run(file, feeds, names):
             for name, out in zip(names, outputs, strict=True):
                 loud = np.abs(out).reshape(-1, out.shape[-1]).max(axis=0)
                 found[name] = np.maximum(found.get(name, loud), loud)
+    finally:
+        file.unlink()
     return found
+
+
+def _put_back(model: onnx.ModelProto, weights: Weights, tables: Weights, target: Path) -> None:
+    """Write the quantized graph with the weights in it: by column in 8 bits, and the tables in 16."""
+    graph = model.graph
+    large: dict[str, Large] = {}
+    nodes: list[onnx.NodeProto] = []
+    rounded = {node.output[0]: node.input[0] for node in graph.node if node.input[0] in weights}
+    makers = {node.input[0]: node for node in graph.node if node.op_type == "QuantizeLinear"}
+    for node in graph.node:
+        if node.input[0] in weights:
+            continue
+        if node.input[0] in rounded:
+            name = rounded[node.input[0]]
+            scale = (np.maximum(_loudest(weights[name], axis=0), _SMALLEST) / 127).astype(np.float32)
+            large[f"{name}.whole"] = _rounded(weights[name], scale, np.zeros(scale.shape, np.int8))
+            node.input[:] = [f"{name}.whole", f"{name}.scale", f"{name}.zero"]
+            node.attribute.append(helper.make_attribute("axis", 1))
+            graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+            graph.initializer.append(numpy_helper.from_array(np.zeros(scale.shape, np.int8), f"{name}.zero"))
+        elif node.input[0] in tables:
+            name, maker = node.input[0], makers[node.output[0]]
+            large[f"{name}.whole"] = _rounded(tables[name], *_range(tables[name]))
+            whole = [f"{name}.whole", *maker.input[1:]]
+            label, domain = f"{name}.floats", maker.domain
+            nodes.append(
+                helper.make_node("DequantizeLinear", whole, [label], name=f"/{label}", domain=domain)
+            )
+            node.input[0] = label
+        nodes.append(node)
+    kept = [port for port in graph.input if port.name not in {*weights, *tables}]
+    for field, rows in ((graph.node, nodes), (graph.input, kept)):
+        copies = [type(row).FromString(row.SerializeToString()) for row in rows]
+        del field[:]
+        field.extend(copies)
+    write_model(target, model, large)
+
+
+def _rounded(values: NDArray[np.float32], scale: NDArray[np.float32], zero: NDArray[Any]) -> Large:
+    ends = np.iinfo(zero.dtype)
+
+    def parts() -> Iterator[NDArray[Any]]:
+        for rows in _parts(values):
+            whole = np.rint(values[rows] / scale) + zero
+            yield np.clip(whole, ends.min, ends.max).astype(zero.dtype)
+
+    return Large(shape=values.shape, dtype=zero.dtype, parts=parts())
+
+
+def _loudest(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """The largest absolute values along an axis of a matrix."""
+    found = [np.abs(values[rows]).max(axis=axis) for rows in _parts(values)]
+    return np.concatenate(found) if axis else np.max(found, axis=0)
+
+
+def _parts(values: NDArray[np.float32]) -> Iterator[slice]:
+    """All rows, so many at a time as fit well into memory."""
+    step = max(1, _PART // values.shape[1])
+    for start in range(0, len(values), step):
+        yield slice(start, start + step)
 
 
 class _Reader:

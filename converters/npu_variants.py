@@ -60,7 +60,8 @@ def add_encoder(source: Encoder, folder: Path, staging: Path, quant: NpuQuant) -
     known = [_padded(text.ids(part)) for part in paragraphs(calibration_text(), _CALIBRATED)]
     quantize(plain, target, quant, known)
     feeds = [_padded(text.ids(part)) for part in paragraphs(held_out_text(), _TRIED)]
-    pairs = zip(run(plain, feeds, [output]), run(target, feeds, [output]), feeds, strict=True)
+    floats, whole = (list(run(graph, feeds, [output])) for graph in (plain, target))
+    pairs = zip(floats, whole, feeds, strict=True)
     cosines = [_cosine(_seen(a[0], feed), _seen(b[0], feed)) for a, b, feed in pairs]
     return _variation(folder, target, [work], quant, cosines)
 
@@ -73,9 +74,10 @@ def add_prefill(source: Source, folder: Path, staging: Path, quant: NpuQuant) ->
     quantize(plain, target, quant, _chunks(vocabulary, calibration_text(), _CHUNKS))
     feeds = _chunks(vocabulary, held_out_text(), _TRIED_CHUNKS)
     names = outputs(source.decoder.n_layers)
+    floats, whole = (list(run(graph, feeds, names)) for graph in (plain, target))  # one after the other
     cosines = [
         _cosine(a, b)
-        for one, other in zip(run(plain, feeds, names), run(target, feeds, names), strict=True)
+        for one, other in zip(floats, whole, strict=True)
         for a, b in zip(one, other, strict=True)
     ]
     return _variation(folder, target, ["prefill", "embed"], quant, cosines)

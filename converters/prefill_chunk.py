@@ -14,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edgeai.converters.decoder import Floats, Source, need
 from edgeai.converters.fixed_graph import MASKED
 from edgeai.converters.linear import floats
+from edgeai.converters.one_file import MOST_BYTES
+from edgeai.converters.quantize import pieces
 from edgeai.converters.rope import tables
+from edgeai.converters.weights_file import WeightsFile
 from edgeai.errors import ModelCorrupt, ModelUnsupported
 
-__all__ = ["MOST_PARAMETERS", "outputs", "write_chunk"]
-
-MOST_PARAMETERS = 450_000_000
-"""In floats these are what one ONNX file can hold: 2 GB."""
+__all__ = ["n_bytes", "outputs", "write_chunk"]
 
 _OPSET = 23  # the first with RMSNormalization
 
@@ -37,24 +37,33 @@ def outputs(n_layers: int) -> list[str]:
 
 
 def write_chunk(source: Source, target: Path, tokens: int) -> None:
-    """Write the float graph. Raises ModelUnsupported for what it lacks, ModelCorrupt for missing weights."""
-    onnx.save(_Chunk(source, tokens).build(), target)
+    """Write the float graph, its weights to ``target`` + ".data", a matrix at a time.
+
+    Raises ModelUnsupported for what it lacks, ModelCorrupt for missing weights.
+    """
+    _refuse(source, tokens)
+    with WeightsFile(target.with_name(f"{target.name}.data")) as weights:
+        onnx.save(_Chunk(source, tokens, weights).build(), target)
+
+
+def n_bytes(parameters: int, embedding: int) -> int:
+    """Bytes of the graph in whole numbers, about: ``embedding`` of its weights are the table, in 16 bits."""
+    return parameters + embedding + (4 << 20)
 
 
 class _Chunk:
     """Writes nodes in the order of computation; names of values are names of what they hold."""
 
-    def __init__(self, source: Source, tokens: int) -> None:
+    def __init__(self, source: Source, tokens: int, weights: WeightsFile) -> None:
         self._source, self._n, self._decoder = source, tokens, source.decoder
         self._nodes: list[onnx.NodeProto] = []
-        self._tensors: dict[str, onnx.TensorProto] = {}
-        _refuse(source, tokens)
+        self._weights = weights
 
     def build(self) -> onnx.ModelProto:
         d = self._decoder
-        table = self._constant(
-            "embedding", floats(need(self._source, "embed")) * np.float32(d.embedding_scale)
-        )
+        embedding, scale = need(self._source, "embed"), np.float32(d.embedding_scale)
+        rows = (values * scale for _, values in pieces(embedding))
+        table = self._weights.stream("embedding", embedding.shape, rows)
         states = self._add("Gather", [table, "input_ids"], "embedded", axis=0)
         for i in range(d.n_layers):
             attended = self._attention(self._norm(states, "attn_norm", i), i)
@@ -126,7 +135,7 @@ class _Chunk:
         return self._linear(self._add("Mul", [active, up], f"{i}.gated"), "down", i, f"{i}.fed")
 
     def _linear(self, x: str, role: str, i: int, output: str) -> str:
-        weight = self._constant(f"{i}.{role}.weight", floats(need(self._source, role, i)).T)
+        weight = self._weights.add(f"{i}.{role}.weight", floats(need(self._source, role, i)).T)
         bias = self._source.vector(f"{role}_bias", i) if role in ("q", "k", "v", "o") else None
         if bias is None:
             return self._add("MatMul", [x, weight], output)
@@ -147,13 +156,10 @@ class _Chunk:
 
     def _reshape(self, x: str, shape: tuple[int, ...], output: str) -> str:
         name = "x".join(map(str, shape))
-        self._tensors[name] = numpy_helper.from_array(np.array(shape, np.int64), name)
-        return self._add("Reshape", [x, name], output)
+        return self._add("Reshape", [x, self._weights.add(name, np.array(shape, np.int64))], output)
 
     def _constant(self, name: str, values: Floats) -> str:
-        if name not in self._tensors:
-            self._tensors[name] = numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name)
-        return name
+        return self._weights.add(name, values.astype(np.float32, copy=False))
 
     def _add(self, op: str, inputs: list[str], output: str, **attributes: float | str | list[int]) -> str:
         node = helper.make_node(op, inputs, [output], name=f"/{output}")
@@ -170,7 +176,7 @@ class _Chunk:
             "chunk",
             [value("input_ids", TensorProto.INT32, [1, self._n])],
             [value(name, TensorProto.FLOAT, shapes.get(name, cache)) for name in outputs(d.n_layers)],
-            list(self._tensors.values()),
+            list(self._weights.initializers.values()),
         )
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=11, producer_name="edgeai"
@@ -179,10 +185,11 @@ class _Chunk:
 
 def _refuse(source: Source, tokens: int) -> None:
     d = source.decoder
+    size = n_bytes(source.n_parameters, d.n_vocab * d.n_embd)
     missing = {
         "soft caps of attention": d.attention_softcap,
         "partly rotated heads": any(rope.dim != d.head_dim for rope in d.ropes),
-        f"more than {MOST_PARAMETERS:,} parameters": source.n_parameters > MOST_PARAMETERS,
+        f"files for {size / 1e6:,.0f} MB, above 2 GB": size > MOST_BYTES,
         f"{tokens} positions": tokens > d.max_positions,
     }
     for feature, present in missing.items():

@@ -1,6 +1,7 @@
 """Initializers of an ONNX graph: small ones inside the model, large ones in one external file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,6 +38,14 @@ class WeightsFile:
             self.initializers[name] = proto
         return name
 
+    def stream(self, name: str, shape: Sequence[int], parts: Iterable[NDArray[np.float32]]) -> str:
+        """Store a large array of floats that comes some rows at a time."""
+        proto = self._proto(name, np.dtype(np.float32), shape)
+        for part in parts:
+            np.ascontiguousarray(part, np.float32).tofile(self._file)
+        self.initializers[name] = proto
+        return name
+
     def reshaped(self, name: str, of: str, shape: Sequence[int]) -> str:
         """The same bytes under another name and shape: nothing is written twice."""
         proto = onnx.TensorProto()
@@ -52,12 +61,18 @@ class WeightsFile:
         return onnx.numpy_helper.from_array(values, name)
 
     def _outside(self, name: str, values: NDArray[Any]) -> onnx.TensorProto:
+        proto = self._proto(name, values.dtype, values.shape)
+        values.tofile(self._file)
+        return proto
+
+    def _proto(self, name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> onnx.TensorProto:
+        """What says where in the file the array is, which is here and now."""
         self._file.write(bytes(-self._file.tell() % _ALIGNMENT))
         proto = onnx.TensorProto(name=name, data_location=onnx.TensorProto.EXTERNAL)
-        proto.data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
-        proto.dims.extend(values.shape)
-        facts = {"location": self._location, "offset": self._file.tell(), "length": values.nbytes}
+        proto.data_type = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+        proto.dims.extend(shape)
+        length = prod(shape) * dtype.itemsize
+        facts = {"location": self._location, "offset": self._file.tell(), "length": length}
         for key, value in facts.items():
             proto.external_data.add(key=key, value=str(value))
-        values.tofile(self._file)
         return proto
