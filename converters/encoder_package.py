@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeai.converters.encoder import Encoder
+from edgeai.converters.fit import check_encoder_fits
 from edgeai.converters.formats import NpuQuant
 from edgeai.converters.gates import Gate, Gates
 from edgeai.converters.npu_variants import add_encoder, paragraphs
@@ -20,9 +21,8 @@ from edgeai.engines import DevicePlan
 from edgeai.engines.onnx.encoder import open_encoder, pooled
 from edgeai.engines.onnx.encoder_text import EncoderText
 from edgeai.errors import ConfigError
-from edgeai.models.disk import check_room, hash_file
+from edgeai.models.disk import hash_file
 from edgeai.models.package import Manifest, PackageFile, write_manifest
-from edgeai.models.shelf import refuse_large
 
 __all__ = ["convert_encoder"]
 
@@ -45,11 +45,10 @@ def convert_encoder(
 ) -> tuple[Path, Manifest, Proof]:
     """Write ``staging / "package"`` and prove it against transformers; GateFailed leaves it there.
 
-    Raises MissingExtra, ModelUnsupported, ModelTooLarge, ConfigError, DiskFull.
+    Raises MissingExtra, ModelUnsupported, ModelTooLarge, OutOfMemory, ConfigError, DiskFull.
     """
     _check_asked(source, gates, test)
-    refuse_large(name, source.parameters, allow_large=allow_large)
-    check_room(staging, source.parameters * 12)
+    check_encoder_fits(source, staging, npu, allow_large=allow_large)
     folder = staging / "package"
     folder.mkdir()
     shutil.move(export_encoder(source, staging / "export"), folder / "model.onnx")

@@ -5,18 +5,21 @@ from pathlib import Path
 
 import psutil
 
-from edgeai.converters.formats import Format
+from edgeai.converters.encoder import Encoder
+from edgeai.converters.formats import Format, NpuQuant, whole_bytes
 from edgeai.converters.origin import Origin
 from edgeai.errors import ModelTooLarge, OutOfMemory
 from edgeai.models.disk import check_room
 from edgeai.models.shelf import refuse_large
 
-__all__ = ["Estimate", "check_fits", "estimate"]
+__all__ = ["Estimate", "check_encoder_fits", "check_fits", "estimate"]
 
 RUN_CONTEXT = 2048
 """Tokens of context that an estimate of memory for running counts with."""
 
 _LIBRARIES = 150 << 20  # Python with an engine
+_TORCH = 400 << 20  # the same with optimum and torch
+_CALIBRATION = 400 << 20  # what is computed for the tokens of a graph for NPUs, all layers at once
 _CHUNK_BYTES = 64 << 20  # pieces of matrices as floats, of which some are alive at a time
 
 
@@ -31,7 +34,7 @@ class Estimate:
     running: int
 
 
-def estimate(origin: Origin, form: Format, *, proved: bool = True) -> Estimate:
+def estimate(origin: Origin, form: Format, *, proved: bool = True, npu: NpuQuant | None = None) -> Estimate:
     """What a conversion will take, from headers alone."""
     package = int(origin.parameters * form.bits / 8) + (8 << 20)
     plain = origin.parameters * _bits(origin) // 8
@@ -44,17 +47,25 @@ def estimate(origin: Origin, form: Format, *, proved: bool = True) -> Estimate:
     running = loaded + cache * RUN_CONTEXT + _LIBRARIES
     proving = loaded + (reference or origin.n_bytes) + 2 * cache * 512 + _LIBRARIES
     largest = origin.largest * (8 if form.form == "onnx" else 4) if form.form != "gguf" else 0
+    graph = whole_bytes(origin.parameters, origin.largest) if npu is not None else 0
+    tried = max(_CALIBRATION, 2 * graph) if npu is not None else 0  # it is parsed when it is loaded
     return Estimate(
-        package=package,
-        disk=package + draft + reference,
-        converting=largest + 4 * _CHUNK_BYTES + _LIBRARIES,
+        package=package + graph,
+        disk=package + draft + reference + graph + _floats(origin.parameters, npu),
+        converting=max(largest + 4 * _CHUNK_BYTES, tried) + _LIBRARIES,
         proving=proving if proved else 0,
-        running=running,
+        running=running + graph,
     )
 
 
 def check_fits(
-    origin: Origin, form: Format, folder: Path, *, allow_large: bool, max_memory: int | None
+    origin: Origin,
+    form: Format,
+    folder: Path,
+    *,
+    allow_large: bool,
+    max_memory: int | None,
+    npu: NpuQuant | None = None,
 ) -> Estimate:
     """The estimate, if it is kept here.
 
@@ -62,22 +73,44 @@ def check_fits(
     OutOfMemory (for converting or proving) or DiskFull.
     """
     refuse_large(origin.name, origin.parameters, allow_large=allow_large)
-    found = estimate(origin, form)
+    found = estimate(origin, form, npu=npu)
     if max_memory is not None and found.running > max_memory:
         raise ModelTooLarge(
             f"{origin.name} as {form.quant} does not fit the device",
             why=f"It takes about {found.running / 1e6:,.0f} MB of {max_memory / 1e6:,.0f} MB of memory",
             remedy="Take a smaller quantization, or a smaller model",
         )
-    free, needed = psutil.virtual_memory().available, max(found.converting, found.proving)
+    _check_memory(f"{origin.name} to {form.quant}", max(found.converting, found.proving))
+    check_room(folder, found.disk)
+    return found
+
+
+def check_encoder_fits(source: Encoder, folder: Path, npu: NpuQuant | None, *, allow_large: bool) -> None:
+    """The same for an encoder, which optimum exports: it holds the floats in several forms at once.
+
+    Raises ModelTooLarge, OutOfMemory or DiskFull.
+    """
+    refuse_large(source.name, source.parameters, allow_large=allow_large)
+    floats = 4 * source.parameters
+    needed = _TORCH + 6 * floats + (2 * floats + _CALIBRATION if npu is not None else 0)
+    _check_memory(f"{source.name} with optimum", needed)
+    graphs = 3 * floats + (whole_bytes(source.parameters, source.parameters) if npu is not None else 0)
+    check_room(folder, graphs + _floats(source.parameters, npu))
+
+
+def _check_memory(what: str, needed: int) -> None:
+    free = psutil.virtual_memory().available
     if needed > free:
         raise OutOfMemory(
-            f"Converting {origin.name} to {form.quant} does not fit into this machine's memory",
+            f"Converting {what} does not fit into this machine's memory",
             why=f"It takes about {needed / 1e6:,.0f} MB; {free / 1e6:,.0f} MB are free",
             remedy="Close other programs, or convert on a larger machine",
         )
-    check_room(folder, found.disk)
-    return found
+
+
+def _floats(parameters: int, npu: NpuQuant | None) -> int:
+    """Bytes of a graph in floats, which a graph for NPUs is made of; twice where its weights are changed."""
+    return 4 * parameters * {None: 0, "a16w8": 1, "a8w8": 2}[npu]
 
 
 def _bits(origin: Origin) -> int:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from edgeai.errors import ConfigError
 
-__all__ = ["FORMATS", "Form", "Format", "NpuQuant", "format_of", "formats"]
+__all__ = ["FORMATS", "Form", "Format", "NpuQuant", "format_of", "formats", "whole_bytes"]
 
 Form = Literal["gguf", "onnx", "hf"]
 """A GGUF package for llama.cpp, an ONNX package, or a Hugging Face folder."""
@@ -76,3 +76,8 @@ def format_of(form: Form, quant: str) -> Format:
             return known
     names = ", ".join(known.quant for known in formats(form))
     raise ConfigError(f"quant={quant!r} is unknown for {form}", remedy=f"Give one of {names}, or auto")
+
+
+def whole_bytes(parameters: int, embedding: int) -> int:
+    """Bytes of a graph for NPUs, about: ``embedding`` of its weights are the table, in 16 bits; others have 8."""
+    return parameters + embedding + (4 << 20)

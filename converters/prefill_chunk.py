@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 
 from edgeai.converters.decoder import Floats, Source, need
 from edgeai.converters.fixed_graph import MASKED
+from edgeai.converters.formats import whole_bytes
 from edgeai.converters.linear import floats
 from edgeai.converters.one_file import MOST_BYTES
 from edgeai.converters.quantize import pieces
@@ -25,7 +26,7 @@ from edgeai.converters.rope import tables
 from edgeai.converters.weights_file import WeightsFile
 from edgeai.errors import ModelCorrupt, ModelUnsupported
 
-__all__ = ["n_bytes", "outputs", "write_chunk"]
+__all__ = ["outputs", "write_chunk"]
 
 _OPSET = 23  # the first with RMSNormalization
 
@@ -44,11 +45,6 @@ def write_chunk(source: Source, target: Path, tokens: int) -> None:
     _refuse(source, tokens)
     with WeightsFile(target.with_name(f"{target.name}.data")) as weights:
         onnx.save(_Chunk(source, tokens, weights).build(), target)
-
-
-def n_bytes(parameters: int, embedding: int) -> int:
-    """Bytes of the graph in whole numbers, about: ``embedding`` of its weights are the table, in 16 bits."""
-    return parameters + embedding + (4 << 20)
 
 
 class _Chunk:
@@ -185,7 +181,7 @@ class _Chunk:
 
 def _refuse(source: Source, tokens: int) -> None:
     d = source.decoder
-    size = n_bytes(source.n_parameters, d.n_vocab * d.n_embd)
+    size = whole_bytes(source.n_parameters, d.n_vocab * d.n_embd)
     missing = {
         "soft caps of attention": d.attention_softcap,
         "partly rotated heads": any(rope.dim != d.head_dim for rope in d.ropes),

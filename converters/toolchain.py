@@ -103,7 +103,7 @@ def convert(
         raise ConfigError(f"{form.quant} has one size only", remedy='Use quant="mixed" with a size')
     tell(Stage(step="hash", what=str(source)))
     origin = open_origin(source)
-    check_fits(origin, form, out.parent, allow_large=allow_large, max_memory=gates.max_memory)
+    check_fits(origin, form, out.parent, allow_large=allow_large, max_memory=gates.max_memory, npu=npu)
     with _staging(out) as staging:
         package = convert_into(origin, staging, form, name, gates, test, tell, npu)
         os.replace(package.folder, out)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from numpy.typing import NDArray
 from edgeai.converters import make as making
 from edgeai.converters.convert import open_source
 from edgeai.converters.divergence import compare
-from edgeai.converters.formats import Form, Format
+from edgeai.converters.encoder import Encoder
+from edgeai.converters.fit import check_encoder_fits, estimate
+from edgeai.converters.formats import Form, Format, format_of
 from edgeai.converters.gates import Gates
 from edgeai.converters.gguf_writer import write_gguf
 from edgeai.converters.graph import Progress
 from edgeai.converters.hf_writer import write_folder
 from edgeai.converters.importance import importance
+from edgeai.converters.origin import open_origin
 from edgeai.converters.proof import Proof, Trial, read_proof
 from edgeai.converters.running import running
 from edgeai.converters.texts import calibration_text, held_out_text
@@ -37,7 +41,7 @@ from edgeai.errors import (
     OutOfMemory,
 )
 from edgeai.models.importing import import_
-from edgeai.models.package import Manifest, read_manifest, write_manifest
+from edgeai.models.package import Head, Manifest, read_manifest, write_manifest
 from edgeai.models.shelf import find, models_dir
 from tests.converters.folders import CONFIGS, write_hf, write_safetensors
 from tests.tiny_gguf import write_tiny_gguf
@@ -376,6 +380,44 @@ def test_what_does_not_fit_is_told_before_anything_is_read(
         with pytest.raises(OutOfMemory):
             convert(source, tmp_path / "out", quant="q8_0", test=QUICK)
     assert begun == []
+
+
+def test_a_graph_for_npus_counts_in_what_is_needed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the disk the floats that it is made of, too; and in memory what its calibration computes."""
+    origin, form = open_origin(source), format_of("onnx", "int8")
+    plain, whole, calmed = (estimate(origin, form, npu=npu) for npu in (None, "a16w8", "a8w8"))
+    assert plain.disk + 4 * origin.parameters < whole.disk == calmed.disk - 4 * origin.parameters
+    assert plain.package < whole.package < whole.disk
+    assert plain.converting < whole.converting
+    free = (plain.converting + whole.converting) // 2
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": free}))
+    with pytest.raises(OutOfMemory, match="int8"):
+        convert(source, tmp_path / "out", to="onnx", npu="a16w8", test=QUICK)
+
+
+def test_an_encoder_that_does_not_fit_is_told_before_it_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little memory, too little disk, too many parameters."""
+    encoder = Encoder(
+        path=tmp_path, name="encoder", head=Head(task="embedding"), max_tokens=64, parameters=20_000_000,
+        n_bytes=80_000_000, licence=None, licence_texts=(), provenance={},
+    )  # fmt: skip
+    check_encoder_fits(encoder, tmp_path, "a8w8", allow_large=False)
+    with pytest.raises(ModelTooLarge):
+        check_encoder_fits(replace(encoder, parameters=1 << 33), tmp_path, None, allow_large=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1_000_000_000}))
+        check_encoder_fits(encoder, tmp_path, None, allow_large=False)
+        with pytest.raises(OutOfMemory, match="encoder with optimum"):
+            check_encoder_fits(encoder, tmp_path, "a16w8", allow_large=False)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=400_000_000))
+    check_encoder_fits(encoder, tmp_path, None, allow_large=False)
+    with pytest.raises(DiskFull):
+        check_encoder_fits(encoder, tmp_path, "a8w8", allow_large=False)
 
 
 def test_large_models_are_refused_unless_allowed(
