@@ -1,7 +1,8 @@
 """The process in which an execution provider is tried, because one may crash, hang, or lie.
 
 ``python -m edgeai.devices.provider_child list '{json}'`` tells what ONNX Runtime offers; with ``try`` it runs
-a model on a provider and, after it, on the CPU. The report is one line of JSON on the standard output.
+a model on a provider and, after it, on the CPU. The report is one line of JSON on the standard output; before
+a try goes on to compile, which may take minutes, it says what it knows in a line of its own.
 """
 
 import importlib
@@ -9,7 +10,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final
 
@@ -48,7 +49,7 @@ def offered(plugins: Mapping[str, str]) -> dict[str, Any]:
     return {"built_in": onnxruntime.get_available_providers(), "plugins": found}
 
 
-def tried(task: Mapping[str, Any]) -> dict[str, Any]:
+def tried(task: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Nodes by provider, the likeness of the outputs with the CPU's, seconds; or why it is refused."""
     try:
         started = perf_counter()
@@ -66,24 +67,25 @@ def tried(task: Mapping[str, Any]) -> dict[str, Any]:
     expected = [reference.run(None, feed) for feed in feeds]
     cosine, difference = _likeness(outputs, expected)
     del session
-    return {
+    report = {
         "nodes": nodes,
         "cosine": cosine,
         "max_difference": difference,
         "load_s": loaded_s,
         "run_s": run_s / len(feeds),
-        "compiled_load_s": _compile(task, feeds, outputs),
     }
+    if not task.get("compile"):
+        return report
+    tell({**report, "unfinished": True})
+    return {**report, "compiled_load_s": _compile(task, feeds[0], outputs[0])}
 
 
-def _compile(task: Mapping[str, Any], feeds: Sequence[Any], outputs: Sequence[Any]) -> float | None:
+def _compile(task: Mapping[str, Any], feed: Any, expected: Any) -> float | None:  # noqa: ANN401  # numpy's own
     """Have the provider compile the model to a file; the seconds it then takes to load, if it still is right.
 
     That a file was written does not mean that it can be loaded: it is, run, and compared.
     """
-    wanted = task.get("compile")
-    if not wanted:
-        return None
+    wanted = task["compile"]
     try:
         if "context" in wanted:
             os.makedirs(os.path.dirname(wanted["context"]), exist_ok=True)
@@ -96,7 +98,7 @@ def _compile(task: Mapping[str, Any], feeds: Sequence[Any], outputs: Sequence[An
         started = perf_counter()
         session, _ = _session(again)
         loaded_s = perf_counter() - started
-        cosine, _ = _likeness([session.run(None, feed) for feed in feeds], outputs)
+        cosine, _ = _likeness([session.run(None, feed)], [expected])
     except _faults():
         return None
     return loaded_s if cosine >= _SAME else None
@@ -219,8 +221,11 @@ def main(arguments: Sequence[str]) -> None:
     report = os.dup(1)
     os.dup2(2, 1)  # native libraries print what they like
     what, task = arguments[0], json.loads(arguments[1])
-    found = offered(task) if what == "list" else tried(task)
-    os.write(report, (json.dumps(found) + "\n").encode())
+
+    def tell(found: Mapping[str, Any]) -> None:
+        os.write(report, (json.dumps(found) + "\n").encode())
+
+    tell(offered(task) if what == "list" else tried(task, tell))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ __all__ = ["CHILD", "LIMIT_S", "PROVIDERS", "Offer", "Provider", "State", "Verdi
 
 State = Literal["works", "no variant", "not tried", "rejected", "crashed", "timed out", "not installed"]
 LIMIT_S: Final = 60.0
+_SLOWEST: Final = 1_000_000  # bytes of a graph a second; compiling large ones takes minutes
 LEAST_SHARE: Final = 0.5
 LEAST_COSINE: Final = 0.99
 CHILD: Final = (sys.executable, "-m", "edgeai.devices.provider_child")
@@ -164,12 +165,13 @@ def try_provider(
     options: Mapping[str, str] | None = None,
     digest: str | None = None,
     command: Sequence[str] = CHILD,
-    limit_s: float = LIMIT_S,
+    limit_s: float | None = None,
 ) -> Verdict:
     """Run the model on the provider in a child process. Raises nothing that the provider does.
 
     ``dimensions``: the names of the graph's dimensions without a size; they get one for the try.
     ``options`` replace the provider's usual ones. With a ``digest`` what the provider compiles is kept by it.
+    ``limit_s``: seconds that it may take; None: `LIMIT_S`, and one more for each megabyte of the graph.
     """
     provider = offer.provider
     if not offer.installed:
@@ -184,11 +186,17 @@ def try_provider(
         "compile": None if digest is None else _compile_task(provider, digest),
     }
     started = perf_counter()
-    ended = run_child([*command, "try", json.dumps(task)], limit_s)
+    ended = run_child([*command, "try", json.dumps(task)], _limit_s(model) if limit_s is None else limit_s)
     verdict = _judge(provider, ended, perf_counter() - started)
     if offer.is_plugin:
         verdict = replace(verdict, plugin=provider.plugin)
     return verdict if digest is None else _with_compiled(verdict, digest)
+
+
+def _limit_s(model: Path) -> float:
+    """Its weights may lie in files beside it, whose names begin as its own."""
+    size = sum(file.stat().st_size for file in model.parent.glob(f"{model.name}*")) if model.exists() else 0
+    return LIMIT_S + size / _SLOWEST
 
 
 def _compile_task(provider: Provider, digest: str) -> dict[str, str] | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgeai.devices import compiled
-from edgeai.devices.providers import CHILD, LIMIT_S, PROVIDERS, Offer, Provider, Verdict, try_provider
+from edgeai.devices.providers import CHILD, PROVIDERS, Offer, Provider, Verdict, try_provider
 from edgeai.models.disk import remembered_sha256
 from edgeai.paths import data_dir
 
@@ -60,7 +60,7 @@ def proven(
     dimensions: Sequence[str] = (),
     options: Mapping[str, str] | None = None,
     command: Sequence[str] = CHILD,
-    limit_s: float = LIMIT_S,
+    limit_s: float | None = None,
 ) -> Verdict:
     """The kept verdict of `try_provider` under these circumstances, or a new one, which is kept."""
     found = kept(offer.provider, model, circumstances, dimensions=dimensions, options=options)

@@ -52,6 +52,18 @@ def test_a_crash_or_a_hang_is_a_verdict(model: Path, code: str, state: str, why:
     assert verdict.remedy
 
 
+@pytest.mark.parametrize("fate", ["import time; time.sleep(60)", "import os; os.abort()"])
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_what_was_found_before_a_failed_compilation_counts(model: Path, fate: str) -> None:
+    """The provider works, only that nothing compiled is kept."""
+    told = f"print({json.dumps(GOOD | {'unfinished': True})!r}, flush=True); {fate}"
+    verdict = try_provider(QNN, model, command=child(told), digest="d" * 64, limit_s=1.0)
+    assert verdict.state == "works"
+    assert verdict.compiled is None
+    finished = f"print({json.dumps(GOOD)!r}, flush=True); {fate}"
+    assert try_provider(QNN, model, command=child(finished), limit_s=1.0).state in ("crashed", "timed out")
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
