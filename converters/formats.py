@@ -79,5 +79,5 @@ def format_of(form: Form, quant: str) -> Format:
 
 
 def whole_bytes(parameters: int, embedding: int) -> int:
-    """Bytes of a graph for NPUs, about: ``embedding`` of its weights are the table, in 16 bits; others have 8."""
+    """Bytes of a graph for NPUs, about: 8 bits a weight, 16 in the table of so many ``embedding`` weights."""
     return parameters + embedding + (4 << 20)

@@ -2,15 +2,21 @@
 
 "a16w8": activations in 16 bits, weights in 8 by output channel. "a8w8": what goes into a multiplication by
 weights is in 8 bits, after its loud channels have been made quieter and the weights louder (SmoothQuant, Xiao
-et al. 2023); sums, norms and the softmax stay in 16, as with 8 nothing is left of them.
+et al. 2023); sums, norms and the softmax stay in 16, as with 8 nothing is left of them. So do inputs of which
+8 bits would make too much noise: those that a few large numbers stretch, as behind a GELU.
+
+Some of the feeds are written into the graph, for whoever tries it on a device: `SAMPLES` in its metadata.
 """
 
+import json
 import logging
+import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -23,6 +29,7 @@ from edgeai.converters.one_file import Large, write_model
 from edgeai.engines import DevicePlan
 from edgeai.engines.onnx.session import Session, Stop, value
 from edgeai.errors import MissingExtra
+from edgeai.models.package import SAMPLES
 
 __all__ = ["Feed", "quantize", "run"]
 
@@ -33,6 +40,9 @@ Weights = Mapping[str, NDArray[np.float32]]
 _WEIGHT, _TABLE = ("MatMul", 1), ("Gather", 0)
 _PART = 1 << 20  # weights at a time
 _SMALLEST = 5e-5  # what a column is counted to reach at least, as the quantizer does it
+
+_SAMPLED = 2
+_MOST_NOISE = 0.05
 
 _SHARED = 0.5
 """How much of a loud channel's range goes over to the weights: half, as its authors found best."""
@@ -52,18 +62,23 @@ def quantize(source: Path, target: Path, quant: NpuQuant, feeds: Sequence[Feed])
         ready, rough = Path(folder) / "ready.onnx", Path(folder) / "rough.onnx"
         model = onnx.load(source, load_external_data=False)
         weights, tables = _set_apart(model.graph, source.parent)
+        eight: set[str] = set()
         if quant == "a8w8":
-            weights = _smooth(model.graph, weights, _loudness(model.graph, weights, source, feeds), folder)
+            heard = _hear(model.graph, weights, source, feeds)
+            weights, eight = _smooth(model.graph, weights, heard, folder)
         onnx.save(onnx.shape_inference.infer_shapes(model), ready)
         settings = get_qnn_qdq_config(
             ready,
             _Reader({**feed, **weights, **tables} for feed in feeds),
             activation_type=native.QuantType.QUInt16,
             weight_type=native.QuantType.QUInt8,
-            init_overrides=_overrides(model.graph, native.QuantType, quant, weights, tables),
+            init_overrides=_overrides(model.graph, native.QuantType, weights, tables, eight),
         )
         native.quantize(ready, rough, settings)
-        _put_back(onnx.load(rough), weights, tables, target)
+        made = onnx.load(rough)
+        samples = [{name: values.tolist() for name, values in feed.items()} for feed in feeds[:_SAMPLED]]
+        made.metadata_props.add(key=SAMPLES, value=json.dumps(samples))
+        _put_back(made, weights, tables, target)
 
 
 def run(graph: Path, feeds: Iterable[Feed], names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
@@ -122,11 +137,11 @@ def _mapped(tensor: onnx.TensorProto, folder: Path) -> NDArray[np.float32]:
 def _overrides(
     graph: onnx.GraphProto,
     kinds: Any,  # noqa: ANN401  # of an untyped library
-    quant: NpuQuant,
     weights: Weights,
     tables: Weights,
+    eight: Collection[str],
 ) -> dict[str, list[dict[str, Any]]]:
-    """What is not as the rest: constants, rows of tables, and with a8w8 what weights are multiplied with."""
+    """What is not as the rest: constants, rows of tables, and what weights are multiplied with in 8 bits."""
     floats = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     # Gammas and biases are small beside what their few bits would cost.
     found: dict[str, list[dict[str, Any]]] = {name: [{"quant_type": kinds.QUInt16}] for name in floats}
@@ -134,10 +149,10 @@ def _overrides(
         if node.op_type == "Gather" and node.input[0] in tables:  # any row may come, not the feeds' only
             scale, zero = _range(tables[node.input[0]])
             found[node.output[0]] = [{"quant_type": kinds.QUInt16, "scale": scale, "zero_point": zero}]
-    if quant == "a8w8":
-        for name, nodes in _readers(graph, weights).items():
-            eight = {"quant_type": kinds.QUInt8, "recv_nodes": {node.name for node in nodes}}
-            found.setdefault(name, [{"quant_type": kinds.QUInt16}])[0]["convert"] = eight
+    for name, nodes in _readers(graph, weights).items():
+        if name in eight:
+            there = {"quant_type": kinds.QUInt8, "recv_nodes": {node.name for node in nodes}}
+            found.setdefault(name, [{"quant_type": kinds.QUInt16}])[0]["convert"] = there
     return found
 
 
@@ -158,15 +173,51 @@ def _readers(graph: onnx.GraphProto, weights: Weights) -> dict[str, list[onnx.No
     return found
 
 
+@dataclass(slots=True)
+class _Channels:
+    """What was seen of each channel, the last axis, of a value: its ends, and its mean square."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    count: int
+
+    @classmethod
+    def of(cls, values: NDArray[Any]) -> Self:
+        rows = values.reshape(-1, values.shape[-1]).astype(np.float64)
+        return cls(rows.min(axis=0), rows.max(axis=0), (rows**2).sum(axis=0), len(rows))
+
+    def join(self, other: "_Channels") -> None:
+        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        self.squares, self.count = self.squares + other.squares, self.count + other.count
+
+    @property
+    def loudest(self) -> NDArray[np.float64]:
+        """The largest absolute value of each channel."""
+        return np.maximum(-self.low, self.high)
+
+    def noise(self, scale: NDArray[np.float32]) -> float:
+        """What 8 bits add to the channels divided by ``scale``, as a share of their root mean square."""
+        width = max(0.0, float((self.high / scale).max())) - min(0.0, float((self.low / scale).min()))
+        size = math.sqrt(float((self.squares / scale**2).mean()) / self.count)
+        return width / 255 / math.sqrt(12) / size if size else 0.0
+
+
 def _smooth(
-    graph: onnx.GraphProto, weights: Weights, loudness: Weights, folder: str
-) -> dict[str, NDArray[np.float32]]:
-    """Divide what goes into weights by its channels' loudness; the weights with their rows times it."""
+    graph: onnx.GraphProto, weights: Weights, heard: Mapping[str, _Channels], folder: str
+) -> tuple[dict[str, NDArray[np.float32]], set[str]]:
+    """Divide what goes into weights by its channels' loudness; the weights with their rows times it.
+
+    And which of these values 8 bits hold well enough.
+    """
     louder: dict[str, NDArray[np.float32]] = {}
+    eight = set()
     for name, nodes in _readers(graph, weights).items():
         heaviest = np.max([_loudest(weights[node.input[1]], axis=1) for node in nodes], axis=0)
-        scale = np.maximum(loudness[name], 1e-5) ** _SHARED / np.maximum(heaviest, 1e-5) ** (1 - _SHARED)
-        scale = scale.astype(np.float32)
+        loudness = np.maximum(heard[name].loudest, 1e-5)
+        scale = (loudness**_SHARED / np.maximum(heaviest, 1e-5) ** (1 - _SHARED)).astype(np.float32)
+        if heard[name].noise(scale) <= _MOST_NOISE:
+            eight.add(f"{name}.calmed")
         for key in {node.input[1]: None for node in nodes}:
             file = Path(folder) / f"{len(louder)}.f32"
             louder[key] = np.memmap(file, np.float32, "w+", shape=weights[key].shape)
@@ -178,25 +229,27 @@ def _smooth(
         graph.node.insert(first, calmed)
         for node in nodes:
             node.input[0] = f"{name}.calmed"
-    return louder
+    return louder, eight
 
 
-def _loudness(
+def _hear(
     graph: onnx.GraphProto, weights: Weights, path: Path, feeds: Sequence[Feed]
-) -> dict[str, NDArray[np.float32]]:
-    """The largest number of each channel (the last axis) of the values that weights are multiplied with."""
+) -> dict[str, _Channels]:
+    """What the values are like that weights are multiplied with."""
     names = list(_readers(graph, weights))
     probe = onnx.load(path, load_external_data=False)
     del probe.graph.output[:]
     probe.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
-    found: dict[str, NDArray[np.float32]] = {}
+    found: dict[str, _Channels] = {}
     file = path.with_name(f"{path.stem}.probe.onnx")  # beside the file of its weights
     onnx.save(probe, file)
     try:
         for outputs in run(file, feeds, names):
             for name, out in zip(names, outputs, strict=True):
-                loud = np.abs(out).reshape(-1, out.shape[-1]).max(axis=0)
-                found[name] = np.maximum(found.get(name, loud), loud)
+                channels = _Channels.of(out)
+                found.setdefault(name, channels)
+                if found[name] is not channels:
+                    found[name].join(channels)
     finally:
         file.unlink()
     return found

@@ -24,6 +24,7 @@ LIMIT_S: Final = 60.0
 _SLOWEST: Final = 1_000_000  # bytes of a graph a second; compiling large ones takes minutes
 LEAST_SHARE: Final = 0.5
 LEAST_COSINE: Final = 0.99
+_LEAST_OF_ANY: Final = 0.95  # of one output among others, such as a layer's keys
 CHILD: Final = (sys.executable, "-m", "edgeai.devices.provider_child")
 _IS_ARM: Final = platform.machine().lower() in ("aarch64", "arm64")
 _CHIP: Final[Mapping[str, str]] = {} if _IS_ARM else {"soc_model": "60"}
@@ -235,7 +236,7 @@ def _judge(provider: Provider, ended: Ended, seconds: float) -> Verdict:
         )
     total = sum(report["nodes"].values())
     share = report["nodes"].get(provider.native, 0) / total if total else 0.0
-    why = _objection(share, total, report["cosine"])
+    why = _objection(share, total, report["cosine"], report["least_cosine"])
     return Verdict(
         provider=provider.name,
         state="works" if why is None else "rejected",
@@ -250,9 +251,11 @@ def _judge(provider: Provider, ended: Ended, seconds: float) -> Verdict:
     )
 
 
-def _objection(share: float, total: int, cosine: float) -> str | None:
+def _objection(share: float, total: int, cosine: float, least: float) -> str | None:
     if share < LEAST_SHARE:
         return f"It took {share:.0%} of the {total} nodes; {LEAST_SHARE:.0%} are needed"
     if not cosine >= LEAST_COSINE:
         return f"Its numbers are not the CPU's: cosine {cosine:.4f}, below {LEAST_COSINE}"
+    if not least >= _LEAST_OF_ANY:
+        return f"One of its outputs is not the CPU's: cosine {least:.4f}, below {_LEAST_OF_ANY}"
     return None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["circumstances", "keep", "kept", "packages", "proven", "recalled"]
 
-FORMAT: Final = 2  # of what is kept
+FORMAT: Final = 3  # of what is kept
 _SETTLED: Final = ("works", "rejected", "crashed")  # a busy machine alone can make a try time out
 
 

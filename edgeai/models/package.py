@@ -12,6 +12,7 @@ from edgeai.models.catalog import valid_id
 
 __all__ = [
     "MANIFEST",
+    "SAMPLES",
     "Head",
     "Manifest",
     "PackageFile",
@@ -23,6 +24,9 @@ __all__ = [
 
 T = TypeVar("T")
 MANIFEST = "edgeai.json"
+SAMPLES = "edgeai.samples"
+"""The key of a graph's metadata under which are inputs to try it with: JSON, a list of names with values."""
+
 FORMAT = 1
 ENGINES = ("llamacpp", "onnx")
 TASKS = ("embedding", "classification")

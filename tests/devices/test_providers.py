@@ -11,6 +11,7 @@ QNN = Offer(provider=PROVIDERS["qnn"], installed=True, is_plugin=True)
 GOOD = {
     "nodes": {"QNNExecutionProvider": 9, "CPUExecutionProvider": 1},
     "cosine": 0.999,
+    "least_cosine": 0.97,
     "max_difference": 0.1,
 }
 
@@ -69,6 +70,8 @@ def test_what_was_found_before_a_failed_compilation_counts(model: Path, fate: st
     [
         ({"cosine": 0.98}, "cosine 0.98"),
         ({"cosine": float("nan")}, "cosine nan"),
+        ({"least_cosine": 0.94}, "One of its outputs"),
+        ({"least_cosine": float("nan")}, "cosine nan"),
         ({"nodes": {"CPUExecutionProvider": 10}}, "took 0%"),
         ({"nodes": {"QNNExecutionProvider": 4, "CPUExecutionProvider": 6}}, "took 40%"),
         ({"nodes": {}}, "took 0%"),

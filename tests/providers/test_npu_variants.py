@@ -1,6 +1,8 @@
 """A decoder's graph for NPUs on the emulated one; `make test-providers` runs these."""
 
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,14 @@ if os.environ.get("EDGEAI_PROVIDERS") != "qnn":
 
 import numpy as np
 
+from edgeai import Edge
 from edgeai.converters.convert import open_source
+from edgeai.converters.formats import NpuQuant
 from edgeai.converters.npu import quantize
+from edgeai.converters.npu_variants import add_prefill
 from edgeai.converters.prefill_chunk import write_chunk
 from edgeai.devices.providers import offers, try_provider
+from edgeai.models.package import read_manifest, write_manifest
 from tests.tiny_gguf import write_tiny_gguf
 
 TOKENS = 16
@@ -34,3 +40,30 @@ def test_a_prompts_start_works_on_the_emulated_npu(tmp_path: Path) -> None:
     assert verdict.state == "works", verdict
     assert verdict.node_share is not None
     assert verdict.node_share >= 0.95
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("quant", ["a16w8", "a8w8"])
+def test_a_real_prompt_starts_on_the_emulated_npu(
+    quant: NpuQuant, onnx_package: Path, model_path: Path, tmp_path: Path
+) -> None:
+    """The default model: the first tokens of a long prompt are read there, and the answer is the same."""
+    package = tmp_path / "package"
+    shutil.copytree(onnx_package, package)
+    (tmp_path / "staging").mkdir()
+    made = add_prefill(open_source(model_path), package, tmp_path / "staging", quant)
+    print(made.gate)  # noqa: T201  # for docs/devices.md
+    manifest = read_manifest(package)
+    write_manifest(package, replace(manifest, files=(*manifest.files, made.file), variants=made.variants))
+    with (
+        Edge(package, device="cpu", ledger=False, isolation="thread") as usual,
+        Edge(package, device="npu", ledger=False, isolation="thread") as edge,
+    ):
+        assert edge.info.device == "cpu, prefill on qnn, embed on qnn", edge.info.steps
+        prompt = "Paris is the capital of France, and Rome is the capital of Italy. " * 6
+        answers = [one.ask(f"{prompt}What is the capital of France?", max_tokens=12) for one in (usual, edge)]
+        print([answer.text for answer in answers])  # noqa: T201
+        assert answers[1].device == edge.info.device
+        assert (answers[1].usage.prompt_tokens or 0) > 64
+        assert all("Paris" in answer.text for answer in answers)
+        assert 0.98 < float((usual.embed([prompt]) * edge.embed([prompt])).sum()) < 0.9999999
