@@ -105,7 +105,9 @@ class Classifier:
         self.probabilities = dict(zip(choices, softmax(values), strict=True))
         token = label_token(self.probabilities)
         generation.put(replace(token, hidden=states[0]) if states else token)
-        generation.finish(Finished(reason="stop", n_prompt=n_prompt, labels=scores))
+        generation.finish(
+            Finished(reason="stop", n_prompt=n_prompt, labels=scores, device=self._engine.info.device)
+        )
 
     def _score(self, generation: Generation, states: "list[Vector]") -> tuple[int, LabelScores]:
         if self._engine.info.labels:

@@ -379,7 +379,7 @@ class Run:
             disclosed_bytes=self.sent.n_bytes,
             tool_calls=calls,
             dropped_turns=dropped,
-            device=self.labels.device if on_device else None,
+            device=((self.finished and self.finished.device) or self.labels.device) if on_device else None,
         )
         return answer if self.standing is None else self.standing.stamp(answer, self._signals)
 

@@ -20,7 +20,8 @@ _logger = logging.getLogger("edgeai.engines")
 class Finished:
     """The end of a generation. ``prefill_s`` in seconds; ``context_full``: cut off by the context's end.
 
-    ``labels`` are the measurements, when it was a classification.
+    ``labels`` are the measurements, when it was a classification. ``device`` is what computed it, as in
+    `EngineInfo` by then.
     """
 
     reason: FinishReason
@@ -29,6 +30,7 @@ class Finished:
     prefill_s: float = 0.0
     context_full: bool = False
     labels: LabelScores | None = None
+    device: str | None = None
 
 
 class Generation:

@@ -14,6 +14,7 @@ import numpy as np
 from edgeai.engines import EngineInfo, Generation, OnState
 from edgeai.engines.draft import Drafter
 from edgeai.engines.jobs import Job, Steps
+from edgeai.engines.placed import Placed
 from edgeai.engines.prompt import chat_template, prompt_tokens
 from edgeai.engines.query import Query
 from edgeai.engines.sampling import Sampler, Scratch
@@ -70,8 +71,9 @@ class LocalEngine(ABC):
         shelf: WarmShelf | None = None,
         carry: Callable[[str | None], None] = lambda adapter: None,
         drafter: Drafter | None = None,
+        placed: Placed | None = None,
     ) -> None:
-        self.info = info
+        self._info, self._placed = info, placed or Placed(info.steps)
         self._context, self._shelf = context, shelf
         self._vocabulary = vocabulary
         self._template = chat_template(vocabulary)
@@ -129,6 +131,11 @@ class LocalEngine(ABC):
 
     # the protocol
 
+    @property
+    def info(self) -> EngineInfo:
+        """What the loaded model is."""
+        return self._placed.told(self._info)
+
     def stream(self, request: Request) -> Generation:
         """Queue the request; its tokens arrive in the Generation.
 
@@ -151,6 +158,7 @@ class LocalEngine(ABC):
             adapter=self._adapter(request.adapter),
             hidden=request.hidden,
             constraint=self._constraint(request),
+            device=partial(_device, self._info, self._placed),
         )
         generation = Generation(partial(self._scheduler.wake, query))
         query.attach(generation)
@@ -310,6 +318,10 @@ class LocalEngine(ABC):
             if self._constraint_tokenizer is None:
                 self._constraint_tokenizer = self._make_constraint_tokenizer()
             return Constraint(self._constraint_tokenizer, request, self.info.n_vocab)
+
+
+def _device(info: EngineInfo, placed: Placed) -> str:
+    return placed.told(info).device
 
 
 def _ended(job: Job) -> bool:

@@ -59,6 +59,7 @@ class Query:
     adapter: str | None = None
     hidden: bool = False
     constraint: "Constraint | None" = None
+    device: Callable[[], str | None] = lambda: None
     slot: Slot | None = None
     fresh: bool = False
     crowded: bool = False
@@ -199,4 +200,5 @@ class Query:
             n_cached=self.n_cached,
             prefill_s=self.prefill_s,
             context_full=reason == "length" and self.capped,
+            device=self.device(),
         )

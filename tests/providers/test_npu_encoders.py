@@ -68,7 +68,7 @@ def test_embeddings_come_from_the_emulated_npu(convert: Convert) -> None:
 
 
 def test_eight_bits_run_on_the_emulated_npu(convert: Convert) -> None:
-    """Nearly all nodes, with nearly the processor's numbers; and the vectors are nearly those of the floats."""
+    """Nearly all nodes, with nearly the processor's numbers; the vectors are nearly those of the floats."""
     package = convert("all-MiniLM-L6-v2", "--npu", "a8w8")
     qnn = next(offer for offer in offers() if offer.provider.name == "qnn")
     verdict = try_provider(qnn, package / "npu-embed.onnx")

@@ -16,6 +16,7 @@ from edgeai.engines.onnx.session import Port, Session, Stop, give_back, value
 from edgeai.engines.onnx.signature import Signature
 from edgeai.engines.onnx.turnstile import Turnstile
 from edgeai.engines.onnx.vetting import check, weights_size
+from edgeai.engines.placed import Placed
 from edgeai.errors import (
     Cancelled,
     ConfigError,
@@ -66,7 +67,7 @@ def open_encoder(path: Path, manifest: Manifest, plan: DevicePlan, *, name: str)
     text = EncoderText(read_folder(path.parent).tokenizer)
     session = Session(path, plan)
     port = _port(session, head)
-    chunks, steps = open_chunks(plan, _signature(port))
+    chunks, placed = open_chunks(plan, _signature(port))
     info = EngineInfo(
         engine="onnx",
         model=name,
@@ -77,11 +78,11 @@ def open_encoder(path: Path, manifest: Manifest, plan: DevicePlan, *, name: str)
         n_embd=port.shape[-1] or 0,
         quantization=manifest.quantization,
         template_hash="",
-        steps=steps,
+        steps=placed.steps,
         labels=head.labels,
     )
     chunk = chunks.get("classify" if head.task == "classification" else "embed")
-    engine = EncoderEngine(session, text, head, info, weights_size(graph), chunk)
+    engine = EncoderEngine(session, text, head, info, weights_size(graph), placed, chunk)
     if not np.isfinite(engine.run([[0]])).all():
         raise EngineLoadFailed(f"{path.name} computes no numbers", remedy="Verify the files")
     give_back()
@@ -119,13 +120,19 @@ class EncoderEngine:
         head: Head,
         info: EngineInfo,
         n_bytes: int,
+        placed: Placed,
         chunk: Chunk | None = None,
     ) -> None:
-        self.info = info
+        self._info, self._placed = info, placed
         self._session: Session | None = session
         self._text, self._head, self._n_bytes, self._chunk = text, head, n_bytes, chunk
         self._turns = Turnstile()  # one run has all threads
         self._stop = Stop()
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the loaded model is."""
+        return self._placed.told(self._info)
 
     @property
     def pulse(self) -> float | None:

@@ -1,7 +1,6 @@
 """The ONNX engine: one package, many callers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,6 +27,7 @@ from edgeai.engines.onnx.signature import Signature, read_signature
 from edgeai.engines.onnx.tokenizer import PackageVocabulary
 from edgeai.engines.onnx.vetting import check, weights_size
 from edgeai.engines.pace import Pace
+from edgeai.engines.placed import Placed
 from edgeai.engines.warm import WarmShelf
 from edgeai.errors import EngineLoadFailed, ModelUnsupported
 from edgeai.models.package import MANIFEST, read_manifest
@@ -59,8 +59,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     sessions, plan = open_sessions(path, plan)
     signature = read_signature(sessions.first, graph, folder)
     vocabulary = PackageVocabulary(folder, signature.n_vocab)
-    chunks, steps = open_chunks(plan, signature)
-    plan = replace(plan, steps=steps)
+    chunks, placed = open_chunks(plan, signature)
     info = _info(path, graph, folder, signature, vocabulary, plan, name)
     parallel = plan.parallel or _PARALLEL
     head = chunks.get("prefill")
@@ -71,7 +70,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     places = Places(parallel=parallel, sequences=parallel, cells=info.n_ctx, shares=False)
     encoder = chunks.get("embed")
     return OnnxEngine(
-        vocabulary, context, info, signature, weights_size(graph), places, plan.weights, encoder
+        vocabulary, context, info, placed, signature, weights_size(graph), places, plan.weights, encoder
     )
 
 
@@ -85,6 +84,7 @@ class OnnxEngine(LocalEngine):
         vocabulary: PackageVocabulary,
         context: Context,
         info: EngineInfo,
+        placed: Placed,
         signature: Signature,
         n_bytes: int,
         places: Places,
@@ -95,7 +95,9 @@ class OnnxEngine(LocalEngine):
         self._n_bytes = n_bytes
         self._model = vocabulary
         shelf = WarmShelf(context, lambda adapter: _key(info, weights)) if weights else None
-        super().__init__(vocabulary, context, info, places=places, at_end=vocabulary.close, shelf=shelf)
+        super().__init__(
+            vocabulary, context, info, places=places, at_end=vocabulary.close, shelf=shelf, placed=placed
+        )
 
     def embed(
         self, texts: Sequence[str], *, adapter: str | None = None, priority: Priority = "interactive"

@@ -1,22 +1,23 @@
 """Graphs of a fixed length on another device: the first tokens of a prompt, or a whole text.
 
-What fails there is done on the processor, and told in the log; it was tried before, in a process of its own.
+What fails there is done on the processor, and told in the log and the answer; it was tried before, in a
+process of its own.
 """
 
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edgeai.engines import DevicePlan, Offload, Step, Work
+from edgeai.engines import DevicePlan, Offload, Work
 from edgeai.engines.onnx.proto import read_graph
 from edgeai.engines.onnx.session import Session
 from edgeai.engines.onnx.signature import HIDDEN, Signature
 from edgeai.engines.onnx.vetting import check
+from edgeai.engines.placed import Placed
 from edgeai.errors import EdgeError, EngineError, EngineLoadFailed
 
 if TYPE_CHECKING:
@@ -34,16 +35,19 @@ _log = logging.getLogger("edgeai.onnx")
 class Chunk:
     """One such graph; ``signature`` is that of the decoder to which it belongs, None for an encoder.
 
+    ``placed`` is told when it fails.
+
     Safe from any thread. Raises ModelError's leaves, EngineLoadFailed, OutOfMemory.
     """
 
-    def __init__(self, offload: Offload, plan: DevicePlan, signature: Signature | None = None) -> None:
+    def __init__(
+        self, offload: Offload, plan: DevicePlan, placed: Placed, signature: Signature | None = None
+    ) -> None:
         if offload.compiled is None:
             check(read_graph(Path(offload.graph)), Path(offload.graph))
         self.length = offload.tokens
-        self.broken = False
+        self._offload, self._placed, self._broken = offload, placed, False
         self._lock = threading.Lock()
-        self._about = f"{offload.work} on {offload.provider}"
         self._session = Session(Path(offload.compiled or offload.graph), plan, offload)
         self._outputs = _wanted_outputs(self._session, offload, signature)
         inputs = self._session.inputs
@@ -69,7 +73,7 @@ class Chunk:
         return None if found is None else bytearray().join(array[0, :, :n].tobytes() for array in found)
 
     def _run(self, tokens: Sequence[int]) -> "list[NDArray[Any]] | None":
-        if self.broken:
+        if self._broken:
             return None
         rest = [0] * (self.length - len(tokens))
         rows = {_IDS: [*tokens, *rest], _MASK: [*[1] * len(tokens), *rest], _TYPES: [0] * self.length}
@@ -80,32 +84,38 @@ class Chunk:
             if not all(np.isfinite(array).all() for array in found):
                 raise EngineError("It computes no numbers")
         except EngineError as error:
-            self.broken = True
-            _log.warning("%s failed, the processor goes on: %s", self._about, error)
+            self._give_up(error)
             return None
         return found
 
+    def _give_up(self, error: EngineError) -> None:
+        with self._lock:
+            if self._broken:
+                return
+            self._broken = True
+        about = self._offload
+        self._placed.give_up(about.work, about.provider, f"failed: {error}")
+        _log.warning("%s on %s failed, the processor goes on: %s", about.work, about.provider, error)
 
-def open_chunks(plan: DevicePlan, signature: Signature) -> tuple[dict[Work, Chunk], tuple[Step, ...]]:
+
+def open_chunks(plan: DevicePlan, signature: Signature) -> tuple[dict[Work, Chunk], Placed]:
     """The plan's graphs by their work, and its steps with those that could not be opened.
 
     Raises what `Chunk` raises for a device that must be had.
     """
     chunks: dict[Work, Chunk] = {}
-    steps = plan.steps
+    placed = Placed(plan.steps)
     for offload in plan.offloads:
         if offload.work == "decode":  # by the main graph
             continue
         try:
-            chunks[offload.work] = Chunk(offload, plan, signature)
+            chunks[offload.work] = Chunk(offload, plan, placed, signature)
         except EdgeError as error:
             if offload.required:
                 raise
             _log.warning("%s on %s is done by the processor: %s", offload.work, offload.provider, error)
-            failed = Step(work=offload.work, provider=offload.provider)
-            steps = tuple(replace(s, why=str(error)) if s == failed else s for s in steps)
-            steps = (*steps, Step(work=offload.work, provider="cpu"))
-    return chunks, steps
+            placed.give_up(offload.work, offload.provider, str(error))
+    return chunks, placed
 
 
 def _wanted_outputs(session: Session, offload: Offload, signature: Signature | None) -> list[str]:

@@ -157,7 +157,7 @@ def test_a_classifier_reads_short_texts_on_another_device(
     np.testing.assert_allclose(engine.score(long, labels), usual.score(long, labels), atol=1e-5)
     assert runs == [3]
     assert engine._chunk is not None
-    engine._chunk.broken = True
+    engine._chunk._broken = True
     np.testing.assert_allclose(engine.score("red", labels), usual.score("red", labels), atol=1e-5)
     assert runs == [3, 1]
     usual.close()

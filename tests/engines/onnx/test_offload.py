@@ -81,10 +81,15 @@ def test_what_fails_later_is_done_by_the_processor(
     for chunk in (engine._context._head, engine._encoder):
         assert chunk is not None
         monkeypatch.setattr(chunk._session, "run", fail)
-    assert text(engine) == text(usual)
+    generation = engine.stream(Request(messages=(Message("user", PROMPT),), max_tokens=8))
+    assert "".join(token.text for token in generation) == text(usual)
+    assert generation.finished is not None
+    assert generation.finished.device == "cpu, embed on toy"
+    assert (engine.info.steps[0].why or "").startswith("failed: The device is gone")
     assert np.allclose(engine.embed(["Hello", "Hello"]), usual.embed(["Hello", "Hello"]), atol=1e-5)
     assert len(calls) == 2
     assert "The device is gone" in caplog.text
+    assert engine.info.device == "cpu"
     usual.close()
     engine.close()
 
