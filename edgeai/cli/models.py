@@ -109,10 +109,13 @@ def verify(
 @app.command()
 def remove(name: Name, *, json: options.Json = False) -> None:
     """Delete an installed model: all its packages, or the one with this id."""
+    from edgeai.devices.verdicts import forget
     from edgeai.models import store
 
     for model in _packages(name):
+        files = [file.sha256 for one in store.installed() if one.id == model for file in one.manifest.files]
         store.remove(model)
+        forget(files)
         _report(model, "removed", json=json)
 
 

@@ -71,7 +71,7 @@ def gpu_verdict(
     started = perf_counter()
     ended = run_child([*command, "try", json.dumps(task)], limit_s)
     verdict = _judge(backend, ended, perf_counter() - started, layers)
-    keep(digest, verdict)
+    keep(digest, verdict, model.path)
     return verdict
 
 

@@ -7,11 +7,12 @@ circumstances that the caller names: hardware and drivers.
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Final
 
 from edgeai.devices import compiled
@@ -22,10 +23,11 @@ from edgeai.paths import data_dir
 if TYPE_CHECKING:
     from edgeai.devices.probe import Machine
 
-__all__ = ["circumstances", "keep", "kept", "packages", "proven", "recalled"]
+__all__ = ["circumstances", "forget", "keep", "kept", "packages", "proven", "recalled"]
 
 FORMAT: Final = 3  # of what is kept
-_SETTLED: Final = ("works", "rejected", "crashed")  # a busy machine alone can make a try time out
+_SETTLED: Final = ("works", "rejected", "crashed", "timed out")
+_FORGOTTEN_S: Final = 3600.0  # a busy machine alone can make a try time out
 
 
 def circumstances(machine: "Machine") -> dict[str, str]:
@@ -76,7 +78,7 @@ def proven(
         command=command,
         limit_s=limit_s,
     )
-    keep(digest, verdict)
+    keep(digest, verdict, model)
     return verdict
 
 
@@ -109,19 +111,33 @@ def packages() -> dict[str, str]:
 
 def recalled(digest: str) -> Verdict | None:
     """The verdict that `keep` has kept under the digest of all that it depends on."""
+    path = _path(digest)
     with suppress(OSError, ValueError, TypeError):
-        found = Verdict(**json.loads(_path(digest).read_text("utf-8")))
+        kept_row = json.loads(path.read_text("utf-8"))
+        found = Verdict(**{name: value for name, value in kept_row.items() if name != "graph"})
+        if found.state == "timed out" and time() - path.stat().st_mtime > _FORGOTTEN_S:
+            return None
         return replace(found, compiled=(found.compiled[0], found.compiled[1]) if found.compiled else None)
     return None
 
 
-def keep(digest: str, verdict: Verdict) -> None:
-    """What is not settled, or cannot be kept, is tried again next time."""
+def keep(digest: str, verdict: Verdict, graph: Path) -> None:
+    """What is not settled, or cannot be kept, is tried again next time. ``graph`` is what was tried."""
     if verdict.state not in _SETTLED:
         return
     path = _path(digest)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(asdict(verdict)), "utf-8")
+        draft.write_text(json.dumps({**asdict(verdict), "graph": remembered_sha256(graph)}), "utf-8")
         os.replace(draft, path)
+
+
+def forget(graphs: Collection[str | None]) -> None:
+    """Delete what is known of graphs with these hashes (SHA-256), and what was compiled of them."""
+    for path in (data_dir() / "verdicts").glob("*.json"):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            known = json.loads(path.read_text("utf-8"))
+            if known["graph"] in graphs:
+                compiled.discard(path.stem)
+                path.unlink()

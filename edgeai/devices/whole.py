@@ -67,7 +67,7 @@ def decoder_verdict(
     started = perf_counter()
     ended = run_child([*command, json.dumps(task)], limit_s)
     verdict = _judge(provider, ended, perf_counter() - started, plugin)
-    keep(_digest(model, provider, options, circumstances), verdict)
+    keep(_digest(model, provider, options, circumstances), verdict, model.path)
     return verdict
 
 

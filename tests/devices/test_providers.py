@@ -1,11 +1,16 @@
 import json
+import os
 import sys
 from pathlib import Path
+from time import time
 
 import pytest
 
+from edgeai.devices.compiled import folder_of
 from edgeai.devices.providers import PROVIDERS, Offer, offers, try_provider
-from edgeai.devices.verdicts import proven
+from edgeai.devices.verdicts import forget, proven
+from edgeai.models.disk import hash_file
+from edgeai.paths import data_dir
 
 QNN = Offer(provider=PROVIDERS["qnn"], installed=True, is_plugin=True)
 GOOD = {
@@ -88,7 +93,7 @@ def test_wrong_results_and_silent_fallbacks_are_rejected(
 
 
 def test_a_verdict_belongs_to_its_circumstances(model: Path) -> None:
-    """It is kept, and asked for anew when the driver or the model changes; a timeout is not kept."""
+    """It is kept, and asked for anew when the driver or the model changes; a timeout is kept for an hour."""
     crash, works = child("raise SystemExit(3)"), reporting(GOOD)
     assert proven(QNN, model, {"driver": "1"}, command=works).state == "works"
     assert proven(QNN, model, {"driver": "1"}, command=crash).state == "works"
@@ -97,7 +102,27 @@ def test_a_verdict_belongs_to_its_circumstances(model: Path) -> None:
     assert proven(QNN, model, {"driver": "1"}, command=crash).state == "crashed"
     hang = child("import time; time.sleep(60)")
     assert proven(QNN, model, {"driver": "3"}, command=hang, limit_s=0.3).state == "timed out"
+    assert proven(QNN, model, {"driver": "3"}, command=works).state == "timed out"
+    (verdict,) = (path for path in (data_dir() / "verdicts").glob("*.json") if "timed" in path.read_text())
+    os.utime(verdict, (time() - 3700, time() - 3700))
     assert proven(QNN, model, {"driver": "3"}, command=works).state == "works"
+
+
+def test_what_is_known_of_a_graph_can_be_forgotten(model: Path, tmp_path: Path) -> None:
+    """With what was compiled of it; other graphs' stays."""
+    other = tmp_path / "other.onnx"
+    other.write_bytes(b"another graph")
+    good, crash = reporting(GOOD), child("raise SystemExit(3)")
+    for graph in (model, other):
+        assert proven(QNN, graph, {}, command=good).state == "works"
+    for path in (data_dir() / "verdicts").glob("*.json"):
+        folder_of(path.stem).mkdir(parents=True)
+    forget([hash_file(model)])
+    (left,) = (data_dir() / "verdicts").glob("*.json")
+    assert folder_of(left.stem).exists()
+    assert len(list(folder_of(left.stem).parent.iterdir())) == 1
+    assert proven(QNN, other, {}, command=crash).state == "works"
+    assert proven(QNN, model, {}, command=crash).state == "crashed"
 
 
 def test_this_machine_offers_the_cpu() -> None:
