@@ -1,9 +1,11 @@
 """What the memory plan predicts, against what a process of its own really holds: the growth of its resident
 size (RSS) from before the engine is imported to after an answer to a prompt that fills the context, and an
-embedding. The default model in four formats on two engines, with two contexts.
+embedding. The default model in four formats on two engines, with two contexts; and the encoder whose package
+``EDGEAI_ENCODER`` names, if it does (all-MiniLM-L6-v2, as docs/converting.md makes it).
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -35,9 +37,10 @@ before = resident()
 wanted = edgeai.load.Wanted(n_ctx=n_ctx, allow_large=True, isolation="thread")
 engine = edgeai.load.open_package(model, wanted)
 words = "the quick brown fox " * (n_ctx // 4 - 24)
-with engine.stream(Request(messages=(Message("user", words),), max_tokens=16)) as generation:
-    list(generation)
-engine.embed(["the quick brown fox"])
+if model.manifest.head is None:
+    with engine.stream(Request(messages=(Message("user", words),), max_tokens=16)) as generation:
+        list(generation)
+engine.embed(["the quick brown fox" if model.manifest.head is None else words])
 print(json.dumps(resident() - before))
 engine.close()
 """
@@ -47,7 +50,11 @@ def measure() -> list[Row]:
     """The rows of the table. Takes about two minutes on two quiet cores."""
     prepare(MODEL)
     with tempfile.TemporaryDirectory() as folder:
-        return [row(path, n_ctx) for path in formats(Path(folder)) for n_ctx in CONTEXTS]
+        rows = [row(path, n_ctx) for path in formats(Path(folder)) for n_ctx in CONTEXTS]
+    if encoder := os.environ.get("EDGEAI_ENCODER"):
+        package = Path(encoder)
+        rows.append(row(package, store.find(package).manifest.context))
+    return rows
 
 
 def formats(folder: Path) -> list[Path]:
@@ -82,12 +89,18 @@ def row(path: Path, n_ctx: int) -> Row:
     predicted, measured = needs(model).at(n_ctx).total, resident(model, n_ctx)
     ratio = predicted / measured
     return Row(
-        what=f"{model.manifest.engine} {model.manifest.quantization}, n_ctx={n_ctx}: "
+        what=f"{model.manifest.engine} {_named(model)}, n_ctx={n_ctx}: "
         f"{predicted / 1e6:.0f} MB predicted ÷ {measured / 1e6:.0f} MB measured",
         figure=f"{ratio:.2f}",
         aim=f"{1 - WITHIN:g} … {1 + WITHIN:g}",
         reached=abs(ratio - 1) <= WITHIN,
     )
+
+
+def _named(model: InstalledModel) -> str:
+    """The number format, and the name of what is not the default model."""
+    own = model.manifest.quantization
+    return own if model.manifest.head is None else f"{own} {model.manifest.name}"
 
 
 def resident(model: InstalledModel, n_ctx: int) -> int:

@@ -46,6 +46,7 @@ def mix(
             remedy=f"Allow {everything / 1e6 + 1:.0f} MB, or take a smaller model",
         )
     steps = source.decoder.n_layers * (2 if spare else 1)
+    progress(0, steps)
     tuned = round_model(
         source,
         tokens,
