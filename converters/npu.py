@@ -51,6 +51,8 @@ _SHARED = 0.5
 def quantize(source: Path, target: Path, quant: NpuQuant, feeds: Sequence[Feed]) -> None:
     """Write the float graph ``source`` in whole numbers; ``feeds`` are inputs like those that will come.
 
+    Works in a folder beside the source, which is gone afterwards.
+
     Raises MissingExtra without ONNX Runtime's quantizer.
     """
     try:
@@ -58,7 +60,8 @@ def quantize(source: Path, target: Path, quant: NpuQuant, feeds: Sequence[Feed])
         from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
     except ImportError as error:
         raise MissingExtra("ONNX Runtime is not installed", extra="onnx", why=str(error)) from error
-    with tempfile.TemporaryDirectory(prefix=".npu.", dir=target.parent) as folder, _quiet():
+    work = tempfile.TemporaryDirectory(prefix=".npu.", dir=source.parent, ignore_cleanup_errors=True)
+    with work as folder, _quiet():  # beside the source, so that it goes with it where files in use stay
         ready, rough = Path(folder) / "ready.onnx", Path(folder) / "rough.onnx"
         model = onnx.load(source, load_external_data=False)
         weights, tables = _set_apart(model.graph, source.parent)
