@@ -36,7 +36,7 @@ AS_GOOD = 0.005
 """Nats a token: the engines' own rounding, of 8-bit weights that are nearly exact, costs as much."""
 
 ABOUT = 0.8
-"""Of a pace that is wanted: speeds differ as much from one run to the next."""
+"""Of another speed: speeds differ as much from one run to the next."""
 
 _TWINS = {("onnx", "f32"), ("onnx", "f16"), ("gguf", "f32"), ("gguf", "bf16")}
 """Formats that a search leaves out: larger than others of the same care (f16 in memory), and no better."""
@@ -135,13 +135,23 @@ def best(rows: Sequence[Row], goal: Literal["quality", "speed"], pace: float | N
     return min((row for row in passed if _kl(row) <= least + AS_GOOD), key=_size, default=None)
 
 
-def frontier(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Those that no other beats in size and in KL, the smallest first."""
-    kept: list[Row] = []
-    for row in sorted(rows, key=lambda row: (_size(row), _kl(row))):
-        if not kept or _kl(row) < _kl(kept[-1]):
-            kept.append(row)
-    return tuple(kept)
+def frontier(rows: Sequence[Row], *, speed: bool = True) -> tuple[Row, ...]:
+    """Those that no other beats in size, in KL and, with ``speed``, in decoding; the smallest first.
+
+    Speeds that others disturbed are not compared, and count as equal where they are about so.
+    """
+    kept = [row for row in rows if not any(_beats(other, row, speed=speed) for other in rows)]
+    return tuple(sorted(kept, key=lambda row: (_size(row), _kl(row))))
+
+
+def _beats(one: Row, other: Row, *, speed: bool) -> bool:
+    """Whether ``one`` is nowhere worse, and somewhere better."""
+    a, b = one.proof.speed, other.proof.speed
+    faster = slower = False
+    if speed and a is not None and b is not None and not (a.disturbed or b.disturbed):
+        faster, slower = ABOUT * a.decode_tps > b.decode_tps, a.decode_tps < ABOUT * b.decode_tps
+    as_good = _size(one) <= _size(other) and _kl(one) <= _kl(other) and not slower
+    return as_good and (_size(one) < _size(other) or _kl(one) < _kl(other) or faster)
 
 
 def reaches(row: Row, pace: float) -> bool:

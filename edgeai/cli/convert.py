@@ -296,7 +296,7 @@ def _title(stage: "Stage") -> str:
 
 
 def _show(proofs: Sequence[object], *, best: "Sequence[Proof]" = (), json: bool) -> None:
-    """A line for each, marked where no other of a search is smaller and as near to the source."""
+    """A line for each, marked where no other of a search beats it in size, KL and speed."""
     from dataclasses import asdict
 
     from edgeai.cli.output import write_json, write_table

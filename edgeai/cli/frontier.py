@@ -42,7 +42,7 @@ def draw(rows: "Sequence[Row]", chosen: "Proof", path: Path) -> None:
     axes = figure.add_subplot()
     proofs = [row.proof for row in rows if row.proof.divergence is not None]
     best = [row.proof for row in frontier(rows) if row.proof.divergence is not None]
-    line = [_place(proof) for proof in best]
+    line = [_place(row.proof) for row in frontier(rows, speed=False) if row.proof.divergence is not None]
     axes.step(*zip(*line, strict=True), where="post", color="C7", alpha=0.6, label="frontier")
     for engine, (color, title) in COLORS.items():
         own = [proof for proof in proofs if _label(proof).startswith(engine)]

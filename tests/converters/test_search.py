@@ -39,8 +39,11 @@ def test_the_best_quality_wins_and_a_plot_shows_why(source: Path, tmp_path: Path
     assert read_manifest(tmp_path / "out").id == found.chosen.package == "tiny@llamacpp-q8_0", (
         "f16 is no better"
     )
-    sizes = [row.proof.size for row in frontier(found.rows)]
-    assert sizes == sorted(sizes)
+    on = frontier(found.rows, speed=False)
+    assert [row.proof.size for row in on] == sorted(row.proof.size for row in on)
+    losses = [row.proof.divergence.kl_mean for row in on if row.proof.divergence is not None]
+    assert losses == sorted(losses, reverse=True)
+    assert set(map(id, on)) <= set(map(id, frontier(found.rows)))
     kept = {path.name for path in (cache_dir() / "searches").rglob("*") if path.is_file()}
     assert kept == {"done", "proof.json"}, "no weights are left behind"
 
@@ -134,6 +137,13 @@ def test_the_frontier_has_whatever_no_other_beats(rows: list[Row]) -> None:
     for one in rows:
         kl, size = kl_and_speed(one)[0], one.proof.size
         assert any(other.proof.size <= size and kl_and_speed(other)[0] <= kl for other in on)
+
+
+def test_the_frontier_has_what_is_clearly_faster() -> None:
+    """Though another one is smaller and nearer; a few tokens more a second are chance."""
+    near, fast, chance = row("near", 5, 0.1, 10.0), row("fast", 9, 0.2, 30.0), row("chance", 9, 0.2, 11.0)
+    assert frontier([near, fast, chance]) == (near, fast)
+    assert frontier([near, fast, chance], speed=False) == (near,)
 
 
 def test_an_interrupted_search_goes_on(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
