@@ -48,7 +48,7 @@ def convert_encoder(
     Raises MissingExtra, ModelUnsupported, ModelTooLarge, OutOfMemory, ConfigError, DiskFull.
     """
     _check_asked(source, gates, test)
-    check_encoder_fits(source, staging, npu, allow_large=allow_large)
+    check_encoder_fits(source, staging, npu, allow_large=allow_large, max_memory=gates.max_memory)
     folder = staging / "package"
     folder.mkdir()
     shutil.move(export_encoder(source, staging / "export"), folder / "model.onnx")
@@ -67,7 +67,7 @@ def convert_encoder(
         provenance={
             **source.provenance,
             "kind": "converted",
-            "command": _command(source, npu),
+            "command": _command(source, npu, name),
             "made_with": ", ".join(f"{name} {number}" for name, number in versions(_MAKERS).items()),
         },
         head=source.head,
@@ -164,10 +164,11 @@ def _log_shares(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return shares
 
 
-def _command(source: Encoder, npu: NpuQuant | None) -> str:
+def _command(source: Encoder, npu: NpuQuant | None, name: str) -> str:
     """What makes the package again, on every machine."""
     named = source.provenance.get("source_hub") or source.provenance["source_folder"]
-    return f"edgeai convert {named} --to onnx" + (f" --npu {npu}" if npu else "")
+    title = "" if name == source.name else f" --name {name}"
+    return f"edgeai convert {named} --to onnx{title}" + (f" --npu {npu}" if npu else "")
 
 
 def _file(path: Path) -> PackageFile:

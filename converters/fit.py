@@ -47,6 +47,7 @@ def estimate(origin: Origin, form: Format, *, proved: bool = True, npu: NpuQuant
     running = loaded + cache * RUN_CONTEXT + _LIBRARIES
     proving = loaded + (reference or origin.n_bytes) + 2 * cache * 512 + _LIBRARIES
     largest = origin.largest * (8 if form.form == "onnx" else 4) if form.form != "gguf" else 0
+    draft += 4 * origin.parameters if _needs_importance(form) else 0
     graph = whole_bytes(origin.parameters, origin.largest) if npu is not None else 0
     tried = max(_CALIBRATION, 2 * graph) if npu is not None else 0  # it is parsed when it is loaded
     return Estimate(
@@ -74,28 +75,35 @@ def check_fits(
     """
     refuse_large(origin.name, origin.parameters, allow_large=allow_large)
     found = estimate(origin, form, npu=npu)
-    if max_memory is not None and found.running > max_memory:
-        raise ModelTooLarge(
-            f"{origin.name} as {form.quant} does not fit the device",
-            why=f"It takes about {found.running / 1e6:,.0f} MB of {max_memory / 1e6:,.0f} MB of memory",
-            remedy="Take a smaller quantization, or a smaller model",
-        )
+    _check_device(f"{origin.name} as {form.quant}", found.running, max_memory)
     _check_memory(f"{origin.name} to {form.quant}", max(found.converting, found.proving))
     check_room(folder, found.disk)
     return found
 
 
-def check_encoder_fits(source: Encoder, folder: Path, npu: NpuQuant | None, *, allow_large: bool) -> None:
+def check_encoder_fits(
+    source: Encoder, folder: Path, npu: NpuQuant | None, *, allow_large: bool, max_memory: int | None = None
+) -> None:
     """The same for an encoder, which optimum exports: it holds the floats in several forms at once.
 
     Raises ModelTooLarge, OutOfMemory or DiskFull.
     """
     refuse_large(source.name, source.parameters, allow_large=allow_large)
     floats = 4 * source.parameters
+    whole = whole_bytes(source.parameters, source.parameters) if npu is not None else 0
+    _check_device(f"{source.name} as f32", floats + whole + _LIBRARIES, max_memory)
     needed = _TORCH + 6 * floats + (2 * floats + _CALIBRATION if npu is not None else 0)
     _check_memory(f"{source.name} with optimum", needed)
-    graphs = 3 * floats + (whole_bytes(source.parameters, source.parameters) if npu is not None else 0)
-    check_room(folder, graphs + _floats(source.parameters, npu))
+    check_room(folder, 3 * floats + whole + _floats(source.parameters, npu))
+
+
+def _check_device(what: str, running: int, max_memory: int | None) -> None:
+    if max_memory is not None and running > max_memory:
+        raise ModelTooLarge(
+            f"{what} does not fit the device",
+            why=f"It takes about {running / 1e6:,.0f} MB of {max_memory / 1e6:,.0f} MB of memory",
+            remedy="Take a smaller quantization, or a smaller model",
+        )
 
 
 def _check_memory(what: str, needed: int) -> None:
@@ -111,6 +119,12 @@ def _check_memory(what: str, needed: int) -> None:
 def _floats(parameters: int, npu: NpuQuant | None) -> int:
     """Bytes of a graph in floats, which a graph for NPUs is made of; twice where its weights are changed."""
     return 4 * parameters * {None: 0, "a16w8": 1, "a8w8": 2}[npu]
+
+
+def _needs_importance(form: Format) -> bool:
+    """Whether a graph of floats is made, to see which inputs are large."""
+    calibrated = form.quant in ("exact", "gptq", "mixed")
+    return form.form == "gguf" and form.care in ("five", "four") and not calibrated
 
 
 def _bits(origin: Origin) -> int:

@@ -17,7 +17,7 @@ from edgeai.models.catalog import entries
 from edgeai.models.disk import remembered_sha256
 from edgeai.models.gguf import read_header
 from edgeai.models.hubs import fetch_repository
-from edgeai.models.package import MANIFEST
+from edgeai.models.package import MANIFEST, read_manifest
 from edgeai.models.shelf import find
 
 __all__ = ["Origin", "find_folder", "located", "open_origin", "refuse_folder", "slug"]
@@ -104,6 +104,8 @@ def _gguf(path: Path) -> Origin:
     licence = header.metadata.get("general.license")
     kinds = Counter(tensor.type for tensor in header.tensors if len(tensor.shape) > 1)
     facts = {"source_format": "gguf", "source_file": path.name, "source_sha256": sha256}
+    package = read_manifest(path.parent) if (path.parent / MANIFEST).is_file() else None
+    licence = licence if isinstance(licence, str) or package is None else package.licence
     return Origin(
         form="gguf",
         path=path,
@@ -115,7 +117,7 @@ def _gguf(path: Path) -> Origin:
         plain=_PLAIN.get(next(iter(kinds)), "f32") if len(kinds) == 1 else "f32",
         quantized=any(kind not in _PLAIN for kind in kinds),
         licence=known.licence if known else licence if isinstance(licence, str) else None,
-        licence_texts=(),
+        licence_texts=() if package is None else licence_files(path.parent),
         provenance=facts,
     )
 

@@ -122,7 +122,7 @@ def convert_into(
         tell(Stage(step="convert", what=form.quant, done=done, total=total))
 
     heard(0, 0)
-    manifest = make(origin, form, folder, _provenance(origin, form), heard, title)
+    manifest = make(origin, form, folder, _provenance(origin, form, name), heard, title)
     more: tuple[gate_rules.Gate, ...] = ()
     if npu is not None and manifest is not None:
         from edgeai.converters.npu_variants import add_prefill
@@ -161,6 +161,8 @@ def prove_package(
         voice = source.voice if origin.form == "gguf" else folder_voice(origin.path, source.n_vocab)
         kept = licence_of(folder) if manifest is None else read_manifest(folder).licence
         unequal = faults(voice, target.voice, (origin.licence, kept))
+        if lost := {text.name for text in origin.licence_texts} - {path.name for path in folder.iterdir()}:
+            unequal["licence"] = f"its licence's text is lost: {', '.join(sorted(lost))}"
         divergence, task = prove(
             source,
             target,
@@ -276,13 +278,15 @@ def import_engine(name: Literal["llamacpp", "onnx"]) -> None:
     )
 
 
-def _provenance(origin: Origin, form: Format) -> dict[str, str]:
+def _provenance(origin: Origin, form: Format, name: str | None) -> dict[str, str]:
     """How the package came to be, in facts that are the same on every machine."""
     source = origin.provenance.get("source_hub") or origin.provenance.get("source_file")
     named = source or origin.provenance.get("source_folder", origin.name)
+    size = "" if form.size is None else f" --size {form.size}"
+    title = "" if name is None else f" --name {slug(name)}"
     return {
         **origin.provenance,
-        "command": f"edgeai convert {named} --to {form.form} --quant {form.quant}",
+        "command": f"edgeai convert {named} --to {form.form} --quant {form.quant}{size}{title}",
         "made_with": ", ".join(f"{name} {number}" for name, number in versions(_MAKERS).items()),
     }
 

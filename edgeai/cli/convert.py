@@ -99,6 +99,8 @@ def convert(
         if form is None and npu in ("a16w8", "a8w8"):
             raise ConfigError("A search makes no graphs for NPUs", remedy="Give --to onnx and a --quant")
         if form is None:
+            if npu == "auto" and _npu(npu, target, "onnx") is not None:
+                typer.echo("A search makes no graph for the NPU: --to onnx with a --quant does.", err=True)
             pace = _pace(target)
             _search(
                 source, out, to, gates, test, tell, goal, name, plot, pace, allow_large=allow_large, json=json

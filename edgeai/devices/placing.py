@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeai.devices import gpus, variants
+from edgeai.devices.plan import saves_battery
 from edgeai.devices.profiles import Goal, Profile
 from edgeai.devices.wish import Wish
 from edgeai.engines import DevicePlan
@@ -18,7 +19,8 @@ __all__ = ["choices", "place"]
 def place(
     model: "InstalledModel", plan: DevicePlan, wish: Wish, profile: Profile, goal: Goal, machine: "Machine"
 ) -> DevicePlan:
-    """The plan, with what runs where. Raises DeviceUnavailable, ConfigError."""
+    """The plan, with what runs where; on battery as with that goal. Raises DeviceUnavailable, ConfigError."""
+    goal = "battery" if saves_battery(machine, goal) else goal
     if model.manifest.engine == "llamacpp":
         placed = gpus.place(model, plan, wish, profile, goal, machine)
     else:

@@ -55,7 +55,7 @@ def verdict(
             provider=provider.name,
             state="no variant",
             why=f"the package {model.id} has no graph for it",
-            remedy="Make one: edgeai convert MODEL --for PROFILE, with the profile of such a device",
+            remedy="Make one: edgeai convert SOURCE --to onnx --quant int8 --npu a16w8 --out FOLDER",
         )
     graph, facts, options = model.folder / found.graph, circumstances(machine), _options(provider, part)
     known = kept(provider, graph, facts, options=options)

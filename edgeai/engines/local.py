@@ -14,7 +14,6 @@ import numpy as np
 from edgeai.engines import EngineInfo, Generation, OnState
 from edgeai.engines.draft import Drafter
 from edgeai.engines.jobs import Job, Steps
-from edgeai.engines.placed import Placed
 from edgeai.engines.prompt import chat_template, prompt_tokens
 from edgeai.engines.query import Query
 from edgeai.engines.sampling import Sampler, Scratch
@@ -23,6 +22,7 @@ from edgeai.engines.slots import Slots, common
 from edgeai.engines.text import TextAssembler
 from edgeai.engines.vocabulary import Vocabulary
 from edgeai.engines.warm import Keeping, WarmShelf, head_of, warm_steps
+from edgeai.engines.whereabouts import Whereabouts
 from edgeai.errors import Cancelled, ConfigError, ContextOverflow, ModelUnsupported
 from edgeai.models import prefixes
 from edgeai.types import Priority, Request, Warmed
@@ -71,9 +71,9 @@ class LocalEngine(ABC):
         shelf: WarmShelf | None = None,
         carry: Callable[[str | None], None] = lambda adapter: None,
         drafter: Drafter | None = None,
-        placed: Placed | None = None,
+        whereabouts: Whereabouts | None = None,
     ) -> None:
-        self._info, self._placed = info, placed or Placed(info.steps)
+        self._info, self._whereabouts = info, whereabouts or Whereabouts(info.steps)
         self._context, self._shelf = context, shelf
         self._vocabulary = vocabulary
         self._template = chat_template(vocabulary)
@@ -134,7 +134,7 @@ class LocalEngine(ABC):
     @property
     def info(self) -> EngineInfo:
         """What the loaded model is."""
-        return self._placed.told(self._info)
+        return self._whereabouts.told(self._info)
 
     def stream(self, request: Request) -> Generation:
         """Queue the request; its tokens arrive in the Generation.
@@ -158,7 +158,7 @@ class LocalEngine(ABC):
             adapter=self._adapter(request.adapter),
             hidden=request.hidden,
             constraint=self._constraint(request),
-            device=partial(_device, self._info, self._placed),
+            device=partial(_device, self._info, self._whereabouts),
         )
         generation = Generation(partial(self._scheduler.wake, query))
         query.attach(generation)
@@ -320,8 +320,8 @@ class LocalEngine(ABC):
             return Constraint(self._constraint_tokenizer, request, self.info.n_vocab)
 
 
-def _device(info: EngineInfo, placed: Placed) -> str:
-    return placed.told(info).device
+def _device(info: EngineInfo, whereabouts: Whereabouts) -> str:
+    return whereabouts.told(info).device
 
 
 def _ended(job: Job) -> bool:

@@ -362,6 +362,26 @@ def test_an_installed_model_is_a_source_by_its_name_or_its_folder(source: Path, 
         convert("smal", tmp_path / "no", test=QUICK)
 
 
+def test_a_licences_text_goes_from_package_to_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the licence's name with it; where the text is lost there is no package."""
+    folder = write_hf(tmp_path / "model", "llama")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    (folder / "LICENSE").write_text("Do as you like.")
+    first = convert(folder, tmp_path / "first", quant="f16", name="Mine", gates=LOOSE, test=QUICK).folder
+    for to in ("gguf", "onnx"):
+        out = tmp_path / to
+        made = convert(first / "model.gguf", out, to=to, quant="f32", gates=LOOSE, test=QUICK).manifest
+        assert made is not None
+        assert made.licence == "mit"
+        assert (out / "LICENSE").read_text() == "Do as you like."
+    assert read_manifest(first).provenance["command"].endswith("--quant f16 --name mine")
+    monkeypatch.setattr(making, "_carry", lambda *_: ())
+    with pytest.raises(GateFailed, match="licence's text is lost: LICENSE"):
+        convert(first / "model.gguf", tmp_path / "lost", quant="f32", gates=LOOSE, test=QUICK)
+
+
 def test_what_does_not_fit_is_told_before_anything_is_read(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,6 +411,8 @@ def test_a_graph_for_npus_counts_in_what_is_needed(
     assert plain.disk + 4 * origin.parameters < whole.disk == calmed.disk - 4 * origin.parameters
     assert plain.package < whole.package < whole.disk
     assert plain.converting < whole.converting
+    few, many = (estimate(origin, format_of("gguf", quant)) for quant in ("q4_k_m", "q8_0"))
+    assert few.disk > many.disk, "the importance matrix comes from a graph of floats"
     free = (plain.converting + whole.converting) // 2
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": free}))
     with pytest.raises(OutOfMemory, match="int8"):
@@ -406,6 +428,8 @@ def test_an_encoder_that_does_not_fit_is_told_before_it_is_exported(
         n_bytes=80_000_000, licence=None, licence_texts=(), provenance={},
     )  # fmt: skip
     check_encoder_fits(encoder, tmp_path, "a8w8", allow_large=False)
+    with pytest.raises(ModelTooLarge, match="does not fit the device"):
+        check_encoder_fits(encoder, tmp_path, None, allow_large=False, max_memory=100_000_000)
     with pytest.raises(ModelTooLarge):
         check_encoder_fits(replace(encoder, parameters=1 << 33), tmp_path, None, allow_large=False)
     with monkeypatch.context() as patch:

@@ -10,10 +10,12 @@ from edgeai import Edge
 from edgeai.devices.fitting import fit, memory_plan, room
 from edgeai.devices.footprint import needs
 from edgeai.devices.memory import Memory
+from edgeai.devices.placing import place
 from edgeai.devices.plan import is_hot, plan
 from edgeai.devices.probe import probe
 from edgeai.devices.profiles import KvType, MemoryBudget, choose
 from edgeai.devices.schema import Figure
+from edgeai.devices.wish import Placed, Wish
 from edgeai.engines import DevicePlan
 from edgeai.errors import ConfigError, ModelTooLarge, OutOfMemory
 from edgeai.load import open_package
@@ -200,6 +202,26 @@ def test_battery_and_heat_cap_threads(tmp_path: Path, monkeypatch: pytest.Monkey
     assert threads(**zone("cpu-thermal", 60)) == 8
     calm = probe(plant(tmp_path / "calm", arm([1024] * 8) | memory(32, 20)))
     assert plan(None, 8192, profile=profile, machine=calm, goal="battery").n_threads == 4
+
+
+def test_on_battery_the_providers_are_the_batterys(
+    model: InstalledModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with that goal, whatever goal was given."""
+    profile = choose("snapdragon-x-elite", probe())
+    goals: list[str] = []
+
+    def placed(
+        _model: object, _plan: object, _wish: object, _profile: object, goal: str, _: object
+    ) -> Placed:
+        goals.append(goal)
+        return Placed()
+
+    monkeypatch.setattr("edgeai.devices.gpus.place", placed)
+    for number, state in enumerate(("Discharging", "Charging")):
+        machine = probe(plant(tmp_path / str(number), arm([1024] * 8) | memory(32, 20) | battery(state, 50)))
+        place(model, plan(512, 8192), Wish(), profile, "speed", machine)
+    assert goals == ["battery", "speed"]
 
 
 def test_heat_without_a_number_of_the_profile(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from edgeai.engines.onnx.session import Port, Session, Stop, give_back, value
 from edgeai.engines.onnx.signature import Signature
 from edgeai.engines.onnx.turnstile import Turnstile
 from edgeai.engines.onnx.vetting import check, weights_size
-from edgeai.engines.placed import Placed
+from edgeai.engines.whereabouts import Whereabouts
 from edgeai.errors import (
     Cancelled,
     ConfigError,
@@ -67,7 +67,7 @@ def open_encoder(path: Path, manifest: Manifest, plan: DevicePlan, *, name: str)
     text = EncoderText(read_folder(path.parent).tokenizer)
     session = Session(path, plan)
     port = _port(session, head)
-    chunks, placed = open_chunks(plan, _signature(port))
+    chunks, whereabouts = open_chunks(plan, _signature(port))
     info = EngineInfo(
         engine="onnx",
         model=name,
@@ -78,11 +78,11 @@ def open_encoder(path: Path, manifest: Manifest, plan: DevicePlan, *, name: str)
         n_embd=port.shape[-1] or 0,
         quantization=manifest.quantization,
         template_hash="",
-        steps=placed.steps,
+        steps=whereabouts.steps,
         labels=head.labels,
     )
     chunk = chunks.get("classify" if head.task == "classification" else "embed")
-    engine = EncoderEngine(session, text, head, info, weights_size(graph), placed, chunk)
+    engine = EncoderEngine(session, text, head, info, weights_size(graph), whereabouts, chunk)
     if not np.isfinite(engine.run([[0]])).all():
         raise EngineLoadFailed(f"{path.name} computes no numbers", remedy="Verify the files")
     give_back()
@@ -120,10 +120,10 @@ class EncoderEngine:
         head: Head,
         info: EngineInfo,
         n_bytes: int,
-        placed: Placed,
+        whereabouts: Whereabouts,
         chunk: Chunk | None = None,
     ) -> None:
-        self._info, self._placed = info, placed
+        self._info, self._whereabouts = info, whereabouts
         self._session: Session | None = session
         self._text, self._head, self._n_bytes, self._chunk = text, head, n_bytes, chunk
         self._turns = Turnstile()  # one run has all threads
@@ -132,7 +132,7 @@ class EncoderEngine:
     @property
     def info(self) -> EngineInfo:
         """What the loaded model is."""
-        return self._placed.told(self._info)
+        return self._whereabouts.told(self._info)
 
     @property
     def pulse(self) -> float | None:

@@ -27,8 +27,8 @@ from edgeai.engines.onnx.signature import Signature, read_signature
 from edgeai.engines.onnx.tokenizer import PackageVocabulary
 from edgeai.engines.onnx.vetting import check, weights_size
 from edgeai.engines.pace import Pace
-from edgeai.engines.placed import Placed
 from edgeai.engines.warm import WarmShelf
+from edgeai.engines.whereabouts import Whereabouts
 from edgeai.errors import EngineLoadFailed, ModelUnsupported
 from edgeai.models.package import MANIFEST, read_manifest
 from edgeai.types import Priority
@@ -59,7 +59,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     sessions, plan = open_sessions(path, plan)
     signature = read_signature(sessions.first, graph, folder)
     vocabulary = PackageVocabulary(folder, signature.n_vocab)
-    chunks, placed = open_chunks(plan, signature)
+    chunks, whereabouts = open_chunks(plan, signature)
     info = _info(path, graph, folder, signature, vocabulary, plan, name)
     parallel = plan.parallel or _PARALLEL
     head = chunks.get("prefill")
@@ -70,7 +70,7 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     places = Places(parallel=parallel, sequences=parallel, cells=info.n_ctx, shares=False)
     encoder = chunks.get("embed")
     return OnnxEngine(
-        vocabulary, context, info, placed, signature, weights_size(graph), places, plan.weights, encoder
+        vocabulary, context, info, whereabouts, signature, weights_size(graph), places, plan.weights, encoder
     )
 
 
@@ -84,7 +84,7 @@ class OnnxEngine(LocalEngine):
         vocabulary: PackageVocabulary,
         context: Context,
         info: EngineInfo,
-        placed: Placed,
+        whereabouts: Whereabouts,
         signature: Signature,
         n_bytes: int,
         places: Places,
@@ -96,7 +96,13 @@ class OnnxEngine(LocalEngine):
         self._model = vocabulary
         shelf = WarmShelf(context, lambda adapter: _key(info, weights)) if weights else None
         super().__init__(
-            vocabulary, context, info, places=places, at_end=vocabulary.close, shelf=shelf, placed=placed
+            vocabulary,
+            context,
+            info,
+            places=places,
+            at_end=vocabulary.close,
+            shelf=shelf,
+            whereabouts=whereabouts,
         )
 
     def embed(

@@ -17,7 +17,7 @@ from edgeai.engines.onnx.proto import read_graph
 from edgeai.engines.onnx.session import Session
 from edgeai.engines.onnx.signature import HIDDEN, Signature
 from edgeai.engines.onnx.vetting import check
-from edgeai.engines.placed import Placed
+from edgeai.engines.whereabouts import Whereabouts
 from edgeai.errors import EdgeError, EngineError, EngineLoadFailed
 
 if TYPE_CHECKING:
@@ -35,18 +35,18 @@ _log = logging.getLogger("edgeai.onnx")
 class Chunk:
     """One such graph; ``signature`` is that of the decoder to which it belongs, None for an encoder.
 
-    ``placed`` is told when it fails.
+    ``whereabouts`` is told when it fails.
 
     Safe from any thread. Raises ModelError's leaves, EngineLoadFailed, OutOfMemory.
     """
 
     def __init__(
-        self, offload: Offload, plan: DevicePlan, placed: Placed, signature: Signature | None = None
+        self, offload: Offload, plan: DevicePlan, whereabouts: Whereabouts, signature: Signature | None = None
     ) -> None:
         if offload.compiled is None:
             check(read_graph(Path(offload.graph)), Path(offload.graph))
         self.length = offload.tokens
-        self._offload, self._placed, self._broken = offload, placed, False
+        self._offload, self._whereabouts, self._broken = offload, whereabouts, False
         self._lock = threading.Lock()
         self._session = Session(Path(offload.compiled or offload.graph), plan, offload)
         self._outputs = _wanted_outputs(self._session, offload, signature)
@@ -94,28 +94,28 @@ class Chunk:
                 return
             self._broken = True
         about = self._offload
-        self._placed.give_up(about.work, about.provider, f"failed: {error}")
+        self._whereabouts.give_up(about.work, about.provider, f"failed: {error}")
         _log.warning("%s on %s failed, the processor goes on: %s", about.work, about.provider, error)
 
 
-def open_chunks(plan: DevicePlan, signature: Signature) -> tuple[dict[Work, Chunk], Placed]:
+def open_chunks(plan: DevicePlan, signature: Signature) -> tuple[dict[Work, Chunk], Whereabouts]:
     """The plan's graphs by their work, and its steps with those that could not be opened.
 
     Raises what `Chunk` raises for a device that must be had.
     """
     chunks: dict[Work, Chunk] = {}
-    placed = Placed(plan.steps)
+    whereabouts = Whereabouts(plan.steps)
     for offload in plan.offloads:
         if offload.work == "decode":  # by the main graph
             continue
         try:
-            chunks[offload.work] = Chunk(offload, plan, placed, signature)
+            chunks[offload.work] = Chunk(offload, plan, whereabouts, signature)
         except EdgeError as error:
             if offload.required:
                 raise
             _log.warning("%s on %s is done by the processor: %s", offload.work, offload.provider, error)
-            placed.give_up(offload.work, offload.provider, str(error))
-    return chunks, placed
+            whereabouts.give_up(offload.work, offload.provider, str(error))
+    return chunks, whereabouts
 
 
 def _wanted_outputs(session: Session, offload: Offload, signature: Signature | None) -> list[str]:

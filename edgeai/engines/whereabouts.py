@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from edgeai.engines import EngineInfo, Step, Work
 
-__all__ = ["Placed"]
+__all__ = ["Whereabouts"]
 
 
-class Placed:
+class Whereabouts:
     """The steps of `EngineInfo`, which change when a device fails. Safe from any thread."""
 
     def __init__(self, steps: tuple[Step, ...]) -> None:
