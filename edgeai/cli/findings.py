@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
@@ -11,10 +12,17 @@ if TYPE_CHECKING:
     from edgeai.devices.providers import Verdict
 
 State = Literal["ok", "note", "problem"]
-# What an engine needs to reach a device: the module that shows it is installed, and how to get it.
+# What ONNX Runtime needs to reach a device: packages, one of which will do, and how to get one.
 PACKAGES = {
-    ("npu", "Intel"): ("openvino", "pip install onnxruntime-openvino, in an environment of its own"),
-    ("npu", "Qualcomm"): ("onnxruntime_qnn", "pip install onnxruntime-qnn"),
+    ("npu", "Intel"): (
+        ("onnxruntime-openvino", "onnxruntime-ep-openvino"),
+        "pip install onnxruntime-openvino, in an environment of its own",
+    ),
+    ("npu", "Qualcomm"): (("onnxruntime-qnn",), "pip install onnxruntime-qnn"),
+    ("npu", "AMD"): (
+        ("onnxruntime-vitisai",),
+        "Install AMD's Ryzen AI software, whose environment has ONNX Runtime for it",
+    ),
 }
 NO_DRIVER = {
     ("npu", "Intel"): "Load the kernel module intel_vpu (Linux 6.8 or later, with its firmware)",
@@ -48,7 +56,7 @@ def machine_findings(machine: "Machine", profile_name: str) -> Iterator[Finding]
     if load := describe.pressure(machine.pressure):
         yield Finding(about="load", state="ok", found=load)
     yield _profile(machine, profile_name)
-    yield _energy()
+    yield _energy(machine)
 
 
 def _accelerator(device: "Accelerator") -> Finding:
@@ -62,9 +70,17 @@ def _accelerator(device: "Accelerator") -> Finding:
     elif device.state == "no permission":
         group = "render" if device.node and ("dri" in device.node or "accel" in device.node) else "fastrpc"
         remedy = f"Let yourself use it: sudo usermod -aG {group} $USER, then log in again"
-    elif key in PACKAGES and find_spec(PACKAGES[key][0]) is None:
+    elif key in PACKAGES and not any(map(_has, PACKAGES[key][0])):
         found, remedy = f"{found}, but no package for it is installed", PACKAGES[key][1]
     return Finding(about=device.kind, state="note" if remedy else "ok", found=found, remedy=remedy)
+
+
+def _has(package: str) -> bool:
+    """Whether it is installed: by its name, as some bring ONNX Runtime's own module and no other."""
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def _profile(machine: "Machine", name: str) -> Finding:
@@ -79,7 +95,7 @@ def _profile(machine: "Machine", name: str) -> Finding:
     return Finding(about="profile", state="ok", found=f"{chosen.name}: {chosen.title}")
 
 
-def _energy() -> Finding:
+def _energy(machine: "Machine") -> Finding:
     from edgeai.devices.energy import POWERCAP, find_meter
     from edgeai.devices.files import ROOT, entries
 
@@ -89,7 +105,11 @@ def _energy() -> Finding:
     if entries(ROOT / POWERCAP, "intel-rapl:*"):
         remedy = "Let yourself read it: sudo chmod a+r /sys/class/powercap/*/energy_uj, after each start"
         return Finding(about="energy", state="note", found="the processor's meter is for root", remedy=remedy)
-    return Finding(about="energy", state="ok", found="nothing here measures it: energy_j stays unknown")
+    unknown = "nothing here measures it: energy_j stays unknown"
+    if any(device.vendor == "NVIDIA" for device in machine.accelerators) and find_spec("pynvml") is None:
+        remedy = "pip install nvidia-ml-py, which reads the GPU's meter"
+        return Finding(about="energy", state="note", found=unknown, remedy=remedy)
+    return Finding(about="energy", state="ok", found=unknown)
 
 
 def provider_findings() -> Iterator[Finding]:

@@ -151,6 +151,8 @@ def test_a_trial_that_fails_says_why(tmp_path: Path) -> None:
         ("Intel", "no driver", "intel_vpu"),
         ("AMD", "no permission", "-aG render"),
         ("Qualcomm", "usable", "onnxruntime-qnn"),
+        ("Intel", "usable", "onnxruntime-openvino"),
+        ("AMD", "usable", "Ryzen AI"),
     ],
 )
 def test_what_a_device_lacks(vendor: str, state: DeviceState, words: str) -> None:
@@ -159,6 +161,23 @@ def test_what_a_device_lacks(vendor: str, state: DeviceState, words: str) -> Non
     found = {f.about: f for f in machine_findings(replace(probe(), accelerators=(device,)), "auto")}
     assert found["npu"].state == "note"
     assert words in str(found["npu"].remedy)
+
+
+def test_a_package_that_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any of those that reach the device."""
+    monkeypatch.setattr("edgeai.cli.findings._has", lambda package: package == "onnxruntime-ep-openvino")
+    device = Accelerator(kind="npu", vendor="Intel", node="/dev/accel/accel0", state="usable")
+    found = {f.about: f for f in machine_findings(replace(probe(), accelerators=(device,)), "auto")}
+    assert found["npu"].state == "ok"
+
+
+def test_a_gpus_meter_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing else measures energy."""
+    monkeypatch.setattr("edgeai.devices.energy.find_meter", lambda: None)
+    monkeypatch.setattr("edgeai.devices.files.ROOT", Path("/nowhere"))
+    device = Accelerator(kind="gpu", vendor="NVIDIA", state="usable")
+    found = {f.about: f for f in machine_findings(replace(probe(), accelerators=(device,)), "auto")}
+    assert "nvidia-ml-py" in str(found["energy"].remedy)
 
 
 def test_a_report_has_no_private_data(
