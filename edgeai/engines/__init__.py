@@ -151,6 +151,12 @@ class EngineInfo:
         return ", ".join([self.provider, *(f"{step.work} on {step.provider}" for step in taken)])
 
     @property
+    def passed_over(self) -> tuple[str, ...]:
+        """The providers that might have worked and do not, as "prefill on qnn: it timed out"."""
+        found = (f"{step.work} on {step.provider}: {step.why}" for step in self.steps if step.why)
+        return tuple(dict.fromkeys(found))
+
+    @property
     def active_parameters(self) -> int:
         """How many parameters a token goes through: all of them, but in a mixture of experts."""
         return self.parameters - self.inactive_parameters

@@ -158,7 +158,7 @@ class LocalEngine(ABC):
             adapter=self._adapter(request.adapter),
             hidden=request.hidden,
             constraint=self._constraint(request),
-            device=partial(_device, self._info, self._whereabouts),
+            info=partial(self._whereabouts.told, self._info),
         )
         generation = Generation(partial(self._scheduler.wake, query))
         query.attach(generation)
@@ -318,10 +318,6 @@ class LocalEngine(ABC):
             if self._constraint_tokenizer is None:
                 self._constraint_tokenizer = self._make_constraint_tokenizer()
             return Constraint(self._constraint_tokenizer, request, self.info.n_vocab)
-
-
-def _device(info: EngineInfo, whereabouts: Whereabouts) -> str:
-    return whereabouts.told(info).device
 
 
 def _ended(job: Job) -> bool:
