@@ -72,8 +72,10 @@ class LocalEngine(ABC):
         carry: Callable[[str | None], None] = lambda adapter: None,
         drafter: Drafter | None = None,
         whereabouts: Whereabouts | None = None,
+        limit: Callable[[int], None] = lambda n_threads: None,
     ) -> None:
         self._info, self._whereabouts = info, whereabouts or Whereabouts(info.steps)
+        self._limit = limit
         self._context, self._shelf = context, shelf
         self._vocabulary = vocabulary
         self._template = chat_template(vocabulary)
@@ -135,6 +137,10 @@ class LocalEngine(ABC):
     def info(self) -> EngineInfo:
         """What the loaded model is."""
         return self._whereabouts.told(self._info)
+
+    def limit_threads(self, n_threads: int) -> None:
+        """From the next step on at most so many, where their number follows the load."""
+        self._limit(n_threads)
 
     def stream(self, request: Request) -> Generation:
         """Queue the request; its tokens arrive in the Generation.
