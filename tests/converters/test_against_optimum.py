@@ -20,6 +20,7 @@ from edgeai.converters.proof import Trial  # noqa: E402
 from edgeai.converters.toolchain import convert  # noqa: E402
 from edgeai.models.package import read_manifest  # noqa: E402
 from tests.converters.encoders import HELD_OUT, LABELS, LICENCE, add_head, unpack  # noqa: E402
+from tests.converters.make_all import assert_the_same_twice  # noqa: E402
 from tests.converters.tiny_encoders import KINDS, POSITIONS, write_encoder  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]  # theirs; a real model
@@ -89,6 +90,12 @@ def test_the_licence_is_carried_and_where_it_comes_from_is_told(minilm: Path, tm
     assert (tmp_path / "package" / "NOTICE").read_text("utf-8") == "Made by others"
     assert manifest.provenance["command"] == "edgeai convert all-minilm-l6-v2 --to onnx"
     assert "optimum-onnx" in manifest.provenance["made_with"]
+
+
+def test_packages_are_the_same_in_another_process(minilm: Path, topics: Path, tmp_path: Path) -> None:
+    """All files but the proof's, the graphs for NPUs with them."""
+    assert_the_same_twice(minilm, tmp_path / "embeddings", ["onnx", "onnx::a16w8", "onnx::a8w8"])
+    assert_the_same_twice(topics, tmp_path / "classifiers", ["onnx::a8w8"])
 
 
 SHORT = tuple(text[:60] for text in TEXTS)
