@@ -68,8 +68,8 @@ test-converters: $(VENV)/.test $(GENAI)/.made $(OPTIMUM)/.made $(LLMCOMPRESSOR)/
 
 test-providers: $(QNN)/.made $(OPENVINO)/.made $(OPTIMUM)/.made ## execution providers that run on any x86-64 Linux: QNN's emulator, OpenVINO
 	EDGEAI_PROVIDERS=qnn EDGEAI_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/$(notdir $(BIN))/python \
-	$(QNN)/$(notdir $(BIN))/python -m pytest -s tests/providers/test_qnn.py tests/providers/test_npu_variants.py \
-	  tests/providers/test_npu_encoders.py
+	$(QNN)/$(notdir $(BIN))/python -m pytest -s tests/providers/test_qnn.py tests/providers/test_virtual.py \
+	  tests/providers/test_npu_variants.py tests/providers/test_npu_encoders.py
 	EDGEAI_PROVIDERS=openvino $(OPENVINO)/$(notdir $(BIN))/python -m pytest tests/providers/test_openvino.py
 
 test-vulkan: $(VENV)/.test $(VULKAN)/.made ## llama.cpp on Vulkan; needs npm, and Mesa's lavapipe or a GPU

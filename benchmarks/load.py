@@ -1,9 +1,10 @@
 """Decode beside other programs, as a reader of the stream sees it: `Edge`, which chooses its threads token
-by token, against `Edge` with a fixed number of threads, and llama-cpp-python's chat stream as it comes. All
+by token, against `Edge` with a fixed number of threads, whose threads wait for one another actively (as they
+do by themselves) or passively, and llama-cpp-python's chat stream as it comes. All
 in processes of their own, each of them for half a second in turn, beside each neighbour. The order changes
 from round to round, and a quarter of a second before is not counted, for none of them: who worked until then
 is no neighbour that is meant.
-Speeds are tokens by the sum of their times; the best fixed number is the fastest beside that neighbour.
+Speeds are tokens by the sum of their times; the best fixed setting is the fastest beside that neighbour.
 """
 
 import itertools
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from statistics import quantiles
 from typing import Any
 
@@ -22,6 +24,7 @@ from benchmarks.workers import worker
 from edgeai import Edge
 from edgeai.devices.probe import usable_cores
 from edgeai.engines.cores import Cores
+from edgeai.load import Wanted, device_plan, open_planned
 from edgeai.models import store
 
 MODEL = "smollm2-135m-instruct"
@@ -32,6 +35,7 @@ N_TOKENS = 256
 SLICE_S, WARM_S = 0.5, 0.25
 ROUNDS = 7
 COMING_ROUNDS = 14
+PASSIVE = {"OMP_WAIT_POLICY": "passive"}  # of libgomp, which reads it once
 ANSWERS = 2
 
 SPINNER = "while True: pass"
@@ -45,7 +49,7 @@ while True:
 """
 OURSELVES = f"""
 from edgeai import Edge
-edge = Edge({GGUF!r}, n_ctx={N_CTX}, ledger=False)
+edge = Edge({{}}, n_ctx={N_CTX}, ledger=False)
 print("ready", flush=True)
 while True: edge.ask({QUESTION!r}, max_tokens={N_TOKENS})
 """
@@ -75,11 +79,14 @@ def measure() -> list[Row]:
 
 
 def edges(stack: ExitStack, package: str) -> dict[str, Ask]:
-    """`Edge` that follows the load, and with each fixed number of threads."""
+    """`Edge` that follows the load, and with each fixed number of threads, active and passive."""
     n = usable_cores()
-    found = {"Edge": stack.enter_context(worker(edge_slices, package, None))}
+    found = {"Edge": stack.enter_context(worker(edge_slices, package, None, "active"))}
     for count in sorted({1, min(2, n), max(1, n // 2), n}):
-        found[f"{count}"] = stack.enter_context(worker(edge_slices, package, count))
+        found[f"{count}"] = stack.enter_context(worker(edge_slices, package, count, "active"))
+        if count > 1:
+            passive = worker(edge_slices, package, count, "passive", environment=PASSIVE)
+            found[f"{count} passive"] = stack.enter_context(passive)
     return found
 
 
@@ -94,15 +101,15 @@ def in_turn(contenders: Mapping[str, Ask], rounds: int) -> dict[str, list[float]
     return steps
 
 
-def neighbours(n: int) -> dict[str, list[str]]:
-    """The programs beside which all run, on ``n`` cores."""
+def neighbours(n: int, package: str = GGUF) -> dict[str, list[str]]:
+    """The programs beside which all run, on ``n`` cores; a second `Edge` has this package."""
     return {
         "nobody": [],
         "a spinning loop": [SPINNER],
         "one on each core": [SPINNER] * n,
         "two on each core": [SPINNER] * 2 * n,
         "a BLAS job on all cores": [BLAS],
-        "a second `Edge`": [OURSELVES],
+        "a second `Edge`": [OURSELVES.format(repr(package))],
         "one on each core for 5 s of 10": [COMING] * n,
     }
 
@@ -155,7 +162,7 @@ def running(programs: list[str]) -> Iterator[None]:
     kids = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for code in programs]
     try:
         for kid, code in zip(kids, programs, strict=True):
-            if code == OURSELVES:
+            if "ready" in code:
                 assert kid.stdout is not None
                 kid.stdout.readline()
         time.sleep(1)
@@ -167,9 +174,15 @@ def running(programs: list[str]) -> Iterator[None]:
         time.sleep(0.5)
 
 
-def edge_slices(package: str, threads: int | None) -> dict[str, Slices]:
-    """`Edge` with this number of threads, None for its own choice."""
-    edge = Edge(package, n_ctx=N_CTX, threads=threads, ledger=False)
+def edge_slices(package: str, threads: int | None, waiting: str) -> dict[str, Slices]:
+    """`Edge` with this number of threads, None for its own choice.
+
+    llama.cpp waits as the environment says, ONNX Runtime as the plan does.
+    """
+    model = store.find(package)
+    plan = device_plan(model, Wanted(n_ctx=N_CTX, threads=threads))
+    plan = replace(plan, spin_us=0) if waiting == "passive" else plan
+    edge = Edge(engine=open_planned(model, plan), ledger=False)
     prompts = new_prompts()
     return {
         "decode": lambda: gaps(lambda: edge.stream(QUESTION, max_tokens=N_TOKENS)),

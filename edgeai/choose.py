@@ -105,8 +105,15 @@ class Classifier:
         self.probabilities = dict(zip(choices, softmax(values), strict=True))
         token = label_token(self.probabilities)
         generation.put(replace(token, hidden=states[0]) if states else token)
+        info = self._engine.info
         generation.finish(
-            Finished(reason="stop", n_prompt=n_prompt, labels=scores, device=self._engine.info.device)
+            Finished(
+                reason="stop",
+                n_prompt=n_prompt,
+                labels=scores,
+                device=info.device,
+                passed_over=info.passed_over,
+            )
         )
 
     def _score(self, generation: Generation, states: "list[Vector]") -> tuple[int, LabelScores]:

@@ -166,7 +166,7 @@ class Edge:
             raise ConfigError("An engine of your own runs where you opened it", remedy="Leave isolation out")
         try:
             meter = open_meter(profile)
-            escalation = open_escalation(profile, goal)
+            escalation = open_escalation(profile, goal, engine)
             book = open_ledger(ledger)
             waiting = open_waiting(bigger, policy, book, key=queue_key)
         except EdgeError:

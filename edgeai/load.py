@@ -72,9 +72,10 @@ def open_model(
 
     With engine="auto" and packages for several installed engines, the one that runs a typical query faster
     on this machine is taken; the first time that is measured, which takes some seconds. Where memory is too
-    small for that one, another engine's is. But one that has these ``weights`` comes before any other: a
-    contract is bound to it. With adapters or a draft model it is llama.cpp, which alone takes them; with a
-    device that only one engine reaches, that one, if there is a package for it.
+    small for that one, another engine's is, and a smaller one, where the profile allows that. But one that
+    has these ``weights`` comes before any other: a contract is bound to it. With adapters or a draft model it
+    is llama.cpp, which alone takes them; with a device that only one engine reaches, that one, if there is a
+    package for it.
     Raises ModelError's, StoreError's and EngineError's leaves, ConfigError and MissingExtra.
     """
     if engine not in get_args(EngineName):
@@ -87,17 +88,17 @@ def open_model(
         found = choose_package(model, engine, allow_large=wanted.allow_large, weights=weights)
         opened = open_package(found, replace(wanted, exact=wanted.exact or weights is not None))
     except OutOfMemory as error:
-        if engine != "auto" or weights is not None:
+        if weights is not None:
             raise
-        return _open_another(model, wanted, error)
+        return _open_another(model, engine, wanted, error)
     return Loaded(engine=opened, weights=weights_hash(found))
 
 
-def _open_another(model: str | Path, wanted: Wanted, error: OutOfMemory) -> Loaded:
-    """The first of the model's packages, one an engine, for which there is memory; or the error of all."""
+def _open_another(model: str | Path, engine: EngineName, wanted: Wanted, error: OutOfMemory) -> Loaded:
+    """The first of the model's other packages for which there is memory; or the error of all."""
     is_one = isinstance(model, Path) or _is_path(model) or "@" in model
     failed = {}
-    for found in [] if is_one else _one_an_engine(_usable(str(model))):
+    for found in [] if is_one else _instead(str(model), engine, wanted.profile):
         _log.warning("%s is tried, because: %s", found.id, error)
         try:
             return Loaded(engine=open_package(found, wanted), weights=weights_hash(found))
@@ -107,6 +108,19 @@ def _open_another(model: str | Path, wanted: Wanted, error: OutOfMemory) -> Load
         raise error
     why = ". ".join(f"{name}: {reason}" for name, reason in failed.items())
     raise OutOfMemory(f"Neither {' nor '.join(failed)} fits into memory", why=why, remedy=error.remedy)
+
+
+def _instead(model: str, engine: EngineName, profile: str) -> "list[InstalledModel]":
+    """One package for each engine; and, where the profile allows it, the smaller ones, the largest first."""
+    from edgeai.devices.probe import probe
+    from edgeai.devices.profiles import choose
+
+    found = [one for one in _usable(model) if engine in ("auto", one.manifest.engine)]
+    usual = _one_an_engine(found) if engine == "auto" else []
+    if "quantization" not in choose(profile, probe()).memory.adjust:
+        return usual
+    by_size = sorted(found, key=lambda one: one.manifest.size, reverse=True)
+    return [*usual, *(one for one in by_size if one not in usual)]
 
 
 def choose_package(

@@ -11,7 +11,7 @@ from edgeai.engines.generation import Finished
 from edgeai.errors import ContextOverflow, EdgeError, EngineError, ModelUnsupported
 from edgeai.monitor import Monitor
 from edgeai.policy import Policy
-from edgeai.types import Reason, Timing, Usage
+from edgeai.types import Answer, Reason, Timing, Usage
 
 
 class Side(Enum):
@@ -34,6 +34,12 @@ class Labels:
     price: Price | None = None
     above: "tuple[Labels, ...]" = ()
     device: str | None = None
+    passed_over: tuple[str, ...] = ()
+
+    def computed(self, answer: Answer, finished: Finished | None) -> Answer:
+        """The device's answer, with what has computed it: as of its end, if it has come to one."""
+        told = self if finished is None or finished.device is None else finished
+        return replace(answer, device=told.device, passed_over=told.passed_over)
 
     def climbed(self) -> "Labels":
         """The labels with the next cloud."""
@@ -50,18 +56,13 @@ class Labels:
 def labels_of(info: EngineInfo, cloud: Cloud | None, adapter: str | None) -> Labels:
     """The names for a query on this engine, with this cloud; the model's tells the adapter, too."""
     device_model = info.model if adapter is None else f"{info.model}+{adapter}"
+    own = Labels(
+        device_model=device_model, engine=info.engine, device=info.device, passed_over=info.passed_over
+    )
     if cloud is None:
-        return Labels(device_model=device_model, engine=info.engine, device=info.device)
+        return own
     first, *above = (
-        Labels(
-            device_model=device_model,
-            engine=info.engine,
-            device=info.device,
-            cloud_model=one.model,
-            endpoint=one.endpoint,
-            price=one.price,
-        )
-        for one in tiers_of(cloud)
+        replace(own, cloud_model=one.model, endpoint=one.endpoint, price=one.price) for one in tiers_of(cloud)
     )
     return replace(first, above=tuple(above))
 

@@ -379,8 +379,8 @@ class Run:
             disclosed_bytes=self.sent.n_bytes,
             tool_calls=calls,
             dropped_turns=dropped,
-            device=((self.finished and self.finished.device) or self.labels.device) if on_device else None,
         )
+        answer = self.labels.computed(answer, self.finished) if on_device else answer
         return answer if self.standing is None else self.standing.stamp(answer, self._signals)
 
     def _stay_reason(self) -> Reason:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from edgeai.engines import Engine, Throttled
 from edgeai.types import Escalation
 
 if TYPE_CHECKING:
@@ -24,10 +25,16 @@ def open_meter(profile: str) -> "Meter | None":
     return find_meter(active_w=None if watts is None else watts.value)
 
 
-def open_escalation(profile: str, goal: "Goal") -> Callable[[], Escalation]:
-    """What tells whether the machine's state, now, speaks for leaving. Raises ConfigError."""
+def open_escalation(profile: str, goal: "Goal", engine: Engine) -> Callable[[], Escalation]:
+    """What tells whether the machine's state, now, speaks for leaving, and the engine how many threads.
+
+    Raises ConfigError.
+    """
     from edgeai.devices.escalation import watch
     from edgeai.devices.probe import probe
     from edgeai.devices.profiles import choose
 
-    return watch(choose(profile, probe()), goal)
+    chosen = choose(profile, probe())
+    if isinstance(engine, Throttled):
+        return watch(chosen, goal, limit=engine.limit_threads)
+    return watch(chosen, goal)

@@ -286,7 +286,8 @@ class Answer:
     ``energy_j`` is what the device used in joules while the query ran, by the meter ``energy_source`` names
     ("rapl", "nvml", "battery"; "estimate": a profile's watts); a cloud's share is not in it.
     ``dropped_turns`` is the number of exchanges that the device was not told, see `Policy.when_full`.
-    ``device`` is what computed the device's answer, such as "cpu", "cuda" or "cpu, prefill on qnn".
+    ``device`` is what computed the device's answer, such as "cpu", "cuda" or "cpu, prefill on qnn";
+    ``passed_over`` tells which execution providers did not, each with the reason.
     ``price_as_of`` says which price list ``cost_usd`` was reckoned by: its name and version, or its date.
     """
 
@@ -313,6 +314,7 @@ class Answer:
     tool_calls: tuple[ToolCall, ...] = ()
     dropped_turns: int = 0
     device: str | None = None
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

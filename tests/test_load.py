@@ -4,6 +4,8 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,12 @@ from edgeai import load as loading
 from edgeai.binding import weights_hash
 from edgeai.engines import DevicePlan
 from edgeai.errors import OutOfMemory
-from edgeai.load import available_engines, family_speeds, open_model
+from edgeai.load import Wanted, available_engines, family_speeds, open_model
 from edgeai.measure import Speed, speeds
 from edgeai.models import store
 from edgeai.models.store import InstalledModel, Progress
 from edgeai.monitor.contract import Binding
-from edgeai.paths import cache_dir
+from edgeai.paths import cache_dir, config_dir
 from edgeai.prepare import is_known, is_prepared, prepare
 from edgeai.testing import FakeEngine
 from tests.engines.onnx.conftest import write_tiny_package
@@ -111,6 +113,35 @@ def test_another_engine_where_memory_is_too_small_for_the_first(
     with pytest.raises(OutOfMemory) as refused:
         open_model(NAME, "auto")
     assert all(model.id in refused.value.what for model in both)
+
+
+def test_a_smaller_package_where_the_profile_allows_it(
+    both: Sequence[InstalledModel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of the same engine, if one was asked for; by other profiles it is an error, as ever."""
+    onnx = next(model for model in both if model.manifest.engine == "onnx")
+    small = replace(onnx, manifest=replace(onnx.manifest, id=f"{NAME}@onnx-int4"))
+    monkeypatch.setattr(loading, "_usable", lambda name: [*both, small])
+    opened: list[str] = []
+
+    def planned(model: InstalledModel, *_: object) -> DevicePlan:
+        opened.append(model.id)
+        if model.id != small.id:
+            raise OutOfMemory(f"{model.id} does not fit into memory", why="Too large", remedy="Free some")
+        return DevicePlan(n_ctx=256, n_threads=1)
+
+    monkeypatch.setattr(loading, "device_plan", planned)
+    with pytest.raises(OutOfMemory):
+        open_model(NAME, "onnx", Wanted(profile="generic"))
+    assert opened == [onnx.id]
+    own = config_dir() / "device_profiles" / "kiosk.toml"
+    own.parent.mkdir(parents=True)
+    shipped = (resources.files("edgeai.device_profiles") / "intel-n100-kiosk.toml").read_text()
+    named = shipped.replace("intel-n100-kiosk", "kiosk")
+    own.write_text(named.replace('adjust = ["n_ctx"]', 'adjust = ["n_ctx", "quantization"]'))
+    open_model(NAME, "onnx", Wanted(profile="kiosk")).engine.close()
+    assert opened[-1] == small.id
+    assert both[0].id not in opened
 
 
 @pytest.mark.parametrize("engine", ["llamacpp", "onnx"])

@@ -120,16 +120,14 @@ def _write_profile(chosen: "Profile", candidates: "tuple[Candidate, ...]") -> No
 
 
 def _write_plan(needed: "MemoryPlan", device: "DevicePlan") -> None:
+    from edgeai.devices.describe import step_in_words
     from edgeai.devices.fitting import in_words
 
     stored = f"KV values as {needed.kv_type}"
     typer.echo(f"{'model':<13}{needed.model}, n_ctx={needed.n_ctx}, {device.n_threads} threads, {stored}")
     typer.echo(f"{'memory':<13}{'fits. ' if needed.fits else 'DOES NOT FIT. '}{in_words(needed)}")
     for step in device.steps:
-        shared = "" if step.layers is None else f", {step.layers[0]} of {step.layers[1]} layers"
-        named = f"{step.provider}{shared}"
-        verdict = named if step.why is None else f"not {named}: {step.why}"
-        typer.echo(f"{'runs on':<13}{step.work}: {verdict}")
+        typer.echo(f"{'runs on':<13}{step_in_words(step)}")
     if not device.steps:
         typer.echo(f"{'runs on':<13}the processor")
     for settings in needed.nearest:

@@ -15,6 +15,7 @@ from edgeai.cli.findings import (
     Finding,
     State,
     gpu_findings,
+    ladder_findings,
     machine_findings,
     provider_findings,
     trial_findings,
@@ -105,6 +106,7 @@ def _findings(*, quick: bool) -> Iterator[Finding]:
     if model.state == "ok" and not quick:
         yield from trial_findings(settings.model)
         yield from variant_findings(settings.model)
+        yield from ladder_findings(settings)
     yield from _isolation(settings)
     yield _cloud(settings)
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from edgeai.config import Settings
     from edgeai.devices.accelerators import Accelerator
     from edgeai.devices.probe import Machine
     from edgeai.devices.providers import Verdict
@@ -183,6 +184,34 @@ def _trial(name: str, verdict: "Verdict", parts: str) -> Finding:
         return Finding(about="trial", state="ok", found=told)
     told = f"{name} {verdict.in_words()}"
     return Finding(about="trial", state="note", found=told, remedy=verdict.remedy)
+
+
+def ladder_findings(settings: "Settings") -> Iterator[Finding]:
+    """What would do each kind of work of the settings' model, with the reasons against what comes before."""
+    from edgeai.devices.describe import step_in_words
+    from edgeai.errors import ConfigError, EngineError
+    from edgeai.load import Wanted, available_engines, device_plan
+    from edgeai.models import store
+
+    wanted = Wanted(
+        n_ctx=settings.n_ctx,
+        profile=settings.profile,
+        goal=settings.goal,
+        device=settings.device,
+        allow_fallback=settings.allow_fallback,
+    )
+    for found in store.installed():
+        named = settings.model in (found.id, found.manifest.name)
+        if not named or found.manifest.engine not in available_engines():
+            continue
+        try:
+            steps = device_plan(found, wanted).steps
+        except (ConfigError, EngineError) as error:
+            told = f"{error.what}: {error.why}" if error.why else error.what
+            yield Finding(about="runs on", state="problem", found=told, remedy=error.remedy)
+            continue
+        told = "; ".join(map(step_in_words, steps)) or "the processor"
+        yield Finding(about="runs on", state="ok", found=f"{found.id}: {told}")
 
 
 def trial_findings(model: str) -> Iterator[Finding]:

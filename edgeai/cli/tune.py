@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgeai.models.store import InstalledModel
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
+LEAST_S = 5.0  # for measuring, however long it took to try devices
 
 
 @app.command()
@@ -63,6 +64,7 @@ def _model(name: str | None, engine: str | None) -> "InstalledModel":
 
 def _tune(model: "InstalledModel", *, again: bool, lossy: bool) -> "Tuning":
     from functools import partial
+    from time import monotonic
 
     from edgeai.cli.progress import counting
     from edgeai.config import Settings
@@ -70,14 +72,18 @@ def _tune(model: "InstalledModel", *, again: bool, lossy: bool) -> "Tuning":
     from edgeai.devices.plan import plan
     from edgeai.devices.probe import probe
     from edgeai.devices.profiles import choose
-    from edgeai.devices.tune import knobs, measure, search
+    from edgeai.devices.tune import LIMIT_S, knobs, measure, search
     from edgeai.devices.tuning import Tuning, circumstances, recall, remember
     from edgeai.load import open_planned
 
     # without guesses, which the measured prompt, a word again and again, makes too easy
     usual = replace(plan(None, min(model.manifest.context, 1024)), follow_load=False, speculate=False)
     machine = probe()
-    providers = choices(model, usual, choose(Settings.load().profile, machine), machine)
+    begun = monotonic()
+    profile = choose(Settings.load().profile, machine)
+    with _stoppable():
+        providers = choices(model, usual, profile, machine, tell=_say_tried)
+    limit_s = max(LEAST_S, LIMIT_S - (monotonic() - begun))
     todo = knobs(
         model.manifest.engine, model.manifest.quantization, usual.n_threads, lossy=lossy, providers=providers
     )
@@ -86,11 +92,15 @@ def _tune(model: "InstalledModel", *, again: bool, lossy: bool) -> "Tuning":
     # in this process: one of its own would be taken for another program that is busy
     sample = partial(measure, partial(open_planned, model, isolation="thread"))
     with _stoppable(), counting("measuring") as progress:
-        for better in search(found, todo, usual, sample, progress=progress):
+        for better in search(found, todo, usual, sample, progress=progress, limit_s=limit_s):
             if better.complete or any(choice.query_s for choice in better.choices):
                 remember(better)
             found = better
     return found
+
+
+def _say_tried(provider: str) -> None:
+    typer.echo(f"trying {provider}, once", err=True)
 
 
 @contextmanager

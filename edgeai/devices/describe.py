@@ -7,6 +7,7 @@ from edgeai.devices.cpu import Cpu
 from edgeai.devices.memory import Memory, Pressure
 from edgeai.devices.power import Power
 from edgeai.devices.probe import Machine
+from edgeai.engines import Step
 
 
 def lines(machine: Machine) -> Iterator[tuple[str, str]]:
@@ -68,3 +69,10 @@ def pressure(found: Pressure) -> str:
     shares = {"processor": found.cpu, "memory": found.memory, "disk": found.io}
     known = [f"{name} {share:.0%}" for name, share in shares.items() if share is not None]
     return f"tasks waited for: {', '.join(known)}" if known else ""
+
+
+def step_in_words(step: Step) -> str:
+    """A kind of work and what does it, or what does not and why."""
+    shared = "" if step.layers is None else f", {step.layers[0]} of {step.layers[1]} layers"
+    named = f"{step.provider}{shared}"
+    return f"{step.work}: {named}" if step.why is None else f"{step.work}: not {named}: {step.why}"

@@ -1,45 +1,49 @@
-"""What the profile says of leaving, in the state that the machine is in now: on battery, or hot."""
+"""What the profile says of leaving and of threads, in the state the machine is in now: on battery, or hot."""
 
 import time
 from collections.abc import Callable
 from typing import Final
 
-from edgeai.devices.plan import too_hot
+from edgeai.devices.plan import frugal
 from edgeai.devices.power import Power
 from edgeai.devices.probe import power_now
-from edgeai.devices.profiles import Goal, Profile
+from edgeai.devices.profiles import Frugality, Goal, Profile
 from edgeai.types import Escalation
 
 __all__ = ["escalation", "watch"]
 
 _KNOWN_S: Final = 5.0
+_ALL: Final = 2**16
 
 
 def escalation(profile: Profile, power: Power, goal: Goal = "speed") -> Escalation:
     """Of a policy for heat and one for the battery that both apply, heat's counts if it says anything."""
-    policies = []
-    if too_hot(profile, power):
-        policies.append(profile.power.hot)
-    if goal == "battery" or power.on_battery is True:
-        policies.append(profile.power.battery)
-    return next((policy.escalation for policy in policies if policy.escalation != "usual"), "usual")
+    said = (policy.escalation for policy in frugal(profile, power, goal) if policy.escalation != "usual")
+    return next(said, "usual")
 
 
 def watch(
     profile: Profile,
     goal: Goal = "speed",
     *,
+    limit: Callable[[int], None] = lambda n_threads: None,
     read: Callable[[], Power] = power_now,
     clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[], Escalation]:
-    """What tells it, looking at most every five seconds, and never for a profile that says nothing of it."""
-    if {profile.power.hot.escalation, profile.power.battery.escalation} == {"usual"}:
+    """What tells it, looking at most every five seconds, and never for a profile that says nothing of it.
+
+    At each look ``limit`` is told how many threads may compute, as far as that depends on the state.
+    """
+    if {profile.power.hot, profile.power.battery} == {Frugality()}:
         return lambda: "usual"
     known: list[tuple[float, Escalation]] = []
 
     def now() -> Escalation:
         if not known or clock() - known[-1][0] >= _KNOWN_S:
-            known[:] = [(clock(), escalation(profile, read(), goal))]
+            power = read()
+            caps = (policy.threads for policy in frugal(profile, power, goal))
+            limit(min((int(cap.value) for cap in caps if cap is not None), default=_ALL))
+            known[:] = [(clock(), escalation(profile, power, goal))]
         return known[-1][1]
 
     return now

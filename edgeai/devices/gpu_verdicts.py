@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from edgeai.devices.child import Ended, run_child
-from edgeai.devices.files import ROOT, entries, text
+from edgeai.devices.drivers import stamp
 from edgeai.devices.providers import Verdict
 from edgeai.devices.verdicts import keep, recalled
 from edgeai.models.disk import remembered_sha256
@@ -36,10 +36,7 @@ LEAST_COSINE: Final = 0.99
 MOST_KL: Final = 0.1
 """Nats a token: GPUs round inputs and sums in other ways than processors do, which costs hundredths."""
 LEAST_SHARE: Final = 0.5
-FORMAT: Final = 2
-_MODULES: Final = ("nvidia", "amdgpu", "i915", "xe")
-_MANIFESTS: Final = ("etc/vulkan/icd.d", "usr/share/vulkan/icd.d", "etc/OpenCL/vendors")
-_VARIABLES: Final = ("GGML_VK_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "VK_ICD_FILENAMES", "VK_DRIVER_FILES")
+FORMAT: Final = 3
 
 
 def gpu_verdict(
@@ -118,8 +115,8 @@ def _unlike(cosine: float, kl: float) -> str | None:
 
 def _digest(model: "InstalledModel", gpus: "Sequence[Device]", circumstances: "Mapping[str, str]") -> str:
     devices = [f"{device.backend} {device.name} {device.description}" for device in gpus]
-    build = [version("llama-cpp-python"), [_stamp(file) for file in build_files()]]
-    facts = ["llama.cpp", FORMAT, build, devices, dict(circumstances), _drivers()]
+    build = [version("llama-cpp-python"), [stamp(file) for file in build_files()]]
+    facts = ["llama.cpp", FORMAT, build, devices, dict(circumstances)]
     return sha256(json.dumps([*facts, remembered_sha256(model.path)], sort_keys=True).encode()).hexdigest()
 
 
@@ -130,19 +127,3 @@ def build_files() -> list[Path]:
         return []
     own = sorted((Path(found.origin).parent / "lib").glob("*ggml*"))
     return [*own, Path(os.environ["GGML_BACKEND_PATH"])] if os.environ.get("GGML_BACKEND_PATH") else own
-
-
-def _drivers() -> list[object]:
-    """What changes with a driver: the kernel's part, the library's manifest, and what hides devices."""
-    modules = [text(ROOT / "sys/module" / name / "version") for name in _MODULES]
-    manifests = [_stamp(file) for folder in _MANIFESTS for file in entries(ROOT / folder)]
-    return [modules, manifests, [os.environ.get(name, "") for name in _VARIABLES]]
-
-
-def _stamp(file: Path) -> tuple[str, int, int]:
-    """Name, size and time of change; of a file that is not there, none."""
-    try:
-        found = file.stat()
-    except OSError:
-        return file.name, 0, 0
-    return file.name, found.st_size, found.st_mtime_ns

@@ -1,6 +1,6 @@
 """Where a model's work runs: on the device that was wished, or the one that `edgeai tune` found fastest."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeai.devices import gpus, variants
@@ -29,15 +29,21 @@ def place(
 
 
 def choices(
-    model: "InstalledModel", plan: DevicePlan, profile: Profile, machine: "Machine"
+    model: "InstalledModel",
+    plan: DevicePlan,
+    profile: Profile,
+    machine: "Machine",
+    tell: Callable[[str], None] = lambda name: None,
 ) -> Mapping[str, Mapping[str, Any]]:
     """By name each provider that works for a query's tokens, and the fields of the plan that it means.
 
-    The processor is the first. The others are tried now, each in a process of its own, if they were not.
+    The processor is the first. The others are tried now, each in a process of its own, if they were not;
+    ``tell`` is called with the name of each before.
     """
     names = {*gpus.available(), *variants.available(model)}
     found = {"cpu": _fields(plan)}
     for name in sorted(names):
+        tell(name)
         put = place(model, plan, Wish(name=name, allow_fallback=True), profile, "speed", machine)
         if put.gpus or any(offload.work in ("prefill", "decode") for offload in put.offloads):
             found[name] = _fields(put)

@@ -5,7 +5,7 @@ from typing import get_args
 
 from edgeai.devices.power import Power
 from edgeai.devices.probe import Machine, fast_cores
-from edgeai.devices.profiles import Goal, Profile
+from edgeai.devices.profiles import Frugality, Goal, Profile
 from edgeai.devices.tuning import Tuning
 from edgeai.engines import DevicePlan
 from edgeai.errors import ConfigError
@@ -74,9 +74,14 @@ def most_threads(profile: Profile | None, machine: Machine | None, goal: Goal) -
     """One a fast core, within what the profile allows in the machine's state."""
     caps = [] if profile is None else [profile.threads]
     if profile is not None and machine is not None:
-        caps += [profile.power.battery.threads] if saves_battery(machine, goal) else []
-        caps += [profile.power.hot.threads] if is_hot(profile, machine) else []
+        caps += [policy.threads for policy in frugal(profile, machine.power, goal)]
     return max(1, min([fast_cores(), *(int(cap.value) for cap in caps if cap is not None)]))
+
+
+def frugal(profile: Profile, power: Power, goal: Goal) -> list[Frugality]:
+    """What of the profile's policies applies in this state, heat's first."""
+    found = [profile.power.hot] if too_hot(profile, power) else []
+    return [*found, profile.power.battery] if goal == "battery" or power.on_battery is True else found
 
 
 def saves_battery(machine: Machine, goal: Goal) -> bool:

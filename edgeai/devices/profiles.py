@@ -27,7 +27,7 @@ __all__ = ["Goal", "KvType", "Profile", "Setting", "choose", "load_profiles", "r
 Goal = Literal["speed", "battery"]
 Work = Literal["prefill", "decode", "embed"]
 KvType = Literal["f16", "q8_0"]
-Setting = Literal["n_ctx", "kv_type"]
+Setting = Literal["n_ctx", "kv_type", "quantization"]
 FOLDER = "device_profiles"
 GENERIC = "generic"
 
@@ -35,7 +35,8 @@ GENERIC = "generic"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryBudget:
     """What one model may take: at most ``model_share`` (0 to 1) of all memory, and ``keep_free_mb`` (10⁶
-    bytes) of what is available stay free. ``adjust`` names the settings that may be made smaller to fit.
+    bytes) of what is available stay free. ``adjust`` names the settings that may be made smaller to fit;
+    "quantization": a smaller package of the model may be loaded instead, if one is installed.
     """
 
     model_share: Figure

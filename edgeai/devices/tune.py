@@ -17,7 +17,7 @@ from edgeai.engines.cores import Cores
 from edgeai.errors import EngineError, ModelUnsupported, StoreError
 from edgeai.types import Message, Request
 
-__all__ = ["Knob", "Sample", "knobs", "measure", "search"]
+__all__ = ["LIMIT_S", "Knob", "Sample", "knobs", "measure", "search"]
 
 REPEATS: Final = 3
 LIMIT_S: Final = 20.0

@@ -72,7 +72,10 @@ def verdict(
 
 
 def verdicts(model: "InstalledModel", machine: "Machine") -> Iterator[tuple[Work, Verdict]]:
-    """Every graph of the package on every installed provider that it is for, tried now if it was not."""
+    """Every graph of the package on every installed provider that it is for, tried now if it was not.
+
+    An installed provider of an NPU for which there is none gets a verdict, too: what is missing is the graph.
+    """
     offer = _ask_once()
     for work in _works(model):
         for provider in PROVIDERS.values():
@@ -83,6 +86,12 @@ def verdicts(model: "InstalledModel", machine: "Machine") -> Iterator[tuple[Work
         offered = offer(provider) if _is_whole(model, provider, None) else None
         if offered is not None and offered.installed:
             yield "decode", decoder_verdict(model, offered, provider.options, circumstances(machine))
+    for provider in PROVIDERS.values():
+        if provider.kind == "npu" and not any(variant_of(model, provider, work) for work in WORKS):
+            offered = offer(provider)
+            if offered is not None and offered.installed:
+                work = _works(model)[0]
+                yield work, verdict(model, provider, work, machine)
 
 
 def available(model: "InstalledModel") -> tuple[str, ...]:

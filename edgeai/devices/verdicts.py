@@ -16,6 +16,7 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from edgeai.devices import compiled
+from edgeai.devices.drivers import drivers
 from edgeai.devices.providers import CHILD, PROVIDERS, Offer, Provider, Verdict, try_provider
 from edgeai.models.disk import remembered_sha256
 from edgeai.paths import data_dir
@@ -33,7 +34,8 @@ _FORGOTTEN_S: Final = 3600.0  # a busy machine alone can make a try time out
 def circumstances(machine: "Machine") -> dict[str, str]:
     """The hardware and its drivers, which a verdict belongs to."""
     devices = [f"{d.kind} {d.id or d.name} {d.driver}" for d in machine.accelerators]
-    return {"cpu": machine.cpu, "system": machine.system, "devices": "; ".join(devices)}
+    facts = {"cpu": machine.cpu, "system": machine.system, "devices": "; ".join(devices)}
+    return facts | {"drivers": json.dumps(drivers())}
 
 
 def kept(

@@ -5,7 +5,7 @@ An engine package (`edgeai.engines.llamacpp`) opens one model file and answers m
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from edgeai.engines.generation import Generation
 from edgeai.types import Priority, Request, Warmed
@@ -22,6 +22,7 @@ __all__ = [
     "Offload",
     "OnState",
     "Step",
+    "Throttled",
     "Work",
     "without",
 ]
@@ -151,6 +152,12 @@ class EngineInfo:
         return ", ".join([self.provider, *(f"{step.work} on {step.provider}" for step in taken)])
 
     @property
+    def passed_over(self) -> tuple[str, ...]:
+        """The providers that might have worked and do not, as "prefill on qnn: it timed out"."""
+        found = (f"{step.work} on {step.provider}: {step.why}" for step in self.steps if step.why)
+        return tuple(dict.fromkeys(found))
+
+    @property
     def active_parameters(self) -> int:
         """How many parameters a token goes through: all of them, but in a mixture of experts."""
         return self.parameters - self.inactive_parameters
@@ -216,4 +223,16 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Cancel what runs and free the memory; the engine is unusable afterwards."""
+        ...
+
+
+@runtime_checkable
+class Throttled(Protocol):
+    """An engine that may be told to use fewer threads: on battery, or when it is hot."""
+
+    def limit_threads(self, n_threads: int) -> None:
+        """From the next step on at most so many, and at most those that the plan had. Safe from any thread.
+
+        Nothing changes where the number is fixed. It fails silently: the next query tells what is wrong.
+        """
         ...

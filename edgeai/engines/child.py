@@ -32,7 +32,7 @@ __all__ = ["FLAG", "freeze_support", "serve"]
 FLAG: Final = "--edgeai-engine"
 """How a frozen app is started to be an engine's process."""
 
-_CALLS: Final = ("embed", "tokenize", "count_prompt", "memory", "warm")
+_CALLS: Final = ("embed", "tokenize", "count_prompt", "memory", "warm", "limit_threads")
 _GOODBYE_S: Final = 1.0
 _FAILED: Final = 70
 _STACK: Final = 2 << 20

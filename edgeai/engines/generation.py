@@ -20,8 +20,8 @@ _logger = logging.getLogger("edgeai.engines")
 class Finished:
     """The end of a generation. ``prefill_s`` in seconds; ``context_full``: cut off by the context's end.
 
-    ``labels`` are the measurements, when it was a classification. ``device`` is what computed it, as in
-    `EngineInfo` by then.
+    ``labels`` are the measurements, when it was a classification. ``device`` is what computed it, and
+    ``passed_over`` what did not, as in `EngineInfo` by then.
     """
 
     reason: FinishReason
@@ -31,6 +31,7 @@ class Finished:
     context_full: bool = False
     labels: LabelScores | None = None
     device: str | None = None
+    passed_over: tuple[str, ...] = ()
 
 
 class Generation:

@@ -72,8 +72,10 @@ class LocalEngine(ABC):
         carry: Callable[[str | None], None] = lambda adapter: None,
         drafter: Drafter | None = None,
         whereabouts: Whereabouts | None = None,
+        limit: Callable[[int], None] = lambda n_threads: None,
     ) -> None:
         self._info, self._whereabouts = info, whereabouts or Whereabouts(info.steps)
+        self._limit = limit
         self._context, self._shelf = context, shelf
         self._vocabulary = vocabulary
         self._template = chat_template(vocabulary)
@@ -136,6 +138,10 @@ class LocalEngine(ABC):
         """What the loaded model is."""
         return self._whereabouts.told(self._info)
 
+    def limit_threads(self, n_threads: int) -> None:
+        """From the next step on at most so many, where their number follows the load."""
+        self._limit(n_threads)
+
     def stream(self, request: Request) -> Generation:
         """Queue the request; its tokens arrive in the Generation.
 
@@ -158,7 +164,7 @@ class LocalEngine(ABC):
             adapter=self._adapter(request.adapter),
             hidden=request.hidden,
             constraint=self._constraint(request),
-            device=partial(_device, self._info, self._whereabouts),
+            info=partial(self._whereabouts.told, self._info),
         )
         generation = Generation(partial(self._scheduler.wake, query))
         query.attach(generation)
@@ -318,10 +324,6 @@ class LocalEngine(ABC):
             if self._constraint_tokenizer is None:
                 self._constraint_tokenizer = self._make_constraint_tokenizer()
             return Constraint(self._constraint_tokenizer, request, self.info.n_vocab)
-
-
-def _device(info: EngineInfo, whereabouts: Whereabouts) -> str:
-    return whereabouts.told(info).device
 
 
 def _ended(job: Job) -> bool:

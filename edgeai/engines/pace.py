@@ -62,10 +62,17 @@ class Pace:
         self._governor = Governor(n_threads) if follow_load and n_threads > 1 else None
         self._cores: Cores | None = None
         self._began = self._ended = 0.0
+        self._limit: int | None = None
+        self._obeyed: int | None = None
+
+    def limit(self, n_threads: int) -> None:
+        """At most so many, from the next step on. Safe from any thread."""
+        self._limit = n_threads
 
     def begin(self) -> int:
         """A step begins: how many threads it should use."""
         if self._governor is not None:
+            self._obey(self._governor)
             self._began = perf_counter()
             if self._began - self._ended > _PAUSE_S:
                 self._resume(self._governor)
@@ -90,8 +97,17 @@ class Pace:
         if self._governor is None or self._cores is None:
             return
         before, self._ended = self._ended, perf_counter()
-        self._governor.pass_over(self._ended - before, self._cores.free(self._governor.most))
+        self._governor.pass_over(self._ended - before, self._cores.free(self._governor.top))
         self.n_threads = self._governor.n_threads
+
+    def _obey(self, governor: Governor) -> None:
+        if self._limit is None or self._limit == self._obeyed:
+            return
+        self._obeyed = self._limit
+        governor.limit(self._obeyed)
+        if governor.n_threads != self.n_threads and self._cores is not None:
+            self._cores.restart()
+        self.n_threads = governor.n_threads
 
     def _resume(self, governor: Governor) -> None:
         """A neighbour that sleeps just now may have been busy during the pause, and the other way round."""

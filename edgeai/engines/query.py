@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgeai.engines import EngineInfo
     from edgeai.engines.constrain import Constraint
 
 __all__ = ["Made", "Query"]
@@ -45,7 +46,8 @@ class Query:
 
     ``limit`` is the number of tokens it may get; ``capped`` says that the context, not the caller, set it.
     The reader owns the Generation: when it is thrown away the query is over. ``crowded``: it had to leave
-    when the cells ran out, and now begins only with all it may come to need.
+    when the cells ran out, and now begins only with all it may come to need. ``info`` says, at the end, what
+    has computed it.
     """
 
     prompt: list[int]
@@ -59,7 +61,7 @@ class Query:
     adapter: str | None = None
     hidden: bool = False
     constraint: "Constraint | None" = None
-    device: Callable[[], str | None] = lambda: None
+    info: "Callable[[], EngineInfo] | None" = None
     slot: Slot | None = None
     fresh: bool = False
     crowded: bool = False
@@ -194,11 +196,13 @@ class Query:
         return text, None
 
     def _finished(self, reason: FinishReason) -> Finished:
+        info = None if self.info is None else self.info()
         return Finished(
             reason=reason,
             n_prompt=self.n_prompt,
             n_cached=self.n_cached,
             prefill_s=self.prefill_s,
             context_full=reason == "length" and self.capped,
-            device=self.device(),
+            device=None if info is None else info.device,
+            passed_over=() if info is None else info.passed_over,
         )

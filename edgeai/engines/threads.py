@@ -46,13 +46,13 @@ class _Trial:
 
 
 class Governor:
-    """Between 1 and ``most`` threads; ``n_threads`` are to be used for the next step.
+    """Between 1 and ``most`` threads; ``n_threads`` are to be used for the next step. There are ``top``.
 
     Its time is that of the steps. Free cores are those which idle, and those which this engine keeps busy.
     """
 
     def __init__(self, most: int) -> None:
-        self.most = self.n_threads = most
+        self.top = self.most = self.n_threads = most
         self._times: defaultdict[tuple[int, int], deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
         self._trial: _Trial | None = None
         self._free: float | None = None
@@ -73,6 +73,13 @@ class Governor:
         may = self.most if self._now >= self._fell + self._wait_s or not self._now else self.n_threads
         self._trial = None
         self._become(min(may, _whole(free)), f"{free:.1f} cores are free after a pause")
+
+    def limit(self, most: int) -> None:
+        """At most so many from now on; when they become more again, those are tried as ever."""
+        self.most = max(1, min(most, self.top))
+        if self.n_threads > self.most:
+            self._trial = None
+            self._become(self.most, f"{self.most} are allowed")
 
     def note(self, seconds: float, n_tokens: int, free: float | None = None) -> None:
         """A step of ``n_tokens`` took ``seconds``; ``free`` cores were seen lately, None for no news."""

@@ -9,6 +9,7 @@ import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from edgeai.engines import DevicePlan, EngineInfo, Generation, OnState
 from edgeai.engines.keeper import Keeper, Pending
 from edgeai.engines.watchdog import LIMIT_S, LOOKS
 from edgeai.engines.wire import pack
-from edgeai.errors import Cancelled, ConfigError, EngineCrashed, EngineLoadFailed
+from edgeai.errors import Cancelled, ConfigError, EngineCrashed, EngineError, EngineLoadFailed
 from edgeai.types import Priority, Request, Warmed
 
 if TYPE_CHECKING:
@@ -134,6 +135,12 @@ class ProcessEngine:
         """As of the engine itself."""
         warmed: Warmed = self._call("warm", [request], {"most_bytes": most_bytes})
         return warmed
+
+    def limit_threads(self, n_threads: int) -> None:
+        """As of the engine itself; nobody waits for it."""
+        number = self._keeper.number()
+        with suppress(EngineError):  # the next query meets it, too
+            self._keeper.submit(number, Pending(frame=pack(["limit_threads", number, [n_threads], {}])))
 
     def memory(self) -> Mapping[str, int]:
         """Where the memory of the engine's process goes, in bytes, as it was when the model was opened."""

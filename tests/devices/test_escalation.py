@@ -12,10 +12,14 @@ from edgeai.devices.escalation import escalation, watch
 from edgeai.devices.power import read_power
 from edgeai.devices.probe import probe
 from edgeai.devices.profiles import Frugality, PowerPolicy, Profile, choose
+from edgeai.devices.schema import Figure
+from edgeai.engines import DevicePlan, Engine, Throttled
+from edgeai.engines.llamacpp import open_engine
+from edgeai.engines.worker import open_engine as open_process
 from edgeai.errors import ConfigError
 from edgeai.paths import config_dir
 from edgeai.testing import FakeCloud, FakeEngine
-from edgeai.types import Answer, Escalation
+from edgeai.types import Answer, Escalation, Message, Request
 from tests.devices.trees import Tree, battery, plant, zone
 
 ALLOWED = Policy(privacy="allow")
@@ -65,6 +69,48 @@ def test_the_machine_is_looked_at_every_five_seconds(tmp_path: Path) -> None:
     silent = watch(profile("usual", "usual"), read=lambda: (next(looks), cool)[1])
     assert silent() == "usual"
     assert next(looks) == 3
+
+
+def test_threads_follow_the_state(tmp_path: Path) -> None:
+    """Unplugged, fewer compute; on the mains again, as many as before."""
+    fewer = Figure(value=2, provenance="estimated")
+    frugal = replace(profile("usual", "usual"), power=PowerPolicy(battery=Frugality(threads=fewer)))
+    plugs = iter(("Charging", "Discharging", "Charging"))
+    told: list[int] = []
+    now = count(step=10)
+    look = watch(
+        frugal,
+        limit=told.append,
+        read=lambda: read_power(plant(tmp_path / str(next(now)), battery(next(plugs), 50))),
+        clock=lambda: next(now),
+    )
+    assert [look() for _ in range(3)] == ["usual"] * 3
+    assert told[1] == 2
+    assert told[0] == told[2] > 1000
+
+
+def test_an_engine_is_told_between_queries(model_path: Path) -> None:
+    """The next query computes with fewer threads and says the same; so in a process of its own."""
+    plan = DevicePlan(n_ctx=256, n_threads=2)
+    request = Request(messages=(Message("user", "Name the capital of Italy."),), max_tokens=8)
+
+    def text(engine: Engine) -> str:
+        return "".join(token.text for token in engine.stream(request))
+
+    engine = open_engine(model_path, plan, name="tiny")
+    assert isinstance(engine, Throttled)
+    usual = text(engine)
+    engine.limit_threads(1)
+    assert text(engine) == usual
+    assert engine._context._n_threads == 1
+    engine.close()
+    isolated = open_process("llamacpp", model_path, plan, name="tiny")
+    assert isinstance(isolated, Throttled)
+    isolated.limit_threads(1)
+    assert isolated._call("limit_threads", [1], {}) is None, "the process knows the call"
+    assert text(isolated) == usual
+    isolated.close()
+    isolated.limit_threads(1)  # nothing to tell any more, and no error
 
 
 def ask(rule: Escalation, policy: Policy) -> Answer:

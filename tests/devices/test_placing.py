@@ -320,7 +320,9 @@ def test_an_edge_without_the_device(tiny: InstalledModel, package: Path) -> None
     with Edge(package, device="npu", allow_fallback=True, ledger=False, isolation="thread") as edge:
         assert edge.info.device == "cpu"
         assert {step.provider for step in edge.info.steps if step.why} >= {"qnn", "openvino"}
-        assert edge.ask("Hi", max_tokens=1).device == "cpu"
+        answer = edge.ask("Hi", max_tokens=1)
+        assert answer.device == "cpu"
+        assert any(told.startswith("prefill on qnn: ") for told in answer.passed_over), answer.passed_over
 
 
 def test_a_package_without_a_variant(tmp_path: Path) -> None:

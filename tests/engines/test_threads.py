@@ -211,3 +211,19 @@ def test_one_thread_stays_one() -> None:
     for seconds in (0.01, 4.0, 0.01):
         governor.note(seconds, 1, 0.1)
     assert governor.n_threads == 1
+
+
+def test_a_limit_holds_until_it_is_lifted() -> None:
+    """Fewer at once, whatever is free; afterwards more are tried as after any neighbour that has left."""
+    governor = Governor(4)
+    governor.note(0.1, 1, 4.0)
+    governor.limit(2)
+    assert governor.n_threads == 2
+    for _ in range(200):
+        governor.note(0.1, 1, 4.0)
+        assert governor.n_threads <= 2
+    governor.limit(100)
+    assert governor.most == 4
+    for _ in range(200):
+        governor.note(0.05 if governor.n_threads == 4 else 0.1, 1, 4.0)
+    assert governor.n_threads == 4

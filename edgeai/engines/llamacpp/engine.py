@@ -88,7 +88,7 @@ def _open(path: Path, plan: DevicePlan, name: str, adapters: Mapping[str, Path])
             flash_attn=plan.flash_attn,
         )
         return LlamaCppEngine(
-            model, context, places, draft=draft, n_ctx=n_ctx, plan=plan, name=name, adapters=hashes
+            model, context, places, draft=draft, n_ctx=n_ctx, plan=plan, name=name, adapters=hashes, pace=pace
         )
     except BaseException:
         if context is not None:
@@ -130,6 +130,7 @@ class LlamaCppEngine(LocalEngine):
         plan: DevicePlan,
         name: str,
         adapters: Mapping[str, str],
+        pace: Pace,
     ) -> None:
         self._model, self._kv_type = model, plan.kv_type
         self._places, self._draft = places, draft
@@ -161,6 +162,7 @@ class LlamaCppEngine(LocalEngine):
             shelf=shelf if plan.weights else None,
             carry=context.carry,
             drafter=None if draft is None else draft.drafter,
+            limit=pace.limit,
         )
 
     def memory(self) -> Mapping[str, int]:

@@ -1,6 +1,6 @@
 """The ONNX engine: one package, many callers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -65,12 +65,22 @@ def open_engine(path: Path, plan: DevicePlan, *, name: str) -> "OnnxEngine":
     head = chunks.get("prefill")
     context = Context(sessions, signature, n_ctx=info.n_ctx, n_seq=parallel, head=head)
     _try_out(context, path)
-    context.follow(Pace(plan.n_threads, follow_load=sessions.follows))
+    pace = Pace(plan.n_threads, follow_load=sessions.follows)
+    context.follow(pace)
     give_back()
     places = Places(parallel=parallel, sequences=parallel, cells=info.n_ctx, shares=False)
     encoder = chunks.get("embed")
     return OnnxEngine(
-        vocabulary, context, info, whereabouts, signature, weights_size(graph), places, plan.weights, encoder
+        vocabulary,
+        context,
+        info,
+        whereabouts,
+        signature,
+        weights_size(graph),
+        places,
+        plan.weights,
+        encoder,
+        limit=pace.limit,
     )
 
 
@@ -90,6 +100,8 @@ class OnnxEngine(LocalEngine):
         places: Places,
         weights: str,
         encoder: Chunk | None = None,
+        *,
+        limit: Callable[[int], None],
     ) -> None:
         self._signature, self._encoder = signature, encoder
         self._n_bytes = n_bytes
@@ -103,6 +115,7 @@ class OnnxEngine(LocalEngine):
             at_end=vocabulary.close,
             shelf=shelf,
             whereabouts=whereabouts,
+            limit=limit,
         )
 
     def embed(

@@ -31,15 +31,21 @@ DEFAULT_CONTEXT: Final = 2048
 
 PAST: Final = re.compile(r"past\D*(\d+)\D*\b(key|value)\b|past_(key|value)\D*(\d+)$")
 """The names of inputs for past keys and values, by the exporters that are known."""
+_HALF: Final = 10
 _VALUE_BYTES: Final = {1: 4, 10: 2, 16: 2, 2: 1, 3: 1}
 """Bytes of one key or value, by ONNX's data type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What of a graph takes memory; ``weights`` and ``kv_value_bytes`` in bytes."""
+    """What of a graph takes memory; ``weights`` and ``kv_value_bytes`` in bytes.
+
+    Of the weights ``halves`` are floats of 16 bits: where a processor has no kernels for those, ONNX Runtime
+    makes floats of 32 bits of them when it loads.
+    """
 
     weights: int
+    halves: int
     n_vocab: int
     n_embd: int
     kv_values_per_token: int
@@ -64,6 +70,7 @@ def measure(path: Path) -> Needs:
     logits = graph.shapes.get("logits", (0, ()))[1]
     return Needs(
         weights=weights_size(graph),
+        halves=weights_size(graph, _HALF),
         n_vocab=(logits[-1] if logits else None) or max((dims[0] for dims in matrices), default=0),
         n_embd=folder.n_embd or max(hidden, default=0),
         kv_values_per_token=sum(heads_and_widths),

@@ -42,11 +42,12 @@ def check(graph: Graph, path: Path) -> None:
             _check_packed(node, graph.tensors)
 
 
-def weights_size(graph: Graph) -> int:
-    """Bytes of all initializers; what several of them share counts once."""
+def weights_size(graph: Graph, data_type: int | None = None) -> int:
+    """Bytes of all initializers, or of those of one type; what several of them share counts once."""
     places = {
         (tensor.external.get("location", name), tensor.external.get("offset")): _bytes(tensor) or 0
         for name, tensor in graph.tensors.items()
+        if data_type in (None, tensor.data_type)
     }
     return sum(places.values())
 
