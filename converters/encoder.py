@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ from edgeai.models.package import Head
 __all__ = ["ENCODERS", "Encoder", "open_encoder"]
 
 ENCODERS: Final = (
-    *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie"),
-    *("mpnet", "modernbert", "nomic_bert", "roberta", "roformer", "squeezebert", "xlm-roberta"),
+    *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra"),
+    *("modernbert", "mpnet", "roberta", "roformer", "squeezebert", "xlm-roberta"),
 )
-"""The values of ``model_type`` that optimum exports as encoders."""
+"""The values of ``model_type`` that optimum exports as encoders; each was compared with transformers."""
 
 _CLASSIFIER: Final = "ForSequenceClassification"
 _OFFSET: Final = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2}
@@ -88,7 +89,7 @@ def _head(path: Path, config: Mapping[str, Any]) -> Head:
     names = config.get("architectures") or [""]
     if str(names[0]).endswith(_CLASSIFIER):
         return Head(task="classification", normalized=False, labels=_labels(path, config))
-    if "For" in str(names[0]) and not str(names[0]).endswith(("ForMaskedLM", "ForPreTraining")):
+    if re.search("For[A-Z]", str(names[0])) and not str(names[0]).endswith(("ForMaskedLM", "ForPreTraining")):
         raise ModelUnsupported(
             f"{path.name} is a {names[0]}", why="Encoders are converted for embedding and classification"
         )

@@ -1,4 +1,4 @@
-"""Encoders with real weights, by optimum, against transformers; `make test-converters` runs these."""
+"""Encoders by optimum against transformers, real ones and tiny ones; `make test-converters` runs these."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -14,9 +15,13 @@ pytest.importorskip("all_minilm_l6_v2")
 
 from edgeai import Edge  # noqa: E402
 from edgeai.cli import main  # noqa: E402
+from edgeai.converters.encoder import ENCODERS  # noqa: E402
+from edgeai.converters.proof import Trial  # noqa: E402
 from edgeai.converters.toolchain import convert  # noqa: E402
 from edgeai.models.package import read_manifest  # noqa: E402
 from tests.converters.encoders import HELD_OUT, LABELS, LICENCE, add_head, unpack  # noqa: E402
+from tests.converters.make_all import assert_the_same_twice  # noqa: E402
+from tests.converters.tiny_encoders import KINDS, POSITIONS, write_encoder  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]  # theirs; a real model
 
@@ -85,6 +90,69 @@ def test_the_licence_is_carried_and_where_it_comes_from_is_told(minilm: Path, tm
     assert (tmp_path / "package" / "NOTICE").read_text("utf-8") == "Made by others"
     assert manifest.provenance["command"] == "edgeai convert all-minilm-l6-v2 --to onnx"
     assert "optimum-onnx" in manifest.provenance["made_with"]
+
+
+def test_packages_are_the_same_in_another_process(minilm: Path, topics: Path, tmp_path: Path) -> None:
+    """All files but the proof's, the graphs for NPUs with them."""
+    assert_the_same_twice(minilm, tmp_path / "embeddings", ["onnx", "onnx::a16w8", "onnx::a8w8"])
+    assert_the_same_twice(topics, tmp_path / "classifiers", ["onnx::a8w8"])
+
+
+SHORT = tuple(text[:60] for text in TEXTS)
+
+
+def test_every_type_that_is_promised_is_tried() -> None:
+    """Here, and no other."""
+    assert sorted(KINDS) == sorted(ENCODERS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiny_encoders_of_every_type_embed_as_transformers_does(kind: str, tmp_path: Path) -> None:
+    """Texts of unlike length at once, so that there is padding, the longest that may be among them.
+
+    Texts are less alike to it than the two are.
+    """
+    source = write_encoder(tmp_path / "source", kind)
+    made = convert(source, tmp_path / "package", to="onnx", test=Trial(speed=False)).manifest
+    assert made is not None
+    assert POSITIONS - 2 <= made.context <= POSITIONS
+    texts = (*SHORT, "x" * (made.context - 2))
+    with Edge(tmp_path / "package", engine="onnx", isolation="thread", ledger=False) as edge:
+        ours = edge.embed(texts)
+    theirs = np.array([tiny_embedding(source, text) for text in texts])
+    assert (ours * theirs).sum(axis=1).min() > 0.99999
+    assert (theirs[:-1] * theirs[1:]).sum(axis=1).max() < 0.999
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiny_classifiers_of_every_type_choose_as_transformers_does(kind: str, tmp_path: Path) -> None:
+    """With its probabilities, which are not all alike."""
+    source = write_encoder(tmp_path / "source", kind, labels=True)
+    convert(source, tmp_path / "package", to="onnx", test=Trial(speed=False))
+    theirs = np.array([tiny_probabilities(source, text) for text in SHORT])
+    with Edge(tmp_path / "package", engine="onnx", isolation="thread", ledger=False) as edge:
+        chosen = [edge.choose(text, edge.info.labels).probabilities or {} for text in SHORT]
+        ours = np.array([[row[name] for name in edge.info.labels] for row in chosen])
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert np.ptp(theirs, axis=0).max() > 0.01
+
+
+def tiny_embedding(folder: Path, text: str) -> Any:  # noqa: ANN401  # numpy's own
+    states = tiny_run(transformers.AutoModel, folder, text).last_hidden_state[0]
+    return torch.nn.functional.normalize(states.mean(dim=0), dim=0).numpy()
+
+
+def tiny_probabilities(folder: Path, text: str) -> Any:  # noqa: ANN401  # numpy's own
+    found = tiny_run(transformers.AutoModelForSequenceClassification, folder, text)
+    return torch.softmax(found.logits[0], dim=0).numpy()
+
+
+def tiny_run(auto: Any, folder: Path, text: str) -> Any:  # noqa: ANN401  # theirs
+    """With the attention that transformers prefers: not the one that was exported."""
+    model = auto.from_pretrained(folder).eval()
+    ids = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long))
 
 
 def embedding(folder: Path, text: str) -> Any:  # noqa: ANN401  # numpy's own

@@ -15,6 +15,7 @@ from edgeai.converters.proof import Trial
 from edgeai.converters.toolchain import convert
 from edgeai.errors import GateFailed
 from edgeai.models.disk import hash_file
+from tests.converters.damage import DAMAGES, Damage, assert_refused, damaging, without_speeds
 from tests.converters.test_toolchain import (
     lose_template,
     replace_once,
@@ -122,3 +123,22 @@ def test_damage_is_refused_with_its_reason(
         convert(model_path, tmp_path / "made" / "out", to="gguf", quant="q8_0", test=BRIEF)
     assert says in str(caught.value)
     assert not (tmp_path / "made").exists() or not list((tmp_path / "made").iterdir())
+
+
+@pytest.mark.parametrize(("to", "quant"), [("onnx", "int8"), ("onnx", "int4"), ("hf", "bf16")])
+@pytest.mark.parametrize(("damage", "reason"), DAMAGES)
+def test_damage_of_every_form_is_refused_by_the_command(
+    damage: Damage,
+    reason: str,
+    to: str,
+    quant: str,
+    model_path: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exit code 1, the table, the reason, and nothing left: of ONNX packages, and of folders."""
+    without_speeds(monkeypatch)
+    words = ["convert", str(model_path), "--to", to, "--quant", quant, "--tokens", "512"]
+    with damaging(damage):
+        assert_refused(words, tmp_path / "made" / "out", reason, capfd)

@@ -1,0 +1,38 @@
+"""Damage in ONNX packages and in Hugging Face folders: the command refuses it, and says what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeai.cli import main
+from tests.converters.damage import DAMAGES, Damage, assert_refused, damaging, without_speeds
+from tests.tiny_gguf import write_tiny_gguf
+
+BRIEF = ["--tokens", "96"]
+
+
+@pytest.fixture(autouse=True)
+def _no_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_speeds(monkeypatch)
+
+
+@pytest.mark.parametrize(("to", "quant"), [("onnx", "f16"), ("hf", "f16")])
+@pytest.mark.parametrize(("damage", "says"), DAMAGES)
+def test_damage_is_refused_with_its_reason(
+    damage: Damage, says: str, to: str, quant: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By the gates that nobody set; exit code 1, the table all the same, nothing left."""
+    source = write_tiny_gguf(tmp_path / "tiny.gguf")
+    words = ["convert", str(source), "--to", to, "--quant", quant, *BRIEF]
+    with damaging(damage):
+        assert_refused(words, tmp_path / "made" / "out", says, capfd)
+
+
+@pytest.mark.parametrize(("to", "quant"), [("onnx", "f16"), ("hf", "f16")])
+def test_what_is_whole_is_not_refused(to: str, quant: str, tmp_path: Path) -> None:
+    """The same way, with no damage done."""
+    source, out = write_tiny_gguf(tmp_path / "tiny.gguf"), tmp_path / "out"
+    with damaging(lambda source: source), pytest.raises(SystemExit) as ended:
+        main(["convert", str(source), "--to", to, "--quant", quant, *BRIEF, "--out", str(out)])
+    assert not ended.value.code
+    assert (out / "proof.json").is_file()
