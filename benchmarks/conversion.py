@@ -25,13 +25,13 @@ import numpy as np
 from benchmarks.__main__ import store, where
 from benchmarks.table import wide
 from edgeai.converters.blocks import Blocks
-from edgeai.converters.convert import open_source
 from edgeai.converters.decoder import Decoder, Floats, Matrix, Source, TokenizerData
 from edgeai.converters.divergence import compare, windows
 from edgeai.converters.formats import FORMATS, Format
 from edgeai.converters.gguf_writer import write_gguf
 from edgeai.converters.hf_writer import write_folder
 from edgeai.converters.make import MODEL, make
+from edgeai.converters.onnx_package import open_source
 from edgeai.converters.origin import open_origin
 from edgeai.converters.running import cores, running
 from edgeai.converters.texts import held_out_text

@@ -25,7 +25,7 @@ ROUNDS = 7
 CONVERSIONS = 3
 CONVERT = """
 import resource, sys, time
-from edgeai.converters.convert import export
+from edgeai.converters.onnx_package import export
 start = time.perf_counter()
 export(sys.argv[1], sys.argv[2])
 unit = 1e6 if sys.platform == "darwin" else 1e3

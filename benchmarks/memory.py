@@ -62,7 +62,7 @@ def measure() -> list[Row]:
 
 def formats(folder: Path) -> list[Path]:
     """The packages and files to measure; what the store does not have is made in ``folder``."""
-    from edgeai.converters.convert import export
+    from edgeai.converters.onnx_package import export
 
     source = store.find(GGUF).path
     packages = [found.folder for found in store.installed() if found.id == f"{MODEL}@onnx-int8"]

@@ -1,21 +1,23 @@
 """An encoder becomes an ONNX package, and is proved to be the same encoder: `convert_encoder`."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeai.converters.encoder import Encoder
-from edgeai.converters.fit import check_encoder_fits
+from edgeai.converters.fit import check_encoder_fits, large_option
 from edgeai.converters.formats import NpuQuant
 from edgeai.converters.gates import Gate, Gates
 from edgeai.converters.npu_variants import add_encoder, paragraphs
 from edgeai.converters.optimum_export import export_encoder, reference
 from edgeai.converters.proof import Proof, Trial, insist, versions
 from edgeai.converters.running import cores
+from edgeai.converters.stages import Stage, Step, Tell, counted
 from edgeai.converters.texts import text_hash
 from edgeai.engines import DevicePlan
 from edgeai.engines.onnx.encoder import open_encoder, pooled
@@ -42,6 +44,7 @@ def convert_encoder(
     test: Trial,
     machine: str,
     allow_large: bool,
+    tell: Tell = lambda stage: None,
 ) -> tuple[Path, Manifest, Proof]:
     """Write ``staging / "package"`` and prove it against transformers; GateFailed leaves it there.
 
@@ -51,7 +54,8 @@ def convert_encoder(
     check_encoder_fits(source, staging, npu, allow_large=allow_large, max_memory=gates.max_memory)
     folder = staging / "package"
     folder.mkdir()
-    shutil.move(export_encoder(source, staging / "export"), folder / "model.onnx")
+    step = counted(partial(_told, tell, "convert", "f32"), 2)
+    shutil.move(export_encoder(source, staging / "export", step=step), folder / "model.onnx")
     names = ["model.onnx", "tokenizer.json", *(text.name for text in source.licence_texts)]
     for copied in (source.path / "tokenizer.json", *source.licence_texts):
         shutil.copyfile(copied, folder / copied.name)
@@ -74,13 +78,17 @@ def convert_encoder(
     )
     more: list[Gate] = []
     if npu is not None:
-        made = add_encoder(source, folder, staging, npu)
+        made = add_encoder(source, folder, staging, npu, partial(_told, tell, "convert", npu))
         manifest = replace(manifest, files=(*manifest.files, made.file), variants=made.variants)
         more.append(made.gate)
     write_manifest(folder, manifest)
-    proof = _prove(source, folder, manifest, gates, test, machine)
+    proof = _prove(source, folder, manifest, gates, test, machine, tell)
     proof = insist(folder, proof, more, "Take npu=a16w8 or none, or other gates")
     return folder, manifest, proof
+
+
+def _told(tell: Tell, step: Step, what: str, done: int, total: int) -> None:
+    tell(Stage(step=step, what=what, done=done, total=total))
 
 
 def _check_asked(source: Encoder, gates: Gates, test: Trial) -> None:
@@ -94,7 +102,7 @@ def _check_asked(source: Encoder, gates: Gates, test: Trial) -> None:
 
 
 def _prove(
-    source: Encoder, folder: Path, manifest: Manifest, gates: Gates, test: Trial, machine: str
+    source: Encoder, folder: Path, manifest: Manifest, gates: Gates, test: Trial, machine: str, tell: Tell
 ) -> Proof:
     """The package in the engine against the source in transformers, on the same texts."""
     text = EncoderText((source.path / "tokenizer.json").read_text("utf-8"))
@@ -102,12 +110,14 @@ def _prove(
     if not texts:
         raise ConfigError("The text has no paragraph for a proof", remedy="Give a longer text")
     rows = [text.ids(part) for part in texts]
+    step = counted(partial(_told, tell, "prove", "f32"), 2 * len(rows))
     plan = DevicePlan(n_ctx=source.max_tokens, n_threads=cores())
     engine = open_encoder(folder, manifest, plan, name=manifest.id)
     try:
-        ours = [engine.run([row])[0] for row in rows]
+        ours = [_heard(engine.run([row])[0], step) for row in rows]
     finally:
         engine.close()
+    theirs = reference(source, rows, step)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     found = _classifier if source.head.task == "classification" else _embedding
     memory = Gate(name="size", found=float(size), bound=float(gates.max_size or 0), reason=None)
@@ -123,18 +133,21 @@ def _prove(
         task=None,
         speed=None,
         source_speed=None,
-        gates=(*found(source, rows, ours, gates), *([memory] if gates.max_size is not None else [])),
+        gates=(*found(source, theirs, ours, gates), *([memory] if gates.max_size is not None else [])),
         machine=machine,
         versions=versions(_MAKERS),
     )
 
 
+def _heard(values: NDArray[np.float32], step: Callable[[], None]) -> NDArray[np.float32]:
+    step()
+    return values
+
+
 def _embedding(
-    source: Encoder, rows: Sequence[Sequence[int]], ours: list[NDArray[np.float32]], gates: Gates
+    source: Encoder, raw: list[NDArray[np.float32]], ours: list[NDArray[np.float32]], gates: Gates
 ) -> list[Gate]:
-    theirs = [
-        pooled(s[None], np.ones((1, len(s)), np.int64), source.head)[0] for s in reference(source, rows)
-    ]
+    theirs = [pooled(s[None], np.ones((1, len(s)), np.int64), source.head)[0] for s in raw]
     found = min(float(a @ b) for a, b in zip(ours, theirs, strict=True))
     reason = f"an embedding has a cosine of {found:.6f} with the source's, not {_LEAST_COSINE}"
     kept = found >= _LEAST_COSINE
@@ -142,9 +155,9 @@ def _embedding(
 
 
 def _classifier(
-    source: Encoder, rows: Sequence[Sequence[int]], ours: list[NDArray[np.float32]], gates: Gates
+    source: Encoder, raw: list[NDArray[np.float32]], ours: list[NDArray[np.float32]], gates: Gates
 ) -> list[Gate]:
-    theirs = np.array(reference(source, rows), np.float64)
+    theirs = np.array(raw, np.float64)
     p, q = _log_shares(theirs), _log_shares(np.array(ours, np.float64))
     kl = float((np.exp(p) * (p - q)).sum(axis=1).mean())
     same = float((p.argmax(axis=1) == q.argmax(axis=1)).mean())
@@ -168,7 +181,8 @@ def _command(source: Encoder, npu: NpuQuant | None, name: str) -> str:
     """What makes the package again, on every machine."""
     named = source.provenance.get("source_hub") or source.provenance["source_folder"]
     title = "" if name == source.name else f" --name {name}"
-    return f"edgeai convert {named} --to onnx{title}" + (f" --npu {npu}" if npu else "")
+    large = large_option(source.parameters)
+    return f"edgeai convert {named} --to onnx{title}{large}" + (f" --npu {npu}" if npu else "")
 
 
 def _file(path: Path) -> PackageFile:

@@ -10,9 +10,9 @@ from edgeai.converters.formats import Format, NpuQuant, whole_bytes
 from edgeai.converters.origin import Origin
 from edgeai.errors import ModelTooLarge, OutOfMemory
 from edgeai.models.disk import check_room
-from edgeai.models.shelf import refuse_large
+from edgeai.models.shelf import MAX_PARAMETERS, refuse_large
 
-__all__ = ["Estimate", "check_encoder_fits", "check_fits", "estimate"]
+__all__ = ["Estimate", "check_encoder_fits", "check_fits", "estimate", "large_option"]
 
 RUN_CONTEXT = 2048
 """Tokens of context that an estimate of memory for running counts with."""
@@ -95,6 +95,11 @@ def check_encoder_fits(
     needed = _TORCH + 6 * floats + (2 * floats + _CALIBRATION if npu is not None else 0)
     _check_memory(f"{source.name} with optimum", needed)
     check_room(folder, 3 * floats + whole + _floats(source.parameters, npu))
+
+
+def large_option(parameters: int) -> str:
+    """What a recorded command needs beside the rest, so that it takes a model of this size."""
+    return " --allow-large" if parameters > MAX_PARAMETERS else ""
 
 
 def _check_device(what: str, running: int, max_memory: int | None) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from edgeai.errors import ConfigError
 
-__all__ = ["FORMATS", "Form", "Format", "NpuQuant", "format_of", "formats", "whole_bytes"]
+__all__ = ["FORMATS", "Form", "Format", "NpuQuant", "format_of", "formats", "meant", "whole_bytes"]
 
 Form = Literal["gguf", "onnx", "hf"]
 """A GGUF package for llama.cpp, an ONNX package, or a Hugging Face folder."""
@@ -76,6 +76,20 @@ def format_of(form: Form, quant: str) -> Format:
             return known
     names = ", ".join(known.quant for known in formats(form))
     raise ConfigError(f"quant={quant!r} is unknown for {form}", remedy=f"Give one of {names}, or auto")
+
+
+def meant(to: Form | Literal["auto"], quant: str | None) -> Form | None:
+    """The one form that a wish means; None: search. Raises ConfigError with the names that there are."""
+    wanted = (quant or "auto").lower()
+    if wanted == "auto" and (to == "auto" or quant is not None):
+        return None
+    if to != "auto":
+        return to
+    known = [form.form for form in FORMATS if form.quant == wanted]
+    if not known:
+        names = ", ".join(dict.fromkeys(form.quant for form in FORMATS))
+        raise ConfigError(f"quant={quant!r} is unknown", remedy=f"Give one of {names}, or auto")
+    return known[0]
 
 
 def whole_bytes(parameters: int, embedding: int) -> int:

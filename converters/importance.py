@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from edgeai.converters.convert import export, open_source
 from edgeai.converters.decoder import Decoder, Floats
+from edgeai.converters.onnx_package import export, open_source
 from edgeai.converters.running import cores, package_ids
 from edgeai.converters.texts import calibration_text
 from edgeai.engines import DevicePlan

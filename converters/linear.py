@@ -15,7 +15,7 @@ from edgeai.converters.nodes import Nodes
 from edgeai.converters.quantize import BLOCK, Format, Loss, Losses, Packed, join, pack, pack_zeros, pieces
 
 Quant = Literal["auto", "exact", "int8", "int4", "f16", "f32"]
-"""How to store weights: see `edgeai.converters.convert.convert`."""
+"""How to store weights: see `edgeai.converters.onnx_package.convert`."""
 
 _CHUNK = 1 << 22  # weights at a time
 _INT8_ACCUMULATION = 4  # MatMulNBits' accuracy_level: inputs are quantized to 8 bit, too

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, cast
 
 import psutil
 
-from edgeai.converters.convert import MAX_CONTEXT, export, open_source
 from edgeai.converters.encode import Plain
 from edgeai.converters.fewer_bits import CALIBRATED, fewer_bits
 from edgeai.converters.formats import Format
 from edgeai.converters.graph import Progress
 from edgeai.converters.hf_writer import write_folder
 from edgeai.converters.linear import Quant
+from edgeai.converters.onnx_package import MAX_CONTEXT, export, open_source
 from edgeai.converters.origin import Origin
 from edgeai.converters.running import cores
 from edgeai.converters.texts import calibration_text, text_hash

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from edgeai.engines.onnx.session import Session, Stop, value
 from edgeai.errors import MissingExtra
 from edgeai.models.package import SAMPLES
 
-__all__ = ["Feed", "quantize", "run"]
+__all__ = ["Feed", "quantize", "run", "runs"]
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -48,10 +48,16 @@ _SHARED = 0.5
 """How much of a loud channel's range goes over to the weights: half, as its authors found best."""
 
 
-def quantize(source: Path, target: Path, quant: NpuQuant, feeds: Sequence[Feed]) -> None:
+def quantize(
+    source: Path,
+    target: Path,
+    quant: NpuQuant,
+    feeds: Sequence[Feed],
+    step: Callable[[], None] = lambda: None,
+) -> None:
     """Write the float graph ``source`` in whole numbers; ``feeds`` are inputs like those that will come.
 
-    Works in a folder beside the source, which is gone afterwards.
+    Calls ``step`` after each of `runs`. Works in a folder beside the source, which is gone afterwards.
 
     Raises MissingExtra without ONNX Runtime's quantizer.
     """
@@ -67,12 +73,12 @@ def quantize(source: Path, target: Path, quant: NpuQuant, feeds: Sequence[Feed])
         weights, tables = _set_apart(model.graph, source.parent)
         eight: set[str] = set()
         if quant == "a8w8":
-            heard = _hear(model.graph, weights, source, feeds)
+            heard = _hear(model.graph, weights, source, feeds, step)
             weights, eight = _smooth(model.graph, weights, heard, folder)
         onnx.save(onnx.shape_inference.infer_shapes(model), ready)
         settings = get_qnn_qdq_config(
             ready,
-            _Reader({**feed, **weights, **tables} for feed in feeds),
+            _Reader(({**feed, **weights, **tables} for feed in feeds), step),
             activation_type=native.QuantType.QUInt16,
             weight_type=native.QuantType.QUInt8,
             init_overrides=_overrides(model.graph, native.QuantType, weights, tables, eight),
@@ -82,6 +88,11 @@ def quantize(source: Path, target: Path, quant: NpuQuant, feeds: Sequence[Feed])
         samples = [{name: values.tolist() for name, values in feed.items()} for feed in feeds[:_SAMPLED]]
         made.metadata_props.add(key=SAMPLES, value=json.dumps(samples))
         _put_back(made, weights, tables, target)
+
+
+def runs(quant: NpuQuant, feeds: Sequence[Feed]) -> int:
+    """How often `quantize` runs a graph."""
+    return len(feeds) * (2 if quant == "a8w8" else 1)
 
 
 def run(graph: Path, feeds: Iterable[Feed], names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
@@ -236,7 +247,7 @@ def _smooth(
 
 
 def _hear(
-    graph: onnx.GraphProto, weights: Weights, path: Path, feeds: Sequence[Feed]
+    graph: onnx.GraphProto, weights: Weights, path: Path, feeds: Sequence[Feed], step: Callable[[], None]
 ) -> dict[str, _Channels]:
     """What the values are like that weights are multiplied with."""
     names = list(_readers(graph, weights))
@@ -253,6 +264,7 @@ def _hear(
                 found.setdefault(name, channels)
                 if found[name] is not channels:
                     found[name].join(channels)
+            step()
     finally:
         file.unlink()
     return found
@@ -321,17 +333,23 @@ def _parts(values: NDArray[np.float32]) -> Iterator[slice]:
 class _Reader:
     """What ONNX Runtime's quantizer asks for feeds: `get_next` until None."""
 
-    def __init__(self, feeds: Iterable[Feed]) -> None:
-        self._feeds = iter(feeds)
+    def __init__(self, feeds: Iterable[Feed], step: Callable[[], None]) -> None:
+        self._feeds, self._step, self._begun = iter(feeds), step, False
 
     def get_next(self) -> Feed | None:
-        return next(self._feeds, None)
+        if self._begun:  # who asks for another one has run the last
+            self._step()
+        found = next(self._feeds, None)
+        self._begun = found is not None
+        return found
 
     def __iter__(self) -> Iterator[Feed]:
-        return self._feeds
+        return iter(self.get_next, None)
 
     def __next__(self) -> Feed:
-        return next(self._feeds)
+        if (found := self.get_next()) is None:
+            raise StopIteration
+        return found
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Graphs for NPUs beside a package's own: made, and compared with what they were made from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from edgeai.converters.encoder import Encoder
 from edgeai.converters.fixed_graph import simplify
 from edgeai.converters.formats import NpuQuant
 from edgeai.converters.gates import Gate
-from edgeai.converters.npu import Feed, quantize, run
+from edgeai.converters.npu import Feed, quantize, run, runs
 from edgeai.converters.optimum_export import export_encoder
 from edgeai.converters.prefill_chunk import outputs, write_chunk
 from edgeai.converters.samples import CONVERSATIONS
+from edgeai.converters.stages import Progress, counted
 from edgeai.converters.texts import calibration_text, held_out_text
 from edgeai.engines.onnx.encoder_text import EncoderText
 from edgeai.engines.onnx.folder import read_folder
@@ -49,38 +50,63 @@ class Variation:
     gate: Gate
 
 
-def add_encoder(source: Encoder, folder: Path, staging: Path, quant: NpuQuant) -> Variation:
+def add_encoder(
+    source: Encoder,
+    folder: Path,
+    staging: Path,
+    quant: NpuQuant,
+    progress: Progress = lambda done, total: None,
+) -> Variation:
     """Write an encoder's graph for NPUs into its package. Raises MissingExtra, ModelUnsupported."""
     work, output = (
         ("classify", "logits") if source.head.task == "classification" else ("embed", "last_hidden_state")
     )
     text = EncoderText((source.path / "tokenizer.json").read_text("utf-8"))
     plain, target = staging / "plain.onnx", folder / f"npu-{work}.onnx"
-    simplify(export_encoder(source, staging / "fixed", tokens=TOKENS), plain)
     known = [_padded(text.ids(part)) for part in paragraphs(calibration_text(), _CALIBRATED)]
-    quantize(plain, target, quant, known)
     feeds = [_padded(text.ids(part)) for part in paragraphs(held_out_text(), _TRIED)]
-    floats, whole = (list(run(graph, feeds, [output])) for graph in (plain, target))
+    step = counted(progress, 2 + runs(quant, known) + 2 * len(feeds))
+    simplify(export_encoder(source, staging / "fixed", tokens=TOKENS, step=step), plain)
+    quantize(plain, target, quant, known, step)
+    floats, whole = (_tried(graph, feeds, [output], step) for graph in (plain, target))
     pairs = zip(floats, whole, feeds, strict=True)
     cosines = [_cosine(_seen(a[0], feed), _seen(b[0], feed)) for a, b, feed in pairs]
     return _variation(folder, target, [work], quant, cosines)
 
 
-def add_prefill(source: Source, folder: Path, staging: Path, quant: NpuQuant) -> Variation:
+def add_prefill(
+    source: Source,
+    folder: Path,
+    staging: Path,
+    quant: NpuQuant,
+    progress: Progress = lambda done, total: None,
+) -> Variation:
     """Write a decoder's graph for a prompt's start into its package. Raises ModelUnsupported."""
     plain, target = staging / "plain.onnx", folder / "npu-prefill.onnx"
-    write_chunk(source, plain, TOKENS)
     vocabulary = PackageVocabulary(read_folder(folder), source.decoder.n_vocab)
-    quantize(plain, target, quant, _chunks(vocabulary, calibration_text(), _CHUNKS))
+    known = _chunks(vocabulary, calibration_text(), _CHUNKS)
     feeds = _chunks(vocabulary, held_out_text(), _TRIED_CHUNKS)
     names = outputs(source.decoder.n_layers)
-    floats, whole = (list(run(graph, feeds, names)) for graph in (plain, target))  # one after the other
+    step = counted(progress, source.decoder.n_layers + runs(quant, known) + 2 * len(feeds))
+    write_chunk(source, plain, TOKENS, step)
+    quantize(plain, target, quant, known, step)
+    floats, whole = (_tried(graph, feeds, names, step) for graph in (plain, target))  # one after the other
     cosines = [
         _cosine(a, b)
         for one, other in zip(floats, whole, strict=True)
         for a, b in zip(one, other, strict=True)
     ]
     return _variation(folder, target, ["prefill", "embed"], quant, cosines)
+
+
+def _tried(
+    graph: Path, feeds: Sequence[Feed], names: Sequence[str], step: Callable[[], None]
+) -> list[list[NDArray[Any]]]:
+    found = []
+    for values in run(graph, feeds, names):
+        found.append(values)
+        step()
+    return found
 
 
 def paragraphs(text: str, count: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Encoders to ONNX by optimum's exporter, and in transformers itself: needs the extra ``optimum``."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +19,23 @@ __all__ = ["export_encoder", "reference"]
 _TASKS = {"embedding": "feature-extraction", "classification": "text-classification"}
 
 
-def export_encoder(source: Encoder, folder: Path, *, tokens: int | None = None) -> Path:
+def export_encoder(
+    source: Encoder, folder: Path, *, tokens: int | None = None, step: Callable[[], None] = lambda: None
+) -> Path:
     """Write the graph into ``folder``, which is made; ``tokens``: of this length only, for one text.
 
-    The attention is in plain operators. Raises MissingExtra, ModelUnsupported for what optimum refuses.
+    The attention is in plain operators. ``step`` is called when the model is loaded, and when it is
+    exported. Raises MissingExtra, ModelUnsupported for what optimum refuses.
     """
     exporter = _import("optimum.exporters.onnx")
     shapes = {} if tokens is None else {"batch_size": 1, "sequence_length": tokens}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about what is meant
         try:
+            model = load(source)
+            step()
             exporter.onnx_export_from_model(
-                load(source),
+                model,
                 folder,
                 task=_TASKS[source.head.task],
                 do_validation=False,
@@ -39,6 +44,7 @@ def export_encoder(source: Encoder, folder: Path, *, tokens: int | None = None) 
             )
         except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
             raise ModelUnsupported(f"optimum cannot export {source.name}", why=str(error)[:400]) from error
+    step()
     return folder / "model.onnx"
 
 
@@ -63,7 +69,9 @@ def load(source: Encoder) -> Any:  # noqa: ANN401  # a model of transformers, wh
         raise ModelUnsupported(f"transformers cannot load {source.name}", why=str(error)[:400]) from error
 
 
-def reference(source: Encoder, rows: Sequence[Sequence[int]]) -> "list[NDArray[np.float32]]":
+def reference(
+    source: Encoder, rows: Sequence[Sequence[int]], step: Callable[[], None] = lambda: None
+) -> "list[NDArray[np.float32]]":
     """What transformers computes for each row of token ids, one at a time: states or logits, in floats."""
     torch, model = _import("torch"), load(source)
     found = []
@@ -74,6 +82,7 @@ def reference(source: Encoder, rows: Sequence[Sequence[int]]) -> "list[NDArray[n
             )
             kept = out.logits if source.head.task == "classification" else out.last_hidden_state
             found.append(np.asarray(kept[0].numpy(), np.float32))
+            step()
     return found
 
 

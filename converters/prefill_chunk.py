@@ -10,6 +10,7 @@ Outputs
 No mask is needed: a token sees only those before it, and padding is after all of them.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from edgeai.converters.rope import tables
 from edgeai.converters.weights_file import WeightsFile
 from edgeai.errors import ModelCorrupt, ModelUnsupported
 
-__all__ = ["outputs", "write_chunk"]
+__all__ = ["check_chunk", "outputs", "write_chunk"]
 
 _OPSET = 23  # the first with RMSNormalization
 
@@ -37,14 +38,14 @@ def outputs(n_layers: int) -> list[str]:
     return ["hidden_state", *kinds]
 
 
-def write_chunk(source: Source, target: Path, tokens: int) -> None:
-    """Write the float graph, its weights to ``target`` + ".data", a matrix at a time.
+def write_chunk(source: Source, target: Path, tokens: int, step: Callable[[], None] = lambda: None) -> None:
+    """Write the float graph, its weights to ``target`` + ".data", a matrix at a time; ``step`` for a layer.
 
     Raises ModelUnsupported for what it lacks, ModelCorrupt for missing weights.
     """
-    _refuse(source, tokens)
+    check_chunk(source, tokens)
     with WeightsFile(target.with_name(f"{target.name}.data")) as weights:
-        onnx.save(_Chunk(source, tokens, weights).build(), target)
+        onnx.save(_Chunk(source, tokens, weights).build(step), target)
 
 
 class _Chunk:
@@ -55,7 +56,7 @@ class _Chunk:
         self._nodes: list[onnx.NodeProto] = []
         self._weights = weights
 
-    def build(self) -> onnx.ModelProto:
+    def build(self, step: Callable[[], None]) -> onnx.ModelProto:
         d = self._decoder
         embedding, scale = need(self._source, "embed"), np.float32(d.embedding_scale)
         rows = (values * scale for _, values in pieces(embedding))
@@ -67,6 +68,7 @@ class _Chunk:
             states = self._add("Add", [states, attended], f"{i}.between")
             fed = self._post_norm(self._mlp(self._norm(states, "ffn_norm", i), i), "post_ffn_norm", i)
             states = self._add("Add", [states, fed], f"{i}.states")
+            step()
         self._norm(states, "final_norm", None, "hidden_state")
         return self._model()
 
@@ -179,7 +181,8 @@ class _Chunk:
         )
 
 
-def _refuse(source: Source, tokens: int) -> None:
+def check_chunk(source: Source, tokens: int) -> None:
+    """Raise ModelUnsupported for what such a graph cannot be made of."""
     d = source.decoder
     size = whole_bytes(source.n_parameters, d.n_vocab * d.n_embd)
     missing = {

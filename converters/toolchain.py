@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -12,23 +12,34 @@ from pathlib import Path
 from typing import Literal
 
 from edgeai.converters import gates as gate_rules
-from edgeai.converters.convert import export, open_source
 from edgeai.converters.encoder import Encoder, open_encoder
-from edgeai.converters.fit import check_fits
+from edgeai.converters.fit import check_fits, large_option
 from edgeai.converters.formats import Form, Format, NpuQuant, format_of
 from edgeai.converters.gates import Gates
 from edgeai.converters.licence import licence_of
 from edgeai.converters.make import MODEL, make, write_plain
+from edgeai.converters.onnx_package import export, open_source
 from edgeai.converters.origin import Origin, located, open_origin, slug
 from edgeai.converters.proof import Proof, Trial, faults, insist, prove, versions
 from edgeai.converters.running import cores, folder_voice, running
+from edgeai.converters.stages import Stage, Tell
 from edgeai.converters.texts import text_hash
 from edgeai.converters.timing import Speed, measure
 from edgeai.errors import ConfigError, MissingExtra, ModelUnsupported
 from edgeai.models.disk import parent_made
 from edgeai.models.package import Manifest, read_manifest, write_manifest
 
-__all__ = ["DEFAULTS", "Package", "Stage", "convert", "machine", "measure_package", "prove_package"]
+__all__ = [
+    "DEFAULTS",
+    "Package",
+    "add_graph",
+    "convert",
+    "convert_into",
+    "machine",
+    "measure_package",
+    "prove_package",
+    "staging_for",
+]
 
 DEFAULTS: dict[Form, str] = {"gguf": "q4_k_m", "onnx": "int8", "hf": "f32"}
 """What each form is made as when nothing is said."""
@@ -37,25 +48,6 @@ REFERENCE_CONTEXT = 2048
 """Tokens of context of a graph that is made for proofs only."""
 
 _MAKERS = ("edgeai", "numpy", "gguf", "llama-cpp-python", "onnx")
-
-Step = Literal["hash", "convert", "reference", "prove", "measure"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """Where a conversion is: ``done`` of ``total`` layers (convert) or tokens (prove); 0 of 0 unknown.
-
-    ``part``: a search is at this format of so many.
-    """
-
-    step: Step
-    what: str
-    done: int = 0
-    total: int = 0
-    part: tuple[int, int] = (1, 1)
-
-
-Tell = Callable[[Stage], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +73,7 @@ def convert(
     allow_large: bool = False,
     tell: Tell = lambda stage: None,
 ) -> Package:
-    """Convert a `.gguf` file, a folder, an installed model or a hub id into the folder ``out``; prove it.
+    """The source in one format, in the folder ``out``, and proved; see `edgeai.converters.wishes.convert`.
 
     ``size``: bytes that a "mixed" package may have. ``npu``: an ONNX package gets a graph for NPUs, too, in
     whole numbers: of an encoder, or of a decoder for a prompt's start. Encoders become ONNX packages by
@@ -104,7 +96,7 @@ def convert(
     tell(Stage(step="hash", what=str(source)))
     origin = open_origin(source)
     check_fits(origin, form, out.parent, allow_large=allow_large, max_memory=gates.max_memory, npu=npu)
-    with _staging(out) as staging:
+    with staging_for(out) as staging:
         package = convert_into(origin, staging, form, name, gates, test, tell, npu)
         os.replace(package.folder, out)
     return replace(package, folder=out)
@@ -125,19 +117,27 @@ def convert_into(
     manifest = make(origin, form, folder, _provenance(origin, form, name), heard, title)
     more: tuple[gate_rules.Gate, ...] = ()
     if npu is not None and manifest is not None:
-        from edgeai.converters.npu_variants import add_prefill
-
-        tell(Stage(step="convert", what=npu))
-        made = add_prefill(open_source(origin.path), folder, staging, npu)
-        said = {**manifest.provenance, "command": f"{manifest.provenance['command']} --npu {npu}"}
-        manifest = replace(
-            manifest, files=(*manifest.files, made.file), variants=made.variants, provenance=said
-        )
-        write_manifest(folder, manifest)
-        more = (made.gate,)
+        manifest, gate = add_graph(origin, folder, manifest, staging, npu, tell)
+        more = (gate,)
     proof = prove_package(origin, folder, manifest, form, staging, gates, test, tell)
     proof = insist(folder, proof, more, "Take a larger quantization, or other gates")
     return Package(folder=folder, manifest=manifest, proof=proof)
+
+
+def add_graph(
+    origin: Origin, folder: Path, manifest: Manifest, staging: Path, npu: NpuQuant, tell: Tell
+) -> tuple[Manifest, gate_rules.Gate]:
+    """Write a graph for NPUs into the ONNX package; its manifest then, and how near the graph is."""
+    from edgeai.converters.npu_variants import add_prefill
+
+    def heard(done: int, total: int) -> None:
+        tell(Stage(step="convert", what=npu, done=done, total=total))
+
+    made = add_prefill(open_source(origin.path), folder, staging, npu, heard)
+    said = {**manifest.provenance, "command": f"{manifest.provenance['command']} --npu {npu}"}
+    manifest = replace(manifest, files=(*manifest.files, made.file), variants=made.variants, provenance=said)
+    write_manifest(folder, manifest)
+    return manifest, made.gate
 
 
 def prove_package(
@@ -202,11 +202,10 @@ def _encoder(
             remedy='Use to="onnx" without quant; npu="a16w8" or "a8w8" adds a graph in whole numbers',
         )
     title = slug(name) if name else source.name
-    tell(Stage(step="convert", what="f32"))
-    with _staging(out) as staging:
+    with staging_for(out) as staging:
         folder, manifest, proof = convert_encoder(
             source, staging, title, npu=npu, gates=gates, test=test, machine=machine(),
-            allow_large=allow_large,
+            allow_large=allow_large, tell=tell,
         )  # fmt: skip
         os.replace(folder, out)
     return Package(folder=out, manifest=manifest, proof=proof)
@@ -284,15 +283,16 @@ def _provenance(origin: Origin, form: Format, name: str | None) -> dict[str, str
     named = source or origin.provenance.get("source_folder", origin.name)
     size = "" if form.size is None else f" --size {form.size}"
     title = "" if name is None else f" --name {slug(name)}"
+    large = large_option(origin.parameters)
     return {
         **origin.provenance,
-        "command": f"edgeai convert {named} --to {form.form} --quant {form.quant}{size}{title}",
+        "command": f"edgeai convert {named} --to {form.form} --quant {form.quant}{size}{title}{large}",
         "made_with": ", ".join(f"{name} {number}" for name, number in versions(_MAKERS).items()),
     }
 
 
 @contextmanager
-def _staging(out: Path) -> Iterator[Path]:
+def staging_for(out: Path) -> Iterator[Path]:
     """A folder beside ``out``, gone afterwards whatever happens."""
     with parent_made(out):
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

@@ -56,7 +56,7 @@ def _onnx_package(
     for found in store.installed():
         if found.manifest.name == family and found.manifest.engine == "onnx":
             return found
-    from edgeai.converters.convert import convert
+    from edgeai.converters.onnx_package import convert
 
     size = source.manifest.size
 

@@ -57,7 +57,7 @@ def _no_memory_of_servers() -> None:
 @pytest.fixture(scope="session")
 def onnx_package(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the default model converted for ONNX Runtime; made once, because it takes seconds."""
-    from edgeai.converters.convert import convert
+    from edgeai.converters.onnx_package import convert
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEAI_HOME", str(tmp_path_factory.mktemp("shared-home")))

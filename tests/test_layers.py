@@ -31,6 +31,7 @@ LAYERS = [
         "shift",
         "shown",
         "steps",
+        "target",
     },
     {"binding", "isolated", "sensors"},
     {"load"},

@@ -12,11 +12,8 @@ from edgeai.cli.stopping import stopping
 from edgeai.errors import ConfigError, GateFailed
 
 if TYPE_CHECKING:
-    from edgeai.converters.formats import Form
-    from edgeai.converters.gates import Gates
-    from edgeai.converters.proof import Proof, Trial
-    from edgeai.converters.search import Found
-    from edgeai.converters.toolchain import Stage, Tell
+    from edgeai.converters import Found, Proof, Stage, Trial
+    from edgeai.converters.stages import Tell
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -89,114 +86,57 @@ def convert(
 ) -> None:
     """Convert a model, and prove that it is still the same model; what misses a gate is not made.
 
-    Ctrl-C and SIGTERM leave nothing behind; a search goes on where it stopped.
+    Ctrl-C and SIGTERM leave no half package; what took long goes on where it stopped.
     """
-    gates = _gates(target, max_kl, min_agreement, max_size, max_memory, min_speed)
-    test = _test(tokens, text, task)
-    form = _form(to, quant)
-    _check_plot(plot, searching=form is None)
-    with stopping(), _telling() as tell:
-        if form is None and npu in ("a16w8", "a8w8"):
-            raise ConfigError("A search makes no graphs for NPUs", remedy="Give --to onnx and a --quant")
-        if form is None:
-            if npu == "auto" and _npu(npu, target, "onnx") is not None:
-                typer.echo("A search makes no graph for the NPU: --to onnx with a --quant does.", err=True)
-            pace = _pace(target)
-            _search(
-                source, out, to, gates, test, tell, goal, name, plot, pace, allow_large=allow_large, json=json
-            )
-            return
-        from edgeai.converters.toolchain import convert as run
+    from edgeai import converters
+    from edgeai.converters.formats import meant
+    from edgeai.target import device_for
 
+    device, test = device_for(target), _test(tokens, text, task)
+    _check_plot(plot, searching=meant(to, quant) is None)
+    gates = converters.Gates(
+        max_kl=max_kl, min_agreement=min_agreement, max_size=_size(max_size), max_memory=_size(max_memory),
+        min_speed=min_speed,
+    )  # fmt: skip
+    for unknown in device.unchecked(gates):
+        typer.echo(unknown, err=True)
+    with stopping(), _telling() as tell:
         try:
-            proof = run(
-                source, out, to=form, quant=quant, size=None if size is None else read_size(size), name=name,
-                gates=gates, test=test, npu=_npu(npu, target, form), allow_large=allow_large, tell=tell,
-            ).proof  # fmt: skip
+            made = converters.convert(
+                source, out, device=device, to=to, quant=quant, size=_size(size), npu=npu, goal=goal,
+                name=name, gates=gates, test=test, allow_large=allow_large, tell=tell,
+            )  # fmt: skip
         except GateFailed as error:
-            _show([error.proof], json=json)
+            _show(error.proof if isinstance(error.proof, tuple) else (error.proof,), json=json)
             raise
-    _show([proof], json=json)
+    if made.found is None:
+        _show([made.package.proof], json=json)
+    else:
+        _show_found(made.found, goal, json=json)
+        _draw(made.found, plot)
+    for told in made.told:
+        typer.echo(told, err=True)
+    if made.found is not None:
+        kept = device.here and device.pace is not None and not device.too_slow([made.package.proof])
+        among = f", of those that decode about {device.pace:.0f} tokens a second" if kept else ""
+        typer.echo(f"The best for {goal}{among}: {made.package.proof.package}", err=True)
     _made(out)
 
 
-def _form(to: Literal["auto", "gguf", "onnx", "hf"], quant: str | None) -> "Form | None":
-    """The one form that is meant; None: search."""
-    from edgeai.converters.formats import FORMATS
-
-    wanted = (quant or "auto").lower()
-    if wanted == "auto" and (to == "auto" or quant is not None):
-        return None
-    if to != "auto":
-        return to
-    known = [form.form for form in FORMATS if form.quant == wanted]
-    if not known:
-        names = ", ".join(dict.fromkeys(form.quant for form in FORMATS))
-        raise ConfigError(f"quant={quant!r} is unknown", remedy=f"Give one of {names}, or auto")
-    return known[0]
+def _size(text: str | None) -> int | None:
+    return None if text is None else read_size(text)
 
 
-def _npu(
-    wish: Literal["auto", "a16w8", "a8w8", "none"], target: str, form: "Form"
-) -> Literal["a16w8", "a8w8"] | None:
-    """What is wished; with auto what the profile that ``--for`` names has a use for."""
-    from edgeai.devices.probe import probe
-    from edgeai.devices.profiles import choose
-    from edgeai.devices.providers import PROVIDERS
+def _show_found(found: "Found", goal: Literal["quality", "speed"], *, json: bool) -> None:
+    """What a search compared, what it did not make, and whether its speeds mean anything."""
+    from edgeai.converters import frontier
 
-    if wish != "auto":
-        return None if wish == "none" else wish
-    if target == "this" or form != "onnx":
-        return None
-    named = {
-        name
-        for works in choose(target, probe()).providers.values()
-        for rows in works.values()
-        for name in rows
-    }
-    return "a16w8" if any(PROVIDERS[n].kind == "npu" for n in named if n in PROVIDERS) else None
-
-
-def _search(
-    source: str, out: Path, to: Literal["auto", "gguf", "onnx", "hf"], gates: "Gates", test: "Trial",
-    tell: "Tell", goal: Literal["quality", "speed"], name: str | None, plot: Path | None,
-    pace: float | None, *, allow_large: bool, json: bool,
-) -> None:  # fmt: skip
-    from edgeai.converters.search import frontier, reaches, search
-
-    if to == "hf":
-        raise ConfigError(
-            "A Hugging Face folder has no best number format", remedy="Give --quant f32, f16 or bf16"
-        )
-    try:
-        found = search(
-            source,
-            out,
-            to=to,
-            goal=goal,
-            pace=pace,
-            name=name,
-            gates=gates,
-            test=test,
-            allow_large=allow_large,
-            tell=tell,
-        )
-    except GateFailed as error:
-        _show(error.proof if isinstance(error.proof, tuple) else (), json=json)
-        raise
     _show([row.proof for row in found.rows], best=[row.proof for row in frontier(found.rows)], json=json)
     for left in found.skipped:
         typer.echo(f"not made: {left.form.form} {left.form.quant}: {left.why}", err=True)
     if any(row.proof.speed is not None and row.proof.speed.disturbed for row in found.rows):
         again = "; for --goal speed, search again when it is quiet" if goal == "speed" else ""
         typer.echo(f"* Other programs used the processor meanwhile: speeds say little{again}.", err=True)
-    if pace is not None and not any(reaches(row, pace) for row in found.rows):
-        typer.echo(f"No format decodes {pace:.0f} tokens a second, which the profile wants.", err=True)
-    _draw(found, plot)
-    kept = pace is not None and any(reaches(row, pace) for row in found.rows)
-    among = f", of those that decode about {pace:.0f} tokens a second, as the profile wants" if kept else ""
-    typer.echo(f"The best for {goal}{among}: {found.chosen.package}", err=True)
-    _made(out)
 
 
 def _check_plot(plot: Path | None, *, searching: bool) -> None:
@@ -217,47 +157,6 @@ def _draw(found: "Found", plot: Path | None) -> None:
         draw(found.rows, found.chosen, plot)
 
 
-def _gates(
-    target: str, max_kl: float | None, min_agreement: float | None, max_size: str | None,
-    max_memory: str | None, min_speed: float | None,
-) -> "Gates":  # fmt: skip
-    from edgeai.converters.gates import Gates
-
-    return Gates(
-        max_kl=max_kl,
-        min_agreement=min_agreement,
-        max_size=None if max_size is None else read_size(max_size),
-        max_memory=_memory(target) if max_memory is None else read_size(max_memory),
-        min_speed=min_speed,
-    )
-
-
-def _memory(target: str) -> int | None:
-    """What a model may take of the device's memory, in bytes; None, and told, if that is not known."""
-    from edgeai.devices.probe import probe
-    from edgeai.devices.profiles import choose
-
-    machine = probe()
-    profile = choose("auto" if target == "this" else target, machine)
-    least = [rules.memory_gb[0] * 1e9 for rules in profile.match if rules.memory_gb is not None]
-    least = least if profile.memory.total_mb is None else [profile.memory.total_mb.value * 1e6]
-    if target != "this" and not least:
-        words = "does not say how much memory there is, so none is checked; --max-memory would be"
-        typer.echo(f"The profile {target} {words}", err=True)
-        return None
-    total = machine.memory_bytes if target == "this" else min(least)
-    return int(total * profile.memory.model_share.value)
-
-
-def _pace(target: str) -> float | None:
-    """Tokens a second that this machine's profile wants; other devices' speeds cannot be measured here."""
-    from edgeai.devices.probe import probe
-    from edgeai.devices.profiles import choose
-
-    wanted = choose("auto", probe()).targets.tpot_ms if target == "this" else None
-    return None if wanted is None else 1e3 / wanted.value
-
-
 def read_size(text: str) -> int:
     """Bytes in a text such as 120MB or 1.5GiB. Raises ConfigError."""
     upper = text.strip().upper().removesuffix("BYTES").strip()
@@ -272,8 +171,7 @@ def read_size(text: str) -> int:
 
 
 def _test(tokens: int, text: Path | None, task: Path | None) -> "Trial":
-    from edgeai.converters.proof import Trial
-    from edgeai.converters.task import read_task
+    from edgeai.converters import Trial, read_task
 
     try:
         words = None if text is None else text.read_text("utf-8")
@@ -303,7 +201,7 @@ def _show(proofs: Sequence[object], *, best: "Sequence[Proof]" = (), json: bool)
     from dataclasses import asdict
 
     from edgeai.cli.output import write_json, write_table
-    from edgeai.converters.proof import Proof
+    from edgeai.converters import Proof
 
     rows = [proof for proof in proofs if isinstance(proof, Proof)]
     if json:
@@ -355,7 +253,7 @@ def _kept(row: "Proof") -> str:
 
 def _speeds(speed: object) -> tuple[str, str, str, str]:
     from edgeai.cli.output import size
-    from edgeai.converters.timing import Speed
+    from edgeai.converters import Speed
 
     if not isinstance(speed, Speed):
         return "", "", "", ""

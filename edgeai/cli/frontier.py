@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
+    from edgeai.converters.picking import Row
     from edgeai.converters.proof import Proof
-    from edgeai.converters.search import Row
 
 LEAST = 1e-4
 """Nats a token that are as good as none: the axis ends here."""
@@ -36,7 +36,7 @@ def check(path: Path) -> None:
 
 def draw(rows: "Sequence[Row]", chosen: "Proof", path: Path) -> None:
     """Write the plot; the ending names the format. Raises MissingExtra or ConfigError."""
-    from edgeai.converters.search import frontier
+    from edgeai.converters.picking import frontier
 
     figure = _figure()
     axes = figure.add_subplot()

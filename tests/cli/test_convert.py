@@ -65,15 +65,21 @@ def test_sizes_are_read(text: str, n_bytes: int) -> None:
     assert read_size(text) == n_bytes
 
 
-def test_a_profile_bounds_the_memory(capsys: pytest.CaptureFixture[str]) -> None:
-    """A share of the device's memory, and of this machine's without a name; one that is not known is told."""
-    from edgeai.cli.convert import _memory
+def test_a_profile_bounds_the_memory() -> None:
+    """A share of the device's memory, and of this machine's without a name; what is not known is told."""
+    from edgeai.converters import Device, Gates
+    from edgeai.target import device_for
 
-    assert 1e9 < (_memory("raspberry-pi-5-8gb") or 0) < 8e9
-    assert (_memory("this") or 0) > 0
-    assert capsys.readouterr().err == ""
-    assert _memory("snapdragon-x-elite") is None
-    assert "none is checked" in capsys.readouterr().err
+    assert 1e9 < (device_for("raspberry-pi-5-8gb").memory or 0) < 8e9
+    assert (device_for("this").memory or 0) > 0
+    assert device_for("this").unchecked(Gates()) == ()
+    assert device_for("snapdragon-x-elite").npu
+    assert "how much memory" in Device(name="unknown", here=False).unchecked(Gates())[0]
+    assert Device(name="unknown", here=False).unchecked(Gates(max_memory=1)) == ()
+    slow = device_for("raspberry-pi-5-8gb")
+    assert slow.pace is not None
+    assert "is not checked" in slow.unchecked(Gates())[0]
+    assert not slow.too_slow([])
 
 
 @pytest.mark.parametrize("text", ["", "MB", "-1MB", "many", "nan"])
@@ -87,3 +93,26 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_wrong_options_are_wrong_usage(args: tuple[str, ...], source: Path, tmp_path: Path) -> None:
     """Exit code 2, and nothing begins."""
     assert run("convert", source, "--out", tmp_path / "out", *args) == 2
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--quant", "q8_0", "--goal", "speed"),
+        ("--quant", "auto", "--size", "1MB"),
+        ("--quant", "auto", "--to", "gguf", "--npu", "a16w8"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(args: tuple[str, ...], source: Path, tmp_path: Path) -> None:
+    """A goal without a search, a size without a mixture, a graph without a place."""
+    assert run("convert", source, "--out", tmp_path / "out", *args) == 2
+
+
+def test_another_devices_speed_is_told_to_be_unchecked(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, in a conversion that goes well."""
+    args = ("--quant", "q8_0", "--for", "raspberry-pi-5-8gb", "--tokens", "64", "--out", tmp_path / "out")
+    assert run("convert", source, *args) == 0
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "is not checked" in line]
+    assert "raspberry-pi-5-8gb" in line

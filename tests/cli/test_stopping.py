@@ -93,7 +93,7 @@ def test_a_plot_that_cannot_be_written_is_refused_before_the_search(
     plot: str, said: str,
 ) -> None:  # fmt: skip
     """A search takes long; its plot is its last step."""
-    monkeypatch.setattr("edgeai.converters.search.search", not_reached)
+    monkeypatch.setattr("edgeai.converters.wishes.search", not_reached)
     assert run("convert", source, "--out", tmp_path / "out", "--plot", tmp_path / plot) == 2
     assert said in capsys.readouterr().err
 
@@ -102,7 +102,7 @@ def test_matplotlib_is_asked_for_before_the_search(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A search takes long; what draws it must be there from the start."""
-    monkeypatch.setattr("edgeai.converters.search.search", not_reached)
+    monkeypatch.setattr("edgeai.converters.wishes.search", not_reached)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert run("convert", source, "--out", tmp_path / "out", "--plot", tmp_path / "plot.svg") == 4
     assert "edgeai[calibrate]" in capsys.readouterr().err
@@ -133,9 +133,9 @@ def test_progress_and_licence_of_a_folder(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Tensors are counted up to the last while a Hugging Face folder is written; its licence is told."""
-    from edgeai.converters.convert import open_source
     from edgeai.converters.gguf_writer import write_gguf
     from edgeai.converters.hf_writer import write_folder
+    from edgeai.converters.onnx_package import open_source
     from edgeai.engines.llamacpp.requantize import requantize
 
     told: dict[str, list[tuple[int, int]]] = {"gguf": [], "hf": [], "quantize": []}

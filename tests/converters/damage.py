@@ -12,8 +12,8 @@ import pytest
 
 from edgeai.cli import main
 from edgeai.converters import make as making
-from edgeai.converters.convert import Conversion, export, open_source
 from edgeai.converters.decoder import Decoder, Floats, Matrix, Source, TokenizerData, need
+from edgeai.converters.onnx_package import Conversion, export, open_source
 from edgeai.converters.timing import Speed
 from edgeai.converters.tuned import Tuned
 

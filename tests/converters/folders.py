@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from edgeai.converters.convert import open_source
 from edgeai.converters.hf_writer import write_folder
+from edgeai.converters.onnx_package import open_source
 from tests.tiny_gguf import write_tiny_gguf
 
 LAYERS, WIDTH, HEADS, KV_HEADS, FF = 6, 64, 4, 2, 96

@@ -14,11 +14,11 @@ quantization = pytest.importorskip("compressed_tensors.quantization")
 
 from edgeai.converters import gptq  # noqa: E402
 from edgeai.converters.blocks import Blocks  # noqa: E402
-from edgeai.converters.convert import open_source  # noqa: E402
 from edgeai.converters.decoder import need  # noqa: E402
 from edgeai.converters.fewer_bits import calibration_tokens  # noqa: E402
 from edgeai.converters.layers import embed, layer  # noqa: E402
 from edgeai.converters.linear import floats  # noqa: E402
+from edgeai.converters.onnx_package import open_source  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 

@@ -19,9 +19,9 @@ torch = pytest.importorskip("torch")
 compression = pytest.importorskip("compressed_tensors.compressors.pack_quantized")
 quantization = pytest.importorskip("compressed_tensors.quantization")
 
-from edgeai.converters.convert import open_source  # noqa: E402
 from edgeai.converters.gates import Gates  # noqa: E402
 from edgeai.converters.linear import floats  # noqa: E402
+from edgeai.converters.onnx_package import open_source  # noqa: E402
 from edgeai.converters.proof import Trial  # noqa: E402
 from edgeai.converters.safetensors_file import open_folder  # noqa: E402
 from edgeai.converters.toolchain import convert  # noqa: E402

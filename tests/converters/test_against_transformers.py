@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 
-from edgeai.converters.convert import open_source  # noqa: E402
 from edgeai.converters.graph import write_graph  # noqa: E402
 from edgeai.converters.hf_writer import write_folder  # noqa: E402
 from edgeai.converters.linear import Plan  # noqa: E402
+from edgeai.converters.onnx_package import open_source  # noqa: E402
 from tests.converters.graph_runner import GraphRunner  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeai.converters.convert import export, open_source
 from edgeai.converters.decoder import Matrix
 from edgeai.converters.gates import Gates
+from edgeai.converters.onnx_package import export, open_source
 from edgeai.converters.origin import open_origin
 from edgeai.converters.packed_words import Words
 from edgeai.converters.proof import Trial

@@ -12,7 +12,7 @@ import pytest
 import tokenizers
 from numpy.typing import NDArray
 
-from edgeai.converters.convert import convert, export, open_source
+from edgeai.converters.onnx_package import convert, export, open_source
 from edgeai.errors import ConfigError, ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
 from edgeai.models.package import read_manifest
 from edgeai.models.shelf import find

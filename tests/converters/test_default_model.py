@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeai.converters.convert import export
 from edgeai.converters.linear import Quant
+from edgeai.converters.onnx_package import export
 from tests.converters.graph_runner import GraphRunner
 
 Floats = NDArray[np.float32]

@@ -6,8 +6,8 @@ import gguf
 import numpy as np
 import pytest
 
-from edgeai.converters.convert import export
 from edgeai.converters.gguf_file import GgufFile
+from edgeai.converters.onnx_package import export
 from edgeai.errors import ModelCorrupt
 from tests.tiny_gguf import write_tiny_gguf
 

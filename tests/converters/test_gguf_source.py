@@ -9,8 +9,8 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from edgeai.converters.convert import export, open_source
 from edgeai.converters.linear import Quant
+from edgeai.converters.onnx_package import export, open_source
 from edgeai.errors import ModelUnsupported
 from tests.converters.graph_runner import GraphRunner
 from tests.converters.test_default_model import LlamaCpp

@@ -7,9 +7,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgeai.converters.convert import export, open_source
 from edgeai.converters.decoder import Matrix, need
 from edgeai.converters.linear import floats
+from edgeai.converters.onnx_package import export, open_source
 from edgeai.converters.tuned import Tuned
 from edgeai.engines.onnx.facts import quantization_of
 from edgeai.engines.onnx.proto import read_graph

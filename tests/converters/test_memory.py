@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from edgeai.converters.convert import open_source
 from edgeai.converters.decoder import Source, need
+from edgeai.converters.onnx_package import open_source
 
 _ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 _MEASURE = """
 import sys, threading, time
 from pathlib import Path
-from edgeai.converters.convert import export, open_source
+from edgeai.converters.onnx_package import export, open_source
 from edgeai.converters.gguf_writer import write_gguf
 from edgeai.converters.hf_writer import write_folder
 

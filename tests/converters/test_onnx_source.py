@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgeai.converters.convert import open_source
 from edgeai.converters.decoder import Source
 from edgeai.converters.linear import floats
+from edgeai.converters.onnx_package import open_source
 from edgeai.converters.origin import open_origin
 from edgeai.converters.safetensors_file import open_folder
 from edgeai.errors import EdgeError, ModelCorrupt, ModelUnsupported

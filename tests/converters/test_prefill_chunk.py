@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeai.converters.convert import export, open_source
 from edgeai.converters.npu import quantize, run
+from edgeai.converters.onnx_package import export, open_source
 from edgeai.converters.prefill_chunk import outputs, write_chunk
 from edgeai.errors import ModelUnsupported
 from tests.converters.folders import write_hf

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeai.converters.convert import open_source
 from edgeai.converters.decoder import Matrix, Source
 from edgeai.converters.divergence import compare
 from edgeai.converters.gguf_writer import write_gguf
@@ -13,6 +12,7 @@ from edgeai.converters.graph import write_graph
 from edgeai.converters.layers import embed, layer, logits
 from edgeai.converters.linear import Plan, floats
 from edgeai.converters.mixing import mix, weight_bytes
+from edgeai.converters.onnx_package import open_source
 from edgeai.converters.rounding import Method, round_model
 from edgeai.converters.running import running
 from edgeai.converters.scaling import GROUPS

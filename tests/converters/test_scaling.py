@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from edgeai.converters import gptq
 from edgeai.converters.awq import best_scale
-from edgeai.converters.convert import export, open_source
 from edgeai.converters.divergence import compare
 from edgeai.converters.dynamic import lower, sites_to_lower
 from edgeai.converters.linear import floats
+from edgeai.converters.onnx_package import export, open_source
 from edgeai.converters.rounding import round_model
 from edgeai.converters.running import running
 from edgeai.converters.scaling import GROUPS, fold, tied

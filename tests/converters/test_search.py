@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeai.converters import search as searching
+from edgeai.converters import picking as searching
 from edgeai.converters import toolchain
 from edgeai.converters.divergence import Divergence
 from edgeai.converters.formats import format_of
 from edgeai.converters.gates import Gate, Gates
 from edgeai.converters.origin import open_origin
+from edgeai.converters.picking import AS_GOOD, Row, best, frontier, search
 from edgeai.converters.proof import Proof, Trial
-from edgeai.converters.search import AS_GOOD, Row, best, frontier, search
+from edgeai.converters.stages import Stage
 from edgeai.converters.timing import Speed
-from edgeai.converters.toolchain import Stage
 from edgeai.errors import GateFailed
 from edgeai.models.package import read_manifest
 from edgeai.paths import cache_dir

@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeai.converters import make as making
-from edgeai.converters.convert import open_source
 from edgeai.converters.divergence import compare
 from edgeai.converters.encoder import Encoder
 from edgeai.converters.fit import check_encoder_fits, estimate
@@ -23,11 +22,13 @@ from edgeai.converters.gguf_writer import write_gguf
 from edgeai.converters.graph import Progress
 from edgeai.converters.hf_writer import write_folder
 from edgeai.converters.importance import importance
+from edgeai.converters.onnx_package import open_source
 from edgeai.converters.origin import open_origin
 from edgeai.converters.proof import Proof, Trial, read_proof
 from edgeai.converters.running import running
+from edgeai.converters.stages import Stage
 from edgeai.converters.texts import calibration_text, held_out_text
-from edgeai.converters.toolchain import Stage, convert
+from edgeai.converters.toolchain import convert
 from edgeai.engines.llamacpp.requantize import requantize
 from edgeai.errors import (
     ConfigError,
@@ -68,7 +69,7 @@ def test_both_engines_compute_the_same_from_a_folder(kind: str, tmp_path: Path) 
     """The GGUF file in llama.cpp and the graph in ONNX Runtime, made by writers that share nothing."""
     folder = write_hf(tmp_path / "m", kind)
     write_gguf(open_source(folder), tmp_path / "m.gguf", "f32")
-    from edgeai.converters.convert import export
+    from edgeai.converters.onnx_package import export
 
     export(folder, tmp_path / "graph", quant="f32")
     with running(tmp_path / "m.gguf", n_ctx=128) as one, running(tmp_path / "graph", n_ctx=128) as other:

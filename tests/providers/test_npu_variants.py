@@ -13,10 +13,10 @@ if os.environ.get("EDGEAI_PROVIDERS") != "qnn":
 import numpy as np
 
 from edgeai import Edge
-from edgeai.converters.convert import open_source
 from edgeai.converters.formats import NpuQuant
 from edgeai.converters.npu import quantize
 from edgeai.converters.npu_variants import add_prefill
+from edgeai.converters.onnx_package import open_source
 from edgeai.converters.prefill_chunk import write_chunk
 from edgeai.devices.providers import offers, try_provider
 from edgeai.models.package import read_manifest, write_manifest

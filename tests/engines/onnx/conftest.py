@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeai.converters.convert import export
 from edgeai.converters.linear import Quant
+from edgeai.converters.onnx_package import export
 from edgeai.engines import DevicePlan
 from edgeai.engines.onnx.engine import OnnxEngine, open_engine
 from tests.tiny_gguf import write_tiny_gguf

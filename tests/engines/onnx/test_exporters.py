@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeai.converters.convert import open_source
 from edgeai.converters.linear import floats
+from edgeai.converters.onnx_package import open_source
 from edgeai.converters.proof import Trial
 from edgeai.converters.toolchain import convert
 from edgeai.types import Message, Request

@@ -3,20 +3,25 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
+from edgeai.converters.device import ABOUT, keeps
 from edgeai.converters.fit import check_fits, estimate
-from edgeai.converters.formats import Form, Format, formats
+from edgeai.converters.formats import Form, Format, NpuQuant, formats, whole_bytes
 from edgeai.converters.gates import Gates, check
+from edgeai.converters.npu_variants import TOKENS
+from edgeai.converters.onnx_package import open_source
 from edgeai.converters.origin import Origin, located, open_origin
-from edgeai.converters.proof import PROOF, Proof, Trial, read_proof, versions, write_proof
+from edgeai.converters.prefill_chunk import check_chunk
+from edgeai.converters.proof import PROOF, Proof, Trial, insist, read_proof, versions, write_proof
+from edgeai.converters.stages import Stage, Tell
 from edgeai.converters.texts import text_hash
-from edgeai.converters.toolchain import Stage, Tell, convert_into, machine, measure_package
+from edgeai.converters.toolchain import add_graph, convert_into, machine, measure_package, staging_for
 from edgeai.errors import (
     ConfigError,
     EngineError,
@@ -26,17 +31,14 @@ from edgeai.errors import (
     ModelUnsupported,
     OutOfMemory,
 )
-from edgeai.models.disk import parent_made, writing
-from edgeai.models.package import MANIFEST
+from edgeai.models.disk import writing
+from edgeai.models.package import MANIFEST, read_manifest
 from edgeai.paths import cache_dir
 
-__all__ = ["AS_GOOD", "Found", "Row", "Skipped", "best", "frontier", "reaches", "search"]
+__all__ = ["AS_GOOD", "Found", "Row", "Skipped", "best", "frontier", "search"]
 
 AS_GOOD = 0.005
 """Nats a token: the engines' own rounding, of 8-bit weights that are nearly exact, costs as much."""
-
-ABOUT = 0.8
-"""Of another speed: speeds differ as much from one run to the next."""
 
 _TWINS = {("onnx", "f32"), ("onnx", "f16"), ("gguf", "f32"), ("gguf", "bf16")}
 """Formats that a search leaves out: larger than others of the same care (f16 in memory), and no better."""
@@ -78,6 +80,7 @@ def search(
     name: str | None = None,
     gates: Gates = Gates(),  # noqa: B008  # frozen
     test: Trial = Trial(),  # noqa: B008  # frozen
+    npu: NpuQuant | None = None,
     allow_large: bool = False,
     tell: Tell = lambda stage: None,
 ) -> Found:
@@ -87,7 +90,8 @@ def search(
     the fastest decoding. Those that decode ``pace`` tokens a second come before others. What cannot keep the
     gates by its estimated size is not made. What an interrupted search has made is kept in the cache and used
     again; of one that ends the proofs are, so that another goal takes the time of one package. Speeds that
-    other programs disturbed are measured again where they decide. Raises GateFailed (``proof`` is a tuple of
+    other programs disturbed are measured again where they decide. ``npu``: the best gets a graph for NPUs if
+    it is an ONNX package, with which it must keep the gates, too. Raises GateFailed (``proof`` is a tuple of
     all) when none keeps the gates, and what `toolchain.convert` raises.
     """
     out = Path(out).expanduser()
@@ -95,9 +99,10 @@ def search(
         raise ConfigError(f"{out} exists already", remedy="Give a folder that is to be made")
     tell(Stage(step="hash", what=str(source)))
     origin = open_origin(located(source))
-    shelf = _shelf(origin, test, name)
-    candidates = _candidates(origin, to, gates.max_size)
-    one = _Maker(origin, shelf, name, gates, test, goal, allow_large)
+    if npu is not None and to != "gguf":
+        check_chunk(open_source(origin.path), TOKENS)
+    one = _Maker(origin, _shelf(origin, test, name), name, gates, test, goal, npu, allow_large)
+    candidates = _candidates(origin, to, one.bounds)
     rows, skipped = _made(one, candidates, tell)
     chosen = best(rows, goal, pace)
     if chosen is None:
@@ -107,26 +112,33 @@ def search(
             "No format keeps the gates", why=reasons or None, remedy="Take other gates, or a smaller model",
             proof=tuple(r.proof for r in rows),
         )  # fmt: skip
-    draft = out.with_name(f".{out.name}.part")
-    with parent_made(out):
-        shutil.rmtree(draft, ignore_errors=True)
-        try:
-            if not (chosen.folder / MANIFEST).is_file():
-                _make(one, chosen.form, tell)
-            shutil.copytree(chosen.folder, draft)
-            write_proof(draft, chosen.proof)
-            os.replace(draft, out)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+    with staging_for(out) as staging:
+        if not (chosen.folder / MANIFEST).is_file():
+            _make(one, chosen.form, tell)
+        folder = staging / "package"
+        shutil.copytree(chosen.folder, folder)
+        write_proof(folder, chosen.proof)
+        proof = chosen.proof if npu is None else _with_graph(one, chosen, folder, npu, tell)
+        os.replace(folder, out)
     for row in rows:
         _keep_proof(row.folder)
-    return Found(rows=tuple(rows), skipped=tuple(skipped), chosen=chosen.proof)
+    return Found(rows=tuple(rows), skipped=tuple(skipped), chosen=proof)
+
+
+def _with_graph(one: "_Maker", chosen: Row, folder: Path, npu: NpuQuant, tell: Tell) -> Proof:
+    """Add the graph to the package that was chosen; its proof then. Raises GateFailed."""
+    if chosen.form.form != "onnx":
+        return chosen.proof
+    _, gate = add_graph(one.origin, folder, read_manifest(folder), folder.parent, npu, tell)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != PROOF)
+    proof = _judged(replace(chosen.proof, size=size), chosen.form, one.origin, one.gates)
+    return insist(folder, proof, (gate,), "Take npu=none, or other gates")
 
 
 def best(rows: Sequence[Row], goal: Literal["quality", "speed"], pace: float | None = None) -> Row | None:
     """The one to choose of those that keep their gates, and the ``pace`` if any does; None if none does."""
     passed = [row for row in rows if row.proof.passed and row.proof.divergence is not None]
-    passed = [row for row in passed if pace is not None and reaches(row, pace)] or passed
+    passed = [row for row in passed if pace is not None and keeps(row.proof, pace)] or passed
     if goal == "speed":
         return max(
             passed, key=lambda row: row.proof.speed.decode_tps if row.proof.speed else 0.0, default=None
@@ -154,12 +166,6 @@ def _beats(one: Row, other: Row, *, speed: bool) -> bool:
     return as_good and (_size(one) < _size(other) or _kl(one) < _kl(other) or faster)
 
 
-def reaches(row: Row, pace: float) -> bool:
-    """Whether it decodes about so many tokens a second; what was measured beside others may well do so."""
-    speed = row.proof.speed
-    return speed is not None and (speed.disturbed or speed.decode_tps >= ABOUT * pace)
-
-
 def _size(row: Row) -> int:
     return row.proof.size
 
@@ -168,11 +174,13 @@ def _kl(row: Row) -> float:
     return float("inf") if row.proof.divergence is None else row.proof.divergence.kl_mean
 
 
-def _candidates(origin: Origin, to: Form | Literal["auto"], size: int | None = None) -> list[Format]:
+def _candidates(
+    origin: Origin, to: Form | Literal["auto"], bounds: Callable[[Format], Gates] = lambda form: Gates()
+) -> list[Format]:
     """All that make sense; what can be mixed to a size is, to the largest that may be."""
     own = {"gguf": "bf16"} if origin.plain == "bf16" else {}
     return [
-        replace(form, size=size) if form.quant == "mixed" else form
+        replace(form, size=bounds(form).max_size) if form.quant == "mixed" else form
         for form in formats(to)
         if ((form.form, form.quant) not in _TWINS or own.get(form.form) == form.quant)
         and (form.quant != "exact" or origin.quantized)  # carries blocks over, where there are some
@@ -189,7 +197,15 @@ class _Maker:
     gates: Gates
     test: Trial
     goal: Literal["quality", "speed"]
+    npu: NpuQuant | None
     allow_large: bool
+
+    def bounds(self, form: Format) -> Gates:
+        """The gates, with room for the graph for NPUs that the package would get."""
+        if self.gates.max_size is None or self.npu is None or form.form != "onnx":
+            return self.gates
+        graph = whole_bytes(self.origin.parameters, self.origin.largest)
+        return replace(self.gates, max_size=max(0, self.gates.max_size - graph))
 
     def place(self, form: Format) -> Path:
         size = "" if form.size is None else f"-{form.size}"
@@ -201,7 +217,7 @@ def _made(one: _Maker, candidates: Sequence[Format], tell: Tell) -> tuple[list[R
     skipped: list[Skipped] = []
     lacking: list[Exception] = []
     for number, form in enumerate(candidates, 1):
-        if (why := _too_large(one.origin, form, one.gates)) is not None:
+        if (why := _too_large(one.origin, form, one.bounds(form))) is not None:
             skipped.append(Skipped(form=form, why=why))
             continue
         heard = partial(_tell_part, tell, (number, len(candidates)))
@@ -243,18 +259,19 @@ def _known(one: _Maker, form: Format, tell: Tell) -> Row | None:
         tell(Stage(step="measure", what=form.quant))
         proof = replace(proof, speed=measure_package(folder, form))
         write_proof(folder, proof)
-    return Row(form=form, folder=folder, proof=_judged(proof, form, one.origin, one.gates))
+    return Row(form=form, folder=folder, proof=_judged(proof, form, one.origin, one.bounds(form)))
 
 
 def _make(one: _Maker, form: Format, tell: Tell) -> Row:
     """The package, made now; it is kept even where it misses a gate, for the table."""
     place = one.place(form)
-    check_fits(one.origin, form, one.shelf, allow_large=one.allow_large, max_memory=one.gates.max_memory)
+    npu, memory = one.npu if form.form == "onnx" else None, one.gates.max_memory
+    check_fits(one.origin, form, one.shelf, allow_large=one.allow_large, max_memory=memory, npu=npu)
     with writing(one.shelf):
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
     try:
-        proof = convert_into(one.origin, place, form, one.name, one.gates, one.test, tell).proof
+        proof = convert_into(one.origin, place, form, one.name, one.bounds(form), one.test, tell).proof
     except GateFailed as error:
         if not isinstance(error.proof, Proof):
             raise
