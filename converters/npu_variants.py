@@ -42,11 +42,15 @@ _SHORTEST = 40  # letters of a paragraph
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
-    """What a package gets: rows of its manifest, a file, and how near the graph is to its floats."""
+    """What a package gets: rows of its manifest, a file, and how near the graph is to its floats.
+
+    ``bits`` tells in how many bits the graph's values are.
+    """
 
     variants: Variants
     file: PackageFile
     gate: Gate
+    bits: str
 
 
 def add_encoder(source: Encoder, folder: Path, staging: Path, quant: NpuQuant) -> Variation:
@@ -58,12 +62,12 @@ def add_encoder(source: Encoder, folder: Path, staging: Path, quant: NpuQuant) -
     plain, target = staging / "plain.onnx", folder / f"npu-{work}.onnx"
     simplify(export_encoder(source, staging / "fixed", tokens=TOKENS), plain)
     known = [_padded(text.ids(part)) for part in paragraphs(calibration_text(), _CALIBRATED)]
-    quantize(plain, target, quant, known)
+    bits = _bits(quant, *quantize(plain, target, quant, known))
     feeds = [_padded(text.ids(part)) for part in paragraphs(held_out_text(), _TRIED)]
     floats, whole = (list(run(graph, feeds, [output])) for graph in (plain, target))
     pairs = zip(floats, whole, feeds, strict=True)
     cosines = [_cosine(_seen(a[0], feed), _seen(b[0], feed)) for a, b, feed in pairs]
-    return _variation(folder, target, [work], quant, cosines)
+    return _variation(folder, target, [work], quant, cosines, bits)
 
 
 def add_prefill(source: Source, folder: Path, staging: Path, quant: NpuQuant) -> Variation:
@@ -71,7 +75,7 @@ def add_prefill(source: Source, folder: Path, staging: Path, quant: NpuQuant) ->
     plain, target = staging / "plain.onnx", folder / "npu-prefill.onnx"
     write_chunk(source, plain, TOKENS)
     vocabulary = PackageVocabulary(read_folder(folder), source.decoder.n_vocab)
-    quantize(plain, target, quant, _chunks(vocabulary, calibration_text(), _CHUNKS))
+    bits = _bits(quant, *quantize(plain, target, quant, _chunks(vocabulary, calibration_text(), _CHUNKS)))
     feeds = _chunks(vocabulary, held_out_text(), _TRIED_CHUNKS)
     names = outputs(source.decoder.n_layers)
     floats, whole = (list(run(graph, feeds, names)) for graph in (plain, target))  # one after the other
@@ -80,7 +84,7 @@ def add_prefill(source: Source, folder: Path, staging: Path, quant: NpuQuant) ->
         for one, other in zip(floats, whole, strict=True)
         for a, b in zip(one, other, strict=True)
     ]
-    return _variation(folder, target, ["prefill", "embed"], quant, cosines)
+    return _variation(folder, target, ["prefill", "embed"], quant, cosines, bits)
 
 
 def paragraphs(text: str, count: int) -> list[str]:
@@ -128,8 +132,12 @@ def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(one @ other) / norm if norm else float(np.array_equal(one, other))
 
 
+def _bits(quant: NpuQuant, sixteen: int, inputs: int) -> str:
+    return f"{quant}: {sixteen} of {inputs} inputs of weights in 16 bits"
+
+
 def _variation(
-    folder: Path, target: Path, works: Sequence[str], quant: NpuQuant, cosines: Sequence[float]
+    folder: Path, target: Path, works: Sequence[str], quant: NpuQuant, cosines: Sequence[float], bits: str
 ) -> Variation:
     row = Row(graph=target.name, tokens=TOKENS)
     found, bound = float(np.mean(cosines)), _BOUNDS[quant]
@@ -142,6 +150,11 @@ def _variation(
             size=target.stat().st_size,
         ),
         gate=Gate(
-            name=f"npu {quant} cosine", found=found, bound=bound, reason=None if found >= bound else words
+            name=f"npu {quant} cosine",
+            found=found,
+            bound=bound,
+            reason=None if found >= bound else words,
+            note=bits,
         ),
+        bits=bits,
     )

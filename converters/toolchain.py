@@ -129,7 +129,8 @@ def convert_into(
 
         tell(Stage(step="convert", what=npu))
         made = add_prefill(open_source(origin.path), folder, staging, npu)
-        said = {**manifest.provenance, "command": f"{manifest.provenance['command']} --npu {npu}"}
+        command = f"{manifest.provenance['command']} --npu {npu}"
+        said = {**manifest.provenance, "command": command, "npu": made.bits}
         manifest = replace(
             manifest, files=(*manifest.files, made.file), variants=made.variants, provenance=said
         )
