@@ -240,6 +240,7 @@ def _memory(target: str) -> int | None:
     machine = probe()
     profile = choose("auto" if target == "this" else target, machine)
     least = [rules.memory_gb[0] * 1e9 for rules in profile.match if rules.memory_gb is not None]
+    least = least if profile.memory.total_mb is None else [profile.memory.total_mb.value * 1e6]
     if target != "this" and not least:
         words = "does not say how much memory there is, so none is checked; --max-memory would be"
         typer.echo(f"The profile {target} {words}", err=True)

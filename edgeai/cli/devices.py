@@ -10,7 +10,7 @@ from edgeai.cli import options
 if TYPE_CHECKING:
     from edgeai.devices.fitting import MemoryPlan
     from edgeai.devices.probe import Machine
-    from edgeai.devices.profiles import Candidate, Goal, Profile
+    from edgeai.devices.profiles import Candidate, Goal, Profile, Targets
     from edgeai.engines import DevicePlan
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -110,6 +110,10 @@ def _write_profile(chosen: "Profile", candidates: "tuple[Candidate, ...]") -> No
     typer.echo(
         f"{'profile':<13}{chosen.name}: {chosen.title}" + (f" ({why})" if taken.matches else " (asked for)")
     )
+    for role, choice in chosen.models.items():
+        typer.echo(f"{'suits it':<13}{role}: {choice.model}, {choice.quantization}")
+    if wanted := _targets(chosen.targets):
+        typer.echo(f"{'targets':<13}{wanted}")
     passed_over = [c for c in candidates if c.verdicts and c is not taken]
     nearest = sorted(passed_over, key=lambda c: sum(not v.passed for v in c.verdicts))
     for candidate in nearest[:LISTED]:
@@ -117,6 +121,15 @@ def _write_profile(chosen: "Profile", candidates: "tuple[Candidate, ...]") -> No
             f"{v.rule} should be {v.wanted}, is {v.found}" for v in candidate.verdicts if not v.passed
         )
         typer.echo(f"{'':<13}not {candidate.profile.name}: {missed or 'another is more specific'}")
+
+
+def _targets(targets: "Targets") -> str:
+    named = {
+        "first token after": targets.ttft_ms,
+        "each further one": targets.tpot_ms,
+        "an embedding": targets.embed_ms,
+    }
+    return ", ".join(f"{name} {figure.value:g} ms" for name, figure in named.items() if figure is not None)
 
 
 def _write_plan(needed: "MemoryPlan", device: "DevicePlan") -> None:

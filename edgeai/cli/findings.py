@@ -69,7 +69,9 @@ def _accelerator(device: "Accelerator") -> Finding:
     if device.state == "no driver":
         remedy = NO_DRIVER.get(key, "Install its driver")
     elif device.state == "no permission":
-        group = "render" if device.node and ("dri" in device.node or "accel" in device.node) else "fastrpc"
+        groups = {"/dev/dri": "render", "/dev/accel": "render", "/dev/nv": "video"}
+        named = (group for place, group in groups.items() if (device.node or "").startswith(place))
+        group = next(named, "fastrpc")
         remedy = f"Let yourself use it: sudo usermod -aG {group} $USER, then log in again"
     elif key in PACKAGES and not any(map(_has, PACKAGES[key][0])):
         found, remedy = f"{found}, but no package for it is installed", PACKAGES[key][1]

@@ -1,8 +1,9 @@
 """GPUs and NPUs: which are there, which driver has them, and whether this process may use them.
 
-Linux: /sys/class/drm and /sys/bus/pci for GPUs, /sys/class/accel and /dev/fastrpc-cdsp* for NPUs. A device
-that is there but cannot be used has a `state` that says what is missing, because each calls for another
-remedy. That an execution provider works on it is another matter, found by trying.
+Linux: /sys/class/drm and /sys/bus/pci for GPUs, /sys/devices/platform/gpu.0 for a Jetson's, which is on
+neither; /sys/class/accel and /dev/fastrpc-cdsp* for NPUs. A device that is there but cannot be used has a
+`state` that says what is missing, because each calls for another remedy. That an execution provider works on
+it is another matter, found by trying.
 """
 
 import os
@@ -24,6 +25,10 @@ VENDORS = {
     0x17CB: "Qualcomm",
     0x106B: "Apple",
 }
+# The makers' names in devicetrees, where there is no PCI.
+MAKERS = {"nvidia": "NVIDIA", "qcom": "Qualcomm", "brcm": "Broadcom", "arm": "Arm", "apple": "Apple"}
+# A Jetson's nodes, of the releases from 35 on and of earlier ones.
+JETSON = ("dev/nvgpu/igpu0/ctrl", "dev/nvhost-ctrl-gpu")
 # PCI classes: display controllers, and processing accelerators with which NPUs report themselves.
 DISPLAY, ACCELERATOR = 0x03, 0x12
 DRIVERS = {("npu", "Intel"): "intel_vpu", ("npu", "AMD"): "amdxdna", ("gpu", "NVIDIA"): "nvidia"}
@@ -59,6 +64,10 @@ def _gpus(root: Path) -> Iterator[Accelerator]:
         if re.fullmatch(r"card\d+", card.name) and _is_gpu(card / "device"):
             renders = entries(card / "device/drm", "renderD*")
             yield _device(root, "gpu", card / "device", f"dev/dri/{renders[0].name}" if renders else None)
+    jetson = root / "sys/devices/platform/gpu.0"
+    if jetson.exists():
+        node = next((node for node in JETSON if (root / node).exists()), None)
+        yield _device(root, "gpu", jetson, node)
 
 
 def _is_gpu(device: Path) -> bool:
@@ -96,7 +105,7 @@ def _device(root: Path, kind: Kind, device: Path, node: str | None) -> Accelerat
     driver = _link_name(device / "driver")
     memory = number(device / "mem_info_vram_total")  # amdgpu
     compatible = text(device / "of_node/compatible").partition("\0")[0]
-    vendor = VENDORS.get(number(device / "vendor") or 0) or compatible.partition(",")[0] or None
+    vendor = VENDORS.get(number(device / "vendor") or 0) or _maker(compatible)
     return Accelerator(
         kind=kind,
         vendor=vendor,
@@ -107,6 +116,11 @@ def _device(root: Path, kind: Kind, device: Path, node: str | None) -> Accelerat
         state=_state(root, driver, node),
         memory_bytes=memory,
     )
+
+
+def _maker(compatible: str) -> str | None:
+    prefix = compatible.partition(",")[0]
+    return MAKERS.get(prefix, prefix) or None
 
 
 def _state(root: Path, driver: str | None, node: str | None) -> State:

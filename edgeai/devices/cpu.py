@@ -22,8 +22,9 @@ class Cpu:
     """``cores`` are physical; ``performance`` and ``efficiency`` count the kinds where there are two.
 
     ``usable`` is what this process may keep busy: physical cores within its affinity mask and the quota of
-    its control groups. ``smt``: some cores run two threads. ``isa`` names the extensions that matter to
-    inference, as the kernel spells them. Unknown is None.
+    its control groups; ``fast`` of those are no efficiency cores, or all where there is one kind. ``smt``:
+    some cores run two threads. ``isa`` names the extensions that matter to inference, as the kernel spells
+    them. Unknown is None.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Cpu:
     affinity: int | None = None
     quota: float | None = None
     usable: int = 1
+    fast: int = 1
 
 
 def read_cpu(root: Path = ROOT) -> Cpu:
@@ -57,6 +59,7 @@ def read_cpu(root: Path = ROOT) -> Cpu:
         affinity=len(mask) or None,
         quota=cgroup.cpu_quota(root),
         usable=usable_cores(root),
+        fast=fast_cores(root),
     )
 
 

@@ -34,7 +34,7 @@ def watch(
 
     At each look ``limit`` is told how many threads may compute, as far as that depends on the state.
     """
-    if {profile.power.hot, profile.power.battery} == {Frugality()}:
+    if {profile.power.hot, profile.power.low, profile.power.battery} == {Frugality()}:
         return lambda: "usual"
     known: list[tuple[float, Escalation]] = []
 

@@ -116,6 +116,8 @@ def place(
     for name in names:
         gpus = [d for d in found if d.kind == "gpu" and d.backend in BACKENDS[name].natives]
         gpus = [gpu for gpu in gpus if wish.part in (None, gpu.name)]
+        if wish.is_open and not gpus and name not in built_in():
+            continue  # what nobody has installed was not passed over
         why, room = _why_not(name, gpus, wish, broken), None
         if why is None:
             room = room_on(gpus, model, plan, machine)

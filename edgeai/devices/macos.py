@@ -9,11 +9,14 @@ from edgeai.devices.accelerators import Accelerator
 from edgeai.devices.board import Board
 from edgeai.devices.cpu import Cpu
 
+_SERIOUS = 2  # NSProcessInfoThermalStateSerious; fair is 1, critical 3
+
 
 def read_cpu() -> Cpu:
     """Level 0 is the performance cores, level 1 the efficiency cores (Apple's documentation of sysctl)."""
     big, little = _whole("hw.perflevel0.physicalcpu"), _whole("hw.perflevel1.physicalcpu")
     cores, threads = _whole("hw.physicalcpu"), _whole("hw.logicalcpu")
+    usable = cores or psutil.cpu_count(logical=False) or 1
     features = {
         "FEAT_DotProd": "asimddp",
         "FEAT_I8MM": "i8mm",
@@ -30,7 +33,8 @@ def read_cpu() -> Cpu:
         efficiency=little,
         smt=None if cores is None or threads is None else threads > cores,
         threads=threads,
-        usable=cores or psutil.cpu_count(logical=False) or 1,
+        usable=usable,
+        fast=min(big or usable, usable),
     )
 
 
@@ -47,6 +51,24 @@ def read_accelerators(cpu: Cpu) -> tuple[Accelerator, ...]:
         Accelerator(kind="gpu", vendor="Apple", name=f"{cpu.name} GPU", driver="Metal"),
         Accelerator(kind="npu", vendor="Apple", name="Apple Neural Engine", driver="Core ML"),
     )
+
+
+def is_throttled() -> bool | None:
+    """Whether the system says that it is hot, and slows down: NSProcessInfo.thermalState, serious or worse.
+
+    Apple names no sensor that a program may read; None where Objective-C cannot be asked.
+    """
+    place = ctypes.util.find_library("objc")
+    if place is None or ctypes.util.find_library("Foundation") is None:
+        return None
+    ctypes.CDLL(ctypes.util.find_library("Foundation"))
+    runtime = ctypes.CDLL(place)
+    runtime.objc_getClass.restype = runtime.sel_registerName.restype = ctypes.c_void_p
+    send = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(("objc_msgSend", runtime))
+    named = ctypes.c_void_p(runtime.objc_getClass(b"NSProcessInfo"))
+    info = send(named, ctypes.c_void_p(runtime.sel_registerName(b"processInfo")))
+    state = send(info, ctypes.c_void_p(runtime.sel_registerName(b"thermalState"))) or 0
+    return int(state) >= _SERIOUS
 
 
 def _whole(name: str) -> int | None:

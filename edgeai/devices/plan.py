@@ -56,12 +56,17 @@ def plan(
         )
     chat = None if profile is None else profile.models["chat"]
     most = most_threads(profile, machine, goal)
+    settings = {} if profile is None else profile.settings.given()
     usual = DevicePlan(
         n_ctx=n_ctx or min(n_ctx_train, DEFAULT_N_CTX if chat is None else int(chat.n_ctx.value)),
         n_threads=most,
         verbose=verbose,
-        parallel=parallel,
+        parallel=parallel or settings.get("parallel"),
         speculate=speculate,
+        n_ubatch=settings.get("n_ubatch"),
+        flash_attn=settings.get("flash_attn"),
+        spin_us=settings.get("spin_us"),
+        prepack=settings.get("prepack", True),
         kv_type="f16" if chat is None else chat.kv_type,
     )
     tuned = usual if tuning is None else tuning.apply(usual, exact=exact)
@@ -75,13 +80,21 @@ def most_threads(profile: Profile | None, machine: Machine | None, goal: Goal) -
     caps = [] if profile is None else [profile.threads]
     if profile is not None and machine is not None:
         caps += [policy.threads for policy in frugal(profile, machine.power, goal)]
-    return max(1, min([fast_cores(), *(int(cap.value) for cap in caps if cap is not None)]))
+    cores = fast_cores() if machine is None else machine.processor.fast
+    return max(1, min([cores, *(int(cap.value) for cap in caps if cap is not None)]))
 
 
 def frugal(profile: Profile, power: Power, goal: Goal) -> list[Frugality]:
-    """What of the profile's policies applies in this state, heat's first."""
+    """What of the profile's policies applies in this state: heat's first, then an empty battery's."""
     found = [profile.power.hot] if too_hot(profile, power) else []
+    if power.on_battery and _is_low(profile, power):
+        found.append(profile.power.low)
     return [*found, profile.power.battery] if goal == "battery" or power.on_battery is True else found
+
+
+def _is_low(profile: Profile, power: Power) -> bool:
+    least = profile.power.low_charge
+    return least is not None and power.charge is not None and power.charge <= least.value
 
 
 def saves_battery(machine: Machine, goal: Goal) -> bool:
@@ -95,7 +108,9 @@ def is_hot(profile: Profile, machine: Machine) -> bool:
 
 
 def too_hot(profile: Profile, power: Power) -> bool:
-    """As `is_hot`, from what the sensors say."""
+    """As `is_hot`, from what the sensors say, or the system itself."""
+    if power.throttled:
+        return True
     named = profile.power.hot_c
     limit = power.limit_c if named is None else named.value
     return power.hottest_c is not None and limit is not None and power.hottest_c >= limit

@@ -11,7 +11,8 @@ class Power:
     """``has_battery`` and ``on_battery``: None when nothing tells. ``charge`` from 0 to 1.
 
     ``hottest_c`` is the hottest sensor that is the processor's, in °C, or of all where none says so;
-    ``limit_c`` where the system begins to slow it down. ``draw_w`` is what the battery gives now.
+    ``limit_c`` where the system begins to slow it down, ``throttled`` whether it says that it does; on Linux
+    the temperatures tell. ``draw_w`` is what the battery gives now.
     """
 
     has_battery: bool | None = None
@@ -20,6 +21,7 @@ class Power:
     draw_w: float | None = None
     hottest_c: float | None = None
     limit_c: float | None = None
+    throttled: bool | None = None
 
 
 CPU_ZONES = ("x86_pkg_temp", "cpu", "tcpu", "soc", "k10temp")

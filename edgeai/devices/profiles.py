@@ -7,13 +7,13 @@ the most specific one whose rules all hold for the machine, and tells why.
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgeai.devices.matching import Match, Verdict, judge
 from edgeai.devices.probe import Machine
@@ -35,12 +35,16 @@ GENERIC = "generic"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryBudget:
     """What one model may take: at most ``model_share`` (0 to 1) of all memory, and ``keep_free_mb`` (10⁶
-    bytes) of what is available stay free. ``adjust`` names the settings that may be made smaller to fit;
-    "quantization": a smaller package of the model may be loaded instead, if one is installed.
+    bytes) of what is available stay free. ``total_mb`` is what the smallest such device has, for conversions
+    on another machine.
+
+    ``adjust`` names the settings that may be made smaller to fit; "quantization": a smaller package of the
+    model may be loaded instead, if one is installed.
     """
 
     model_share: Figure
     keep_free_mb: Figure
+    total_mb: Figure | None = None
     adjust: tuple[Setting, ...] = ()
 
 
@@ -52,6 +56,26 @@ class ModelChoice:
     quantization: str
     n_ctx: Figure
     kv_type: KvType = "f16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Fields of `edgeai.engines.DevicePlan` to begin with, where the engine's own are not the best here.
+
+    What `edgeai tune` has measured, and what the caller asks for, comes before them.
+    """
+
+    n_ubatch: Figure | None = None
+    flash_attn: bool | None = None
+    spin_us: Figure | None = None
+    prepack: bool | None = None
+    parallel: Figure | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that are set, as plain values."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {name: int(v.value) if isinstance(v, Figure) else v for name, v in named.items()}
+        return {name: value for name, value in plain.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +103,14 @@ class Frugality:
 class PowerPolicy:
     """``battery`` applies on battery or with ``goal="battery"``, ``hot`` from ``hot_c`` (°C) on.
 
+    ``low`` applies on battery, too, from ``low_charge`` (0 to 1) down.
     ``active_w``: watts of the whole device while it decodes, for estimates where nothing measures.
     """
 
     battery: Frugality = field(default_factory=Frugality)
     hot: Frugality = field(default_factory=Frugality)
+    low: Frugality = field(default_factory=Frugality)
+    low_charge: Figure | None = None
     hot_c: Figure | None = None
     active_w: Figure | None = None
 
@@ -104,6 +131,7 @@ class Profile:
     match: tuple[Match, ...] = ()
     threads: Figure | None = None
     providers: Mapping[Goal, Mapping[Work, tuple[str, ...]]] = field(default_factory=dict)
+    settings: EngineSettings = field(default_factory=EngineSettings)
     targets: Targets = field(default_factory=Targets)
     power: PowerPolicy = field(default_factory=PowerPolicy)
     expected: Mapping[str, Figure] = field(default_factory=dict)
@@ -189,6 +217,12 @@ def _check(profile: Profile) -> None:
         raise ConfigError(
             f"{profile.file}, memory, model_share is {share}", why="It must be above 0 and at most 1"
         )
+    for name, least in (("n_ubatch", 1), ("spin_us", 0), ("parallel", 1)):
+        value = profile.settings.given().get(name, least)
+        if not least <= value < 2**16:
+            raise ConfigError(
+                f"{profile.file}, settings, {name} is {value}", why=f"It must be from {least} on"
+            )
     if "chat" not in profile.models:
         raise ConfigError(f"{profile.file}, models has no chat", remedy="Say which model it is")
     if (not profile.match or not all(rules.weight for rules in profile.match)) and profile.name != GENERIC:

@@ -20,6 +20,8 @@ CLASSES: dict[Kind, str] = {
     "npu": "{f01a9d53-3ff6-48d2-9f97-c8a7004be10c}",
 }
 SETUP_CLASSES = r"SYSTEM\CurrentControlSet\Control\Class"
+# Of IsProcessorFeaturePresent (winnt.h).
+FEATURES = {39: "avx", 40: "avx2", 41: "avx512f", 43: "asimddp"}
 HARDWARE = r"HARDWARE\DESCRIPTION\System"
 
 
@@ -42,12 +44,14 @@ def read_cpu() -> Cpu:
     return Cpu(
         name=_value(rf"{HARDWARE}\CentralProcessor\0", "ProcessorNameString") or platform.processor(),
         arch={"AMD64": "x86_64", "ARM64": "aarch64"}.get(platform.machine(), platform.machine()),
+        isa=tuple(isa for feature, isa in FEATURES.items() if _has(feature)),
         cores=cores,
         performance=big if big < len(classes) else None,
         efficiency=len(classes) - big if big < len(classes) else None,
         smt=None if cores is None or threads is None else threads > cores,
         threads=threads,
         usable=cores or 1,
+        fast=big or cores or 1,
     )
 
 
@@ -102,6 +106,10 @@ def _value(place: str, key: str) -> str | None:
             return str(winreg.QueryValueEx(opened, key)[0]).strip()
     except OSError:
         return None
+
+
+def _has(feature: int) -> bool:
+    return sys.platform == "win32" and bool(ctypes.windll.kernel32.IsProcessorFeaturePresent(feature))
 
 
 def _cpu_set_information() -> bytes:

@@ -184,9 +184,8 @@ def test_the_profile_sets_context_and_threads(tmp_path: Path) -> None:
     assert plan(None, 8192, threads=5, profile=laptop, machine=unplugged).n_threads == 5
 
 
-def test_battery_and_heat_cap_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_battery_and_heat_cap_threads(tmp_path: Path) -> None:
     """Eight fast cores: all of them, four on battery or with that goal, and when hot."""
-    monkeypatch.setattr("edgeai.devices.plan.fast_cores", lambda: 8)
     profile = choose("snapdragon-x-elite", probe())
 
     def threads(**trees: str | None) -> int:

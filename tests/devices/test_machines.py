@@ -7,6 +7,7 @@ import pytest
 
 from edgeai.devices.accelerators import Accelerator
 from edgeai.devices.files import cpu_list
+from edgeai.devices.gpus import command_for
 from edgeai.devices.probe import Machine, fast_cores, probe
 from edgeai.devices.windows import CpuSet, cpu_sets
 from tests.devices.trees import CPU, MACHINES, Tree, arm, battery, memory, npu, plant, x86, zone
@@ -100,8 +101,24 @@ def test_accelerators(tmp_path: Path) -> None:
 
 def test_hexagon_is_found_by_its_node(tmp_path: Path) -> None:
     """Both nodes of Qualcomm's signal processor are one NPU."""
-    [device] = look(tmp_path, MACHINES["snapdragon-x-elite"]).accelerators
+    gpu, device = look(tmp_path, MACHINES["snapdragon-x-elite"]).accelerators
     assert (device.kind, device.vendor, device.driver) == ("npu", "Qualcomm", "fastrpc")
+    assert (gpu.kind, gpu.vendor, gpu.name, gpu.driver) == (
+        "gpu",
+        "Qualcomm",
+        "qcom,x1e80100-mdss",
+        "msm-mdss",
+    )
+
+
+def test_a_jetsons_gpu_is_on_no_bus(tmp_path: Path) -> None:
+    """It is found by its place and its node; without that, its driver is missing."""
+    [device] = look(tmp_path, MACHINES["jetson-orin-nano-8gb"]).accelerators
+    assert (device.kind, device.vendor, device.name) == ("gpu", "NVIDIA", "nvidia,ga10b")
+    assert (device.node, device.state) == ("/dev/nvgpu/igpu0/ctrl", "usable")
+    assert "-DGGML_CUDA=on" in command_for(probe(tmp_path))
+    (tmp_path / "dev/nvgpu/igpu0/ctrl").unlink()
+    assert [one.state for one in probe(tmp_path).accelerators] == ["no driver"]
 
 
 def test_an_npu_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,7 +291,7 @@ def test_auto_uses_what_was_seen_to_work(tiny: InstalledModel) -> None:
         ("embed", "qnn", "onnxruntime_qnn"),
     ]
     assert not after.offloads[0].required
-    assert place_variants(tiny, Wish(), "generic").offloads == ()
+    assert place_variants(tiny, Wish(), "raspberry-pi-5-8gb").offloads == ()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -2,12 +2,18 @@ from pathlib import Path
 
 import pytest
 
+from edgeai.devices.escalation import escalation
+from edgeai.devices.gpus import BACKENDS
+from edgeai.devices.plan import frugal, plan
+from edgeai.devices.power import read_power
 from edgeai.devices.probe import probe
 from edgeai.devices.profiles import choose, load_profiles, ranked, read_profile
+from edgeai.devices.providers import PROVIDERS
 from edgeai.devices.schema import Figure, read
+from edgeai.devices.tuning import Choice, Tuning
 from edgeai.errors import ConfigError
 from edgeai.paths import config_dir
-from tests.devices.trees import MACHINES, memory, plant, x86
+from tests.devices.trees import MACHINES, battery, memory, plant, x86
 
 NAMES = {*MACHINES, "apple-m-8gb", "apple-m-16gb"}
 SOUND = """
@@ -106,3 +112,67 @@ def test_every_number_tells_where_it_comes_from() -> None:
     sources = [f.source for p in load_profiles() for f in p.expected.values() if f.provenance != "estimated"]
     assert sources
     assert all(sources)
+
+
+def test_every_provider_is_considered_somewhere() -> None:
+    """On a machine that nobody has described, each that is known has its place before the processor."""
+    order = choose("generic", probe()).providers["speed"]
+    assert all(row[-1] == "cpu" for row in order.values())
+    known = {*PROVIDERS, *BACKENDS}
+    assert {name for row in order.values() for name in row} == known
+    for profile in load_profiles():
+        assert {name for rows in profile.providers.values() for row in rows.values() for name in row} <= known
+
+
+def test_settings_to_begin_with(tmp_path: Path) -> None:
+    """They go into the plan, behind what was measured here and what the caller says."""
+    settings = """
+    [settings]
+    n_ubatch = { value = 64, provenance = "estimated" }
+    parallel = { value = 2, provenance = "estimated" }
+    spin_us = { value = 0, provenance = "estimated" }
+    prepack = false
+    flash_attn = false
+    """
+    file = tmp_path / "mine.toml"
+    file.write_text(SOUND + settings)
+    profile = read_profile(file)
+    made = plan(None, 4096, profile=profile)
+    assert (made.n_ubatch, made.parallel, made.spin_us, made.prepack, made.flash_attn) == (
+        64,
+        2,
+        0,
+        False,
+        False,
+    )
+    tuned = Tuning(
+        model="m", circumstances={}, choices=(Choice(name="n_ubatch", value=256, query_s={}),), complete=True
+    )
+    assert plan(None, 4096, profile=profile, tuning=tuned, parallel=5).n_ubatch == 256
+    assert plan(None, 4096, profile=profile, parallel=5).parallel == 5
+    file.write_text(SOUND + settings.replace("value = 64", "value = 0"))
+    with pytest.raises(ConfigError, match="n_ubatch is 0"):
+        read_profile(file)
+
+
+def test_a_battery_that_is_nearly_empty(tmp_path: Path) -> None:
+    """From the given charge down, and only while it discharges, another policy comes first."""
+    rules = """
+    [power]
+    low_charge = { value = 0.2, provenance = "estimated" }
+    [power.low]
+    threads = { value = 1, provenance = "estimated" }
+    escalation = "prefer"
+    [power.battery]
+    threads = { value = 2, provenance = "estimated" }
+    escalation = "keep"
+    """
+    file = tmp_path / "mine.toml"
+    file.write_text(SOUND + rules)
+    profile = read_profile(file)
+    told = {}
+    for state in (("Discharging", 50), ("Discharging", 20), ("Charging", 10)):
+        power = read_power(plant(tmp_path / f"{state}", battery(*state)))
+        caps = [int(p.threads.value) for p in frugal(profile, power, "speed") if p.threads is not None]
+        told[state] = (min(caps, default=0), escalation(profile, power))
+    assert list(told.values()) == [(2, "keep"), (1, "prefer"), (0, "usual")]

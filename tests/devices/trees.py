@@ -110,6 +110,17 @@ def gpu(vendor: int, device: int, driver: str, *, card: int = 0) -> dict[str, st
     }
 
 
+def soc_gpu(compatible: str, driver: str) -> dict[str, str | None]:
+    """A GPU of a system on a chip, which the devicetree describes: it has no PCI numbers."""
+    base = "sys/class/drm/card0/device"
+    return {
+        f"{base}/of_node/compatible": compatible.replace(" ", "\0") + "\0",
+        f"{base}/drm/renderD128": None,
+        f"{base}/driver": f"->sys/bus/platform/drivers/{driver}",
+        "dev/dri/renderD128": "",
+    }
+
+
 def npu(vendor: int, device: int, driver: str) -> dict[str, str | None]:
     """A neural processor with its node."""
     base = "sys/class/accel/accel0/device"
@@ -137,6 +148,7 @@ MACHINES: Mapping[str, Tree] = {
         **arm([1024] * 4),
         **memory(8.44, 7.6),
         **devicetree("Raspberry Pi 5 Model B Rev 1.0", "raspberrypi,5-model-b brcm,bcm2712"),
+        **soc_gpu("brcm,2712-v3d", "v3d"),
         **zone("cpu-thermal", 52.4, 80),
     },
     "intel-core-ultra": {
@@ -162,6 +174,7 @@ MACHINES: Mapping[str, Tree] = {
         **memory(33.3, 28.0),
         **devicetree("Lenovo ThinkPad T14s Gen 6", "lenovo,thinkpad-t14s qcom,x1e78100 qcom,x1e80100"),
         **battery("Not charging", 80),
+        **soc_gpu("qcom,x1e80100-mdss", "msm-mdss"),
         "dev/fastrpc-cdsp": "",
         "dev/fastrpc-cdsp-secure": "",
     },
@@ -173,6 +186,9 @@ MACHINES: Mapping[str, Tree] = {
             "nvidia,p3768-0000+p3767-0005-super nvidia,p3767-0005 nvidia,tegra234",
         ),
         **zone("cpu-thermal", 48.0, 99),
+        "sys/devices/platform/gpu.0/of_node/compatible": "nvidia,ga10b\0",
+        "sys/devices/platform/gpu.0/driver": "->sys/bus/platform/drivers/gk20a",
+        "dev/nvgpu/igpu0/ctrl": "",
     },
     "intel-n100-kiosk": {
         **x86("Intel(R) N100", n=4, flags=NEW_ISA),
