@@ -83,7 +83,7 @@ def convert_encoder(
             variants=made.variants,
             provenance={**manifest.provenance, "npu": made.bits},
         )
-        more.append(made.gate)
+        more.extend(made.gates)
     write_manifest(folder, manifest)
     proof = _prove(source, folder, manifest, gates, test, machine)
     proof = insist(folder, proof, more, "Take npu=a16w8 or none, or other gates")

@@ -135,7 +135,7 @@ def convert_into(
             manifest, files=(*manifest.files, made.file), variants=made.variants, provenance=said
         )
         write_manifest(folder, manifest)
-        more = (made.gate,)
+        more = made.gates
     proof = prove_package(origin, folder, manifest, form, staging, gates, test, tell)
     proof = insist(folder, proof, more, "Take a larger quantization, or other gates")
     return Package(folder=folder, manifest=manifest, proof=proof)

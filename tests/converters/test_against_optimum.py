@@ -70,9 +70,9 @@ def test_a_classifier_on_it_chooses_as_transformers_does(
     assert f"its licence: {LICENCE}" in capfd.readouterr().err
     gates = json.loads((out / "proof.json").read_text("utf-8"))["gates"]
     assert [gate["name"] for gate in gates] == [
-        *("tokenizer", "licence", "kl", "agreement", "memory", "npu a16w8 cosine"),
+        *("tokenizer", "licence", "kl", "agreement", "memory", "npu a16w8 cosine", "npu model cosine"),
     ]
-    assert re.fullmatch(r"a16w8: (\d+) of \1 inputs of weights in 16 bits", gates[-1]["note"])
+    assert re.fullmatch(r"a16w8: (\d+) of \1 inputs of weights in 16 bits", gates[-2]["note"])
     with Edge(out, engine="onnx", isolation="thread", ledger=False) as edge:
         assert edge.info.labels == LABELS
         for label, texts in HELD_OUT.items():

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 
 from edgeai.cli import main
-from tests.converters.damage import DAMAGES, Damage, assert_refused, damaging, without_speeds
+from edgeai.converters import toolchain
+from edgeai.converters.convert import open_source
+from tests.converters.damage import (
+    DAMAGES,
+    Damage,
+    assert_refused,
+    damaging,
+    without_speeds,
+    wrong_rope,
+    zero_layer,
+)
 from tests.tiny_gguf import write_tiny_gguf
 
 BRIEF = ["--tokens", "96"]
@@ -26,6 +36,17 @@ def test_damage_is_refused_with_its_reason(
     words = ["convert", str(source), "--to", to, "--quant", quant, *BRIEF]
     with damaging(damage):
         assert_refused(words, tmp_path / "made" / "out", says, capfd)
+
+
+@pytest.mark.parametrize("damage", [zero_layer, wrong_rope])
+def test_a_damaged_graph_for_npus_is_refused(
+    damage: Damage, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it does what its own floats do, and the main graph is whole."""
+    source = write_tiny_gguf(tmp_path / "tiny.gguf")
+    monkeypatch.setattr(toolchain, "open_source", lambda path: damage(open_source(path)))
+    words = ["convert", str(source), "--to", "onnx", "--quant", "f16", "--npu", "a16w8", *BRIEF]
+    assert_refused(words, tmp_path / "made" / "out", "its graph for NPUs is another model", capfd)
 
 
 @pytest.mark.parametrize(("to", "quant"), [("onnx", "f16"), ("hf", "f16")])

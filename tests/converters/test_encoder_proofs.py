@@ -16,7 +16,7 @@ pytest.importorskip("optimum.exporters.onnx")
 pytest.importorskip("all_minilm_l6_v2")
 
 from edgeai.cli import main
-from edgeai.converters import encoder_package
+from edgeai.converters import encoder_package, npu_variants
 from edgeai.converters.encoder import Encoder
 from edgeai.converters.optimum_export import export_encoder
 from edgeai.converters.safetensors_file import open_folder
@@ -142,6 +142,21 @@ def test_an_encoder_with_a_shifted_tokenizer_is_refused(
     monkeypatch.setattr(encoder_package, "write_manifest", shifted)
     words = ["convert", str(minilm), "--to", "onnx"]
     assert_refused(words, tmp_path / "made" / "out", "tokenizer gives other ids", capfd)
+
+
+def test_a_damaged_graph_for_npus_is_refused(
+    minilm: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it does what its own floats do, and the main graph is whole."""
+
+    def damaged(source: Encoder, folder: Path, **shape: Any) -> Path:  # noqa: ANN401  # as it was
+        shutil.copytree(source.path, tmp_path / "damaged")
+        swap_layers(tmp_path / "damaged")
+        return export_encoder(replace(source, path=tmp_path / "damaged"), folder, **shape)
+
+    monkeypatch.setattr(npu_variants, "export_encoder", damaged)
+    words = ["convert", str(minilm), "--to", "onnx", "--npu", "a16w8"]
+    assert_refused(words, tmp_path / "made" / "out", "its graph for NPUs is another model", capfd)
 
 
 def test_what_an_encoder_takes_is_measured_and_shown(
