@@ -12,6 +12,7 @@ from typing import Literal
 
 from edgeai.converters.fit import check_fits, estimate
 from edgeai.converters.formats import Form, Format, formats
+from edgeai.converters.frontier import ABOUT, Point, beats
 from edgeai.converters.gates import Gates, check
 from edgeai.converters.origin import Origin, located, open_origin
 from edgeai.converters.proof import PROOF, Proof, Trial, read_proof, versions, write_proof
@@ -34,9 +35,6 @@ __all__ = ["AS_GOOD", "Found", "Row", "Skipped", "best", "frontier", "reaches", 
 
 AS_GOOD = 0.005
 """Nats a token: the engines' own rounding, of 8-bit weights that are nearly exact, costs as much."""
-
-ABOUT = 0.8
-"""Of another speed: speeds differ as much from one run to the next."""
 
 _TWINS = {("onnx", "f32"), ("onnx", "f16"), ("gguf", "f32"), ("gguf", "bf16")}
 """Formats that a search leaves out: larger than others of the same care (f16 in memory), and no better."""
@@ -128,9 +126,7 @@ def best(rows: Sequence[Row], goal: Literal["quality", "speed"], pace: float | N
     passed = [row for row in rows if row.proof.passed and row.proof.divergence is not None]
     passed = [row for row in passed if pace is not None and reaches(row, pace)] or passed
     if goal == "speed":
-        return max(
-            passed, key=lambda row: row.proof.speed.decode_tps if row.proof.speed else 0.0, default=None
-        )
+        return max(passed, key=lambda row: row.proof.speed.pace if row.proof.speed else 0.0, default=None)
     least = min(map(_kl, passed), default=0.0)
     return min((row for row in passed if _kl(row) <= least + AS_GOOD), key=_size, default=None)
 
@@ -145,19 +141,19 @@ def frontier(rows: Sequence[Row], *, speed: bool = True) -> tuple[Row, ...]:
 
 
 def _beats(one: Row, other: Row, *, speed: bool) -> bool:
-    """Whether ``one`` is nowhere worse, and somewhere better."""
-    a, b = one.proof.speed, other.proof.speed
-    faster = slower = False
-    if speed and a is not None and b is not None and not (a.disturbed or b.disturbed):
-        faster, slower = ABOUT * a.decode_tps > b.decode_tps, a.decode_tps < ABOUT * b.decode_tps
-    as_good = _size(one) <= _size(other) and _kl(one) <= _kl(other) and not slower
-    return as_good and (_size(one) < _size(other) or _kl(one) < _kl(other) or faster)
+    return beats(_point(one, speed=speed), _point(other, speed=speed))
+
+
+def _point(row: Row, *, speed: bool) -> Point:
+    found = row.proof.speed
+    counts = speed and found is not None and not found.disturbed
+    return Point(size=_size(row), kl=_kl(row), pace=found.pace if counts and found is not None else None)
 
 
 def reaches(row: Row, pace: float) -> bool:
     """Whether it decodes about so many tokens a second; what was measured beside others may well do so."""
     speed = row.proof.speed
-    return speed is not None and (speed.disturbed or speed.decode_tps >= ABOUT * pace)
+    return speed is not None and (speed.disturbed or speed.pace >= ABOUT * pace)
 
 
 def _size(row: Row) -> int:

@@ -129,12 +129,13 @@ def convert_into(
 
         tell(Stage(step="convert", what=npu))
         made = add_prefill(open_source(origin.path), folder, staging, npu)
-        said = {**manifest.provenance, "command": f"{manifest.provenance['command']} --npu {npu}"}
+        command = f"{manifest.provenance['command']} --npu {npu}"
+        said = {**manifest.provenance, "command": command, "npu": made.bits}
         manifest = replace(
             manifest, files=(*manifest.files, made.file), variants=made.variants, provenance=said
         )
         write_manifest(folder, manifest)
-        more = (made.gate,)
+        more = made.gates
     proof = prove_package(origin, folder, manifest, form, staging, gates, test, tell)
     proof = insist(folder, proof, more, "Take a larger quantization, or other gates")
     return Package(folder=folder, manifest=manifest, proof=proof)

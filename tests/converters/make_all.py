@@ -46,7 +46,8 @@ def _convert(source: Path, folder: Path, ways: Sequence[str]) -> None:
     test = Trial(tokens=96, window=96, speed=False)
     for way in ways:
         words: list[Any] = [*way.split(":"), None, None][:3]
-        to, quant, npu = (word or None for word in words)
+        to: Any = words[0]
+        quant, npu = (word or None for word in words[1:])
         gates = Gates() if source.is_dir() and quant is None else LOOSE  # encoders have others
         convert(
             source,

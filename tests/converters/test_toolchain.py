@@ -18,7 +18,7 @@ from edgeai.converters.divergence import compare
 from edgeai.converters.encoder import Encoder
 from edgeai.converters.fit import check_encoder_fits, estimate
 from edgeai.converters.formats import Form, Format, format_of
-from edgeai.converters.gates import Gates
+from edgeai.converters.gates import Gates, check
 from edgeai.converters.gguf_writer import write_gguf
 from edgeai.converters.graph import Progress
 from edgeai.converters.hf_writer import write_folder
@@ -27,6 +27,7 @@ from edgeai.converters.origin import open_origin
 from edgeai.converters.proof import Proof, Trial, read_proof
 from edgeai.converters.running import running
 from edgeai.converters.texts import calibration_text, held_out_text
+from edgeai.converters.timing import measure
 from edgeai.converters.toolchain import Stage, convert
 from edgeai.engines.llamacpp.requantize import requantize
 from edgeai.errors import (
@@ -45,6 +46,7 @@ from edgeai.models.package import Head, Manifest, read_manifest, write_manifest
 from edgeai.models.shelf import find, models_dir
 from edgeai.paths import cache_dir
 from tests.converters.folders import CONFIGS, write_hf, write_safetensors
+from tests.engines.onnx.test_encoder import write_encoder
 from tests.tiny_gguf import write_tiny_gguf
 
 Bytes = NDArray[np.uint8]
@@ -445,6 +447,20 @@ def test_an_encoder_that_does_not_fit_is_told_before_it_is_exported(
     check_encoder_fits(encoder, tmp_path, None, allow_large=False)
     with pytest.raises(DiskFull):
         check_encoder_fits(encoder, tmp_path, "a8w8", allow_large=False)
+
+
+def test_an_encoders_speed_is_what_it_reads(tmp_path: Path) -> None:
+    """Which is what the gate on speed then bounds; it decodes nothing."""
+    found = measure(write_encoder(tmp_path / "package", Head(task="embedding")), n_ctx=8)
+    assert found.decode_tps is None
+    assert found.pace == found.prefill_tps > 0
+    assert found.load_s > 0
+    assert found.resident_bytes > 10e6
+    (kept,) = check(Gates(min_speed=found.pace), None, 1, found, {})
+    (missed,) = check(Gates(min_speed=2 * found.pace), None, 1, found, {})
+    assert kept.passed
+    assert missed.reason is not None
+    assert missed.reason.startswith("it reads")
 
 
 def test_large_models_are_refused_unless_allowed(
