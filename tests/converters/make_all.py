@@ -52,7 +52,7 @@ def _convert(source: Path, folder: Path, ways: Sequence[str]) -> None:
         convert(
             source,
             folder / way.replace(":", "-"),
-            to=to,  # type: ignore[arg-type]  # names
+            to=to,
             quant=quant,
             npu=npu,
             gates=gates,
