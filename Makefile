@@ -59,7 +59,8 @@ bench-genai: $(VENV)/.test $(GENAI)/.made ## the same for onnxruntime-genai on o
 
 test-converters: $(VENV)/.test $(GENAI)/.made $(OPTIMUM)/.made $(LLMCOMPRESSOR)/.made ## graphs against transformers, optimum and onnxruntime-genai; GPTQ against llmcompressor; checkpoints of auto-gptq and autoawq
 	$(GENAI)/$(notdir $(BIN))/python -m pytest tests/converters/test_against_transformers.py
-	$(OPTIMUM)/$(notdir $(BIN))/python -m pytest -s tests/converters/test_against_optimum.py
+	$(OPTIMUM)/$(notdir $(BIN))/python -m pytest -s tests/converters/test_against_optimum.py \
+	  tests/converters/test_encoder_proofs.py
 	EDGEAI_GENAI_PYTHON=$(abspath $(GENAI))/$(notdir $(BIN))/python \
 	EDGEAI_OPTIMUM_PYTHON=$(abspath $(OPTIMUM))/$(notdir $(BIN))/python \
 	$(BIN)/pytest tests/engines/onnx/test_exporters.py --timeout 600

@@ -4,8 +4,9 @@
 format that can hold the source's grid looks lossless. It ranks quantizers; it is no model to use. Reference:
 the same weights as 32-bit floats in llama.cpp; eight windows of 512 tokens of the manual that comes with
 Python, of topics that no quantizer sees. ``size`` is of all files. On the frontier of size, KL and decoding
-speed is what no format of the same weights beats in one of them without losing in another. Speeds with a
-``*`` were measured while the machine had other work: they say little, and the frontier leaves them out.
+speed is what no format of the same weights beats in one of them without losing in another; speeds that are
+within a fifth of each other count as equal, as in ``edgeai convert --quant auto``. Speeds with a ``*`` were
+measured while the machine had other work: they say little, and the frontier leaves them out.
 
     python -m benchmarks.conversion [plain|dithered] [FORMAT …]   # rows that are measured already are kept
     python -m benchmarks.conversion table                         # only writes the table of those rows
@@ -33,6 +34,7 @@ from edgeai.converters.hf_writer import write_folder
 from edgeai.converters.make import MODEL, make
 from edgeai.converters.onnx_package import open_source
 from edgeai.converters.origin import open_origin
+from edgeai.converters.points import Point, beats
 from edgeai.converters.running import cores, running
 from edgeai.converters.texts import held_out_text
 from edgeai.converters.timing import TOLERATED, measure
@@ -162,7 +164,7 @@ def write(known: Mapping[str, Mapping[str, float]]) -> None:
     """Print the frontier, and put the table of all rows into RESULTS.md."""
     columns = (
         *("weights", "format", "size MB", "KL", "frontier", "KL p99", "same token", "perplexity (source)"),
-        *("decode tok/s", "prefill tok/s", "memory MB"),
+        *("decode tok/s", "prefill tok/s", "load s", "memory MB"),
     )
     best = frontier(known)
     rows = {
@@ -170,7 +172,8 @@ def write(known: Mapping[str, Mapping[str, float]]) -> None:
         for key, row in sorted(known.items(), key=lambda kv: (kv[0].split()[0], kv[1]["size"]))
     }
     print(wide(columns, [row for key, row in rows.items() if key in best]))
-    aims = wide(("measured elsewhere", "size MB", "KL", "ours, not larger", "KL of ours"), [*aimed(known)])
+    heads = ("weights", "measured elsewhere", "size MB", "KL", "same token", "ours, not larger", "size MB")
+    aims = wide((*heads, "KL", "same token"), [*aimed(known)])
     section = (
         f"## conversion\n\n{__doc__}\n{where()}\n\n{wide(columns, [*rows.values()])}\n\n{_BESIDE}\n\n{aims}\n"
     )
@@ -183,19 +186,17 @@ def frontier(known: Mapping[str, Mapping[str, float]]) -> set[str]:
         key
         for key, row in known.items()
         if not any(
-            beats(other, row)
+            beats(point(other), point(row))
             for name, other in known.items()
             if name != key and name.split()[0] == key.split()[0]
         )
     }
 
 
-def beats(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
-    """Whether ``one`` is nowhere worse and somewhere better; disturbed speeds are not compared."""
-    pairs = [(one["size"], other["size"]), (one["kl_mean"], other["kl_mean"])]
-    if not (disturbed(one) or disturbed(other)):
-        pairs.append((-one["decode_tps"], -other["decode_tps"]))
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+def point(row: Mapping[str, float]) -> Point:
+    """As a search compares packages; disturbed speeds are not compared."""
+    pace = None if disturbed(row) else row["decode_tps"]
+    return Point(size=row["size"], kl=row["kl_mean"], pace=pace)
 
 
 def disturbed(row: Mapping[str, float]) -> bool:
@@ -203,33 +204,66 @@ def disturbed(row: Mapping[str, float]) -> bool:
     return bool(row.get("busy")) or (row.get("others") or 0.0) > TOLERATED
 
 
-AIMS: Mapping[str, tuple[str, float, float]] = {
-    "onnxruntime-genai k_quant_mixed": ("onnx", 114, 0.184),
-    "ONNX int4 round-to-nearest, 8-bit head": ("onnx", 216, 0.241),
-    "ONNX int8 dynamic, down_proj kept": ("onnx", 331, 0.083),
-    "ONNX GPTQ of ONNX Runtime, corrected, 8-bit head": ("onnx", 216, 0.131),
-    "llama.cpp Q4_K_M": ("gguf", 105.5, 0.069),
-    "llama.cpp IQ4_NL": ("gguf", 92.1, 0.214),
-    "llama.cpp Q4_0": ("gguf", 91.9, 0.321),
-}
-"""Engine, MB and KL of others' packages of the same model, dithered."""
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Another's package of the same weights: its engine, MB, KL, and the share of tokens that agree.
+
+    ``formats`` are ours that it is compared with; none: all that are not larger.
+    """
+
+    variant: str
+    name: str
+    form: str
+    size: float | None
+    kl: float
+    same: float
+    formats: tuple[str, ...] = ()
+
+    def is_met_by(self, key: str, row: Mapping[str, float]) -> bool:
+        """Whether it is one of ours that may be put beside it."""
+        variant, form, quant = key.split()
+        small = self.size is None or row["size"] <= (self.size + 0.5) * 1e6
+        return (variant, form) == (self.variant, self.form) and small and quant in (self.formats or (quant,))
+
+
+AIMS = (
+    Aim("dithered", "onnxruntime-genai k_quant_mixed", "onnx", 114, 0.184, 0.786),
+    Aim("dithered", "ONNX int4 round-to-nearest, 8-bit head", "onnx", 216, 0.241, 0.750),
+    Aim("dithered", "ONNX int8 dynamic, down_proj kept", "onnx", 331, 0.083, 0.835),
+    Aim("dithered", "ONNX GPTQ of ONNX Runtime, corrected, 8-bit head", "onnx", 216, 0.131, 0.808),
+    Aim(
+        "dithered", "llmcompressor GPTQ, groups of 32, 32-bit head", "onnx", None, 0.077, 0.859, ("awq_gptq",)
+    ),
+    Aim("dithered", "llama.cpp Q4_K_M", "gguf", 105.5, 0.069, 0.865),
+    Aim("dithered", "llama.cpp IQ4_NL", "gguf", 92.1, 0.214, 0.757),
+    Aim("dithered", "llama.cpp Q4_0", "gguf", 91.9, 0.321, 0.718),
+    Aim("plain", "llama.cpp Q4_K_M", "gguf", 105.5, 0.050, 0.883),
+    Aim("plain", "llama.cpp Q8_0", "gguf", 144.8, 0.004, 0.966),
+)
+"""Those of llmcompressor were run in torch and never written as a package: all layers have four bits."""
 
 _BESIDE = """\
-Others' packages of the dithered model, measured once on another text with other noise (so that small
-differences say nothing), beside the nearest of ours for the same engine that is not larger:"""
+Others' packages of the same model, measured once on another text, the dithered ones with other noise (so that
+small differences say nothing), beside the nearest of ours for the same engine that is not larger.
+llmcompressor's ran in torch and has no package; beside it is ours with all layers in four bits, and eight in
+the head:"""
 
 
 def aimed(known: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, ...]]:
     """Each aim with the nearest of our packages for the same engine that is not larger."""
-    for name, (form, size, divergence) in AIMS.items():
-        ours = {
-            key: row
-            for key, row in known.items()
-            if key.startswith(f"dithered {form} ") and row["size"] <= (size + 0.5) * 1e6
-        }
+    for aim in AIMS:
+        ours = {key: row for key, row in known.items() if aim.is_met_by(key, row)}
         best = min(ours, key=lambda key: ours[key]["kl_mean"], default=None)
-        found = ("none", "") if best is None else (best.split(None, 1)[1], f"{ours[best]['kl_mean']:.4f}")
-        yield (name, f"{size:g}", f"{divergence:.3f}", *found)
+        size = "" if aim.size is None else f"{aim.size:g}"
+        yield (
+            *(aim.variant, aim.name, size, f"{aim.kl:.3f}", f"{aim.same:.1%}"),
+            *(("none", "", "", "") if best is None else _beside(best, ours[best])),
+        )
+
+
+def _beside(key: str, row: Mapping[str, float]) -> tuple[str, ...]:
+    size = f"{row['size'] / 1e6:.0f}"
+    return key.split(None, 1)[1], size, f"{row['kl_mean']:.4f}", f"{row['agreement']:.1%}"
 
 
 def line(key: str, row: Mapping[str, float], *, on_frontier: bool) -> tuple[str, ...]:
@@ -245,17 +279,15 @@ def line(key: str, row: Mapping[str, float], *, on_frontier: bool) -> tuple[str,
         f"{row['kl_p99']:.3f}",
         f"{row['agreement']:.1%}",
         f"{row['perplexity']:.2f} ({row['source_perplexity']:.2f})",
-        *(_measured(row, *column) + busy for column in _SPEED[:2]),
-        _measured(row, *_SPEED[2]),
+        *(_measured(row, name, "{:.0f}") + busy for name in ("decode_tps", "prefill_tps")),
+        _measured(row, "load_s", "{:.2f}") + busy,
+        _measured(row, "resident_bytes", "{:.0f}", 1e6),
     )
 
 
-_SPEED = (("decode_tps", 1.0), ("prefill_tps", 1.0), ("resident_bytes", 1e6))
-
-
-def _measured(row: Mapping[str, float], name: str, unit: float) -> str:
+def _measured(row: Mapping[str, float], name: str, form: str, unit: float = 1.0) -> str:
     """Nothing where it was not measured: on a machine that was busy with other things."""
-    return f"{row[name] / unit:.0f}" if name in row else ""
+    return form.format(row[name] / unit) if name in row else ""
 
 
 if __name__ == "__main__":

@@ -5,15 +5,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeai.converters.formats import NpuQuant
+from edgeai.converters.points import ABOUT
 
 if TYPE_CHECKING:
     from edgeai.converters.gates import Gates
     from edgeai.converters.proof import Proof
 
-__all__ = ["ABOUT", "Device"]
-
-ABOUT = 0.8
-"""Of another speed: speeds differ as much from one run to the next."""
+__all__ = ["Device", "keeps"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,4 +56,4 @@ class Device:
 def keeps(proof: "Proof", pace: float) -> bool:
     """Whether it decodes about so many tokens a second; what was not measured alone may well do so."""
     speed = proof.speed
-    return speed is None or speed.disturbed or speed.decode_tps >= ABOUT * pace
+    return speed is None or speed.disturbed or speed.pace >= ABOUT * pace

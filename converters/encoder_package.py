@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 from edgeai.converters.encoder import Encoder
 from edgeai.converters.fit import check_encoder_fits, large_option
 from edgeai.converters.formats import NpuQuant
-from edgeai.converters.gates import Gate, Gates
+from edgeai.converters.gates import Gate, Gates, check
 from edgeai.converters.npu_variants import add_encoder, paragraphs
 from edgeai.converters.optimum_export import export_encoder, reference
 from edgeai.converters.proof import Proof, Trial, insist, versions
 from edgeai.converters.running import cores
+from edgeai.converters.samples import MULTILINGUAL
 from edgeai.converters.stages import Stage, Step, Tell, counted
 from edgeai.converters.texts import text_hash
+from edgeai.converters.timing import measure
 from edgeai.engines import DevicePlan
 from edgeai.engines.onnx.encoder import open_encoder, pooled
 from edgeai.engines.onnx.encoder_text import EncoderText
 from edgeai.errors import ConfigError
 from edgeai.models.disk import hash_file
-from edgeai.models.package import Manifest, PackageFile, write_manifest
+from edgeai.models.package import Manifest, PackageFile, read_manifest, write_manifest
 
 __all__ = ["convert_encoder"]
 
@@ -79,8 +81,13 @@ def convert_encoder(
     more: list[Gate] = []
     if npu is not None:
         made = add_encoder(source, folder, staging, npu, partial(_told, tell, "convert", npu))
-        manifest = replace(manifest, files=(*manifest.files, made.file), variants=made.variants)
-        more.append(made.gate)
+        manifest = replace(
+            manifest,
+            files=(*manifest.files, made.file),
+            variants=made.variants,
+            provenance={**manifest.provenance, "npu": made.bits},
+        )
+        more.extend(made.gates)
     write_manifest(folder, manifest)
     proof = _prove(source, folder, manifest, gates, test, machine, tell)
     proof = insist(folder, proof, more, "Take npu=a16w8 or none, or other gates")
@@ -93,7 +100,7 @@ def _told(tell: Tell, step: Step, what: str, done: int, total: int) -> None:
 
 def _check_asked(source: Encoder, gates: Gates, test: Trial) -> None:
     """What is measured of decoders only."""
-    asked = {"min_speed": gates.min_speed, "task": test.task}
+    asked: dict[str, object] = {"task": test.task}
     if source.head.task == "embedding":
         asked |= {"max_kl": gates.max_kl, "min_agreement": gates.min_agreement}
     for name, value in asked.items():
@@ -120,9 +127,11 @@ def _prove(
     theirs = reference(source, rows, step)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     found = _classifier if source.head.task == "classification" else _embedding
-    memory = Gate(name="size", found=float(size), bound=float(gates.max_size or 0), reason=None)
-    if gates.max_size is not None and size > gates.max_size:
-        memory = replace(memory, reason=f"it has {size:,} bytes, at most {gates.max_size:,} are wanted")
+    tell(Stage(step="measure", what="f32"))
+    speed = measure(folder, n_ctx=source.max_tokens) if test.speed else None
+    bounds = Gates(max_size=gates.max_size, max_memory=gates.max_memory, min_speed=gates.min_speed)
+    faults = {"tokenizer": _tokenizer_fault(text, folder), "licence": _licence_fault(source, folder)}
+    equal, measured = check(Gates(), None, size, None, faults), check(bounds, None, size, speed, {})
     return Proof(
         package=manifest.id,
         reference="the source itself, in transformers",
@@ -131,9 +140,9 @@ def _prove(
         source_size=source.n_bytes,
         divergence=None,
         task=None,
-        speed=None,
+        speed=speed,
         source_speed=None,
-        gates=(*found(source, theirs, ours, gates), *([memory] if gates.max_size is not None else [])),
+        gates=(*equal, *found(source, theirs, ours, gates), *measured),
         machine=machine,
         versions=versions(_MAKERS),
     )
@@ -144,12 +153,28 @@ def _heard(values: NDArray[np.float32], step: Callable[[], None]) -> NDArray[np.
     return values
 
 
+def _tokenizer_fault(source: EncoderText, folder: Path) -> str | None:
+    ours = EncoderText((folder / "tokenizer.json").read_text("utf-8"))
+    differs = next((line for line in MULTILINGUAL if source.ids(line) != ours.ids(line)), None)
+    return None if differs is None else f"its tokenizer gives other ids, for example for {differs[:30]!r}"
+
+
+def _licence_fault(source: Encoder, folder: Path) -> str | None:
+    kept = read_manifest(folder).licence
+    if kept != source.licence:
+        return f"its licence is {kept or 'lost'}, the source's {source.licence}"
+    lost = sorted(text.name for text in source.licence_texts if not (folder / text.name).is_file())
+    return f"its licence's text is lost: {', '.join(lost)}" if lost else None
+
+
 def _embedding(
     source: Encoder, raw: list[NDArray[np.float32]], ours: list[NDArray[np.float32]], gates: Gates
 ) -> list[Gate]:
     theirs = [pooled(s[None], np.ones((1, len(s)), np.int64), source.head)[0] for s in raw]
     found = min(float(a @ b) for a, b in zip(ours, theirs, strict=True))
-    reason = f"an embedding has a cosine of {found:.6f} with the source's, not {_LEAST_COSINE}"
+    reason = (
+        f"its embeddings are others: one has a cosine of {found:.6f} with the source's, not {_LEAST_COSINE}"
+    )
     kept = found >= _LEAST_COSINE
     return [Gate(name="cosine", found=found, bound=_LEAST_COSINE, reason=None if kept else reason)]
 

@@ -10,6 +10,7 @@ from edgeai.converters.decoder import Source
 from edgeai.converters.dynamic import lower
 from edgeai.converters.gptq import Grid
 from edgeai.converters.graph import Progress
+from edgeai.converters.halfway import Halfway
 from edgeai.converters.layers import Tokens
 from edgeai.converters.mixing import mix, weight_bytes
 from edgeai.converters.rounding import Method
@@ -44,10 +45,11 @@ def fewer_bits(
     size: int | None = None,
     grid: Grid = "zero",
     progress: Progress,
+    halfway: Halfway | None = None,
 ) -> Tuned:
     """The source with its layers in fewer bits. ``size``: bytes of the whole package, of "mixed" only.
 
-    ``grid``: where the levels of the four bits lie.
+    ``grid``: where the levels of the four bits lie. ``halfway`` keeps the layers in four bits that are done.
 
     Takes about a minute for each 100 million parameters and core. Raises ConfigError for a size that cannot
     be, ModelUnsupported where the tokenizer makes too little of the text for calibration.
@@ -61,7 +63,14 @@ def fewer_bits(
     if quant == "mixed":
         room = round(weight_bytes(source) * _MORE) if size is None else size - _overhead(source, max_context)
     return mix(
-        source, tokens, method=_METHODS[quant], size=room, grid=grid, n_threads=cores(), progress=progress
+        source,
+        tokens,
+        method=_METHODS[quant],
+        size=room,
+        grid=grid,
+        n_threads=cores(),
+        progress=progress,
+        halfway=halfway,
     )
 
 

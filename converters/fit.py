@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 
 from edgeai.converters.encoder import Encoder
+from edgeai.converters.fewer_bits import CALIBRATED
 from edgeai.converters.formats import Format, NpuQuant, whole_bytes
 from edgeai.converters.origin import Origin
 from edgeai.errors import ModelTooLarge, OutOfMemory
@@ -19,7 +20,8 @@ RUN_CONTEXT = 2048
 
 _LIBRARIES = 150 << 20  # Python with an engine
 _TORCH = 400 << 20  # the same with optimum and torch
-_CALIBRATION = 400 << 20  # what is computed for the tokens of a graph for NPUs, all layers at once
+_CALIBRATION = 400 << 20  # what calibration computes: layer after layer, or for NPUs all of them at once
+_HALFWAY = ("awq", "gptq", "awq_gptq", "mixed")  # layers in four bits are kept on the disk
 _CHUNK_BYTES = 64 << 20  # pieces of matrices as floats, of which some are alive at a time
 
 
@@ -47,13 +49,14 @@ def estimate(origin: Origin, form: Format, *, proved: bool = True, npu: NpuQuant
     running = loaded + cache * RUN_CONTEXT + _LIBRARIES
     proving = loaded + (reference or origin.n_bytes) + 2 * cache * 512 + _LIBRARIES
     largest = origin.largest * (8 if form.form == "onnx" else 4) if form.form != "gguf" else 0
-    draft += 4 * origin.parameters if _needs_importance(form) else 0
+    draft += origin.parameters * 5 // 4 if form.quant in _HALFWAY else 0  # a byte each, and the scales
+    looked = _CALIBRATION if form.care in ("five", "four") or form.quant in CALIBRATED else 0
     graph = whole_bytes(origin.parameters, origin.largest) if npu is not None else 0
     tried = max(_CALIBRATION, 2 * graph) if npu is not None else 0  # it is parsed when it is loaded
     return Estimate(
         package=package + graph,
         disk=package + draft + reference + graph + _floats(origin.parameters, npu),
-        converting=max(largest + 4 * _CHUNK_BYTES, tried) + _LIBRARIES,
+        converting=max(largest + 4 * _CHUNK_BYTES, tried, looked) + _LIBRARIES,
         proving=proving if proved else 0,
         running=running + graph,
     )
@@ -124,12 +127,6 @@ def _check_memory(what: str, needed: int) -> None:
 def _floats(parameters: int, npu: NpuQuant | None) -> int:
     """Bytes of a graph in floats, which a graph for NPUs is made of; twice where its weights are changed."""
     return 4 * parameters * {None: 0, "a16w8": 1, "a8w8": 2}[npu]
-
-
-def _needs_importance(form: Format) -> bool:
-    """Whether a graph of floats is made, to see which inputs are large."""
-    calibrated = form.quant in ("exact", "gptq", "mixed")
-    return form.form == "gguf" and form.care in ("five", "four") and not calibrated
 
 
 def _bits(origin: Origin) -> int:

@@ -23,7 +23,8 @@ class Gates:
     """Bounds on a package. None takes the default for the format and the size of the model, if any.
 
     ``max_kl`` in nats a token (mean), ``min_agreement`` a share, ``max_size`` in bytes of all files,
-    ``max_memory`` in bytes while it runs, ``min_speed`` in decoded tokens a second on this machine.
+    ``max_memory`` in bytes while it runs, ``min_speed`` in decoded tokens a second on this machine, of an
+    encoder in tokens that it reads a second.
     """
 
     max_kl: float | None = None
@@ -51,12 +52,16 @@ class Gates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """One bound and what was found; ``reason`` says in words what is wrong, None where nothing is."""
+    """One bound and what was found; ``reason`` says in words what is wrong, None where nothing is.
+
+    ``note`` is what else is to know about what was measured.
+    """
 
     name: str
     found: float | str | None
     bound: float | str
     reason: str | None
+    note: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -78,6 +83,7 @@ def check(
 def _measured(gates: Gates, divergence: Divergence | None, size: int, speed: Speed | None) -> Iterator[Gate]:
     kl = None if divergence is None else divergence.kl_mean
     same = None if divergence is None else divergence.agreement
+    does = "reads" if speed is not None and speed.decode_tps is None else "decodes"
     rows = (
         ("kl", kl, gates.max_kl, True, "its next tokens are others: KL {:.4f} nats, at most {:.4f}"),
         ("agreement", same, gates.min_agreement, False, "it agrees on {:.1%} of favourites, not {:.1%}"),
@@ -87,8 +93,8 @@ def _measured(gates: Gates, divergence: Divergence | None, size: int, speed: Spe
             "it takes {:,.0f} bytes of memory, at most {:,.0f} are wanted",
         ),
         (
-            "speed", None if speed is None else speed.decode_tps, gates.min_speed, False,
-            "it decodes {:.1f} tokens a second, at least {:.1f} are wanted",
+            "speed", None if speed is None else speed.pace, gates.min_speed, False,
+            f"it {does} {{:.1f}} tokens a second, at least {{:.1f}} are wanted",
         ),
     )  # fmt: skip
     for name, found, bound, upper, words in rows:

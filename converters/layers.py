@@ -19,7 +19,7 @@ from edgeai.engines import DevicePlan
 from edgeai.engines.onnx.session import Session, Stop, value
 from edgeai.errors import ModelCorrupt
 
-__all__ = ["Layer", "embed", "layer", "logits"]
+__all__ = ["Layer", "embed", "layer", "logits", "normed"]
 
 Tokens = NDArray[np.int64]
 """Windows of text: shape (windows, tokens)."""
@@ -37,6 +37,12 @@ class Layer:
     def run(self, states: Floats) -> Floats:
         """What the layer makes of one window's states, shape (tokens, n_embd)."""
         return self._run(states, ["new_states"])["new_states"]
+
+    def through(self, states: Floats) -> tuple[Mapping[str, Floats], Floats]:
+        """Both `inputs` and `run`, in one go."""
+        taps = {role: tap.format(self._number) for role, tap in TAPS.items()}
+        found = self._run(states, [*taps.values(), "new_states"])
+        return {role: found[tap] for role, tap in taps.items()}, found["new_states"]
 
     def inputs(self, states: Floats) -> Mapping[str, Floats]:
         """What each of the layer's matrices is given: by the keys of `TAPS`, shape (tokens, features)."""
@@ -81,16 +87,20 @@ def embed(source: Source, tokens: Tokens) -> Floats:
 def logits(source: Source, states: Floats) -> Iterator[Floats]:
     """Logits of the last layer's states (n, n_embd), a few hundred rows at a time."""
     decoder = source.decoder
+    head = floats(source.matrix("head") or _need(source, "embed")).T
+    for start in range(0, len(states), 256):
+        raw = normed(source, states[start : start + 256]) @ head
+        cap = np.float32(decoder.logit_softcap)
+        yield cap * np.tanh(raw / cap) if cap else raw
+
+
+def normed(source: Source, states: Floats) -> Floats:
+    """What the head gets of the last layer's states, (…, n_embd) both."""
     gamma = source.vector("final_norm")
     if gamma is None:
         raise ModelCorrupt("The model has no final norm")
-    head = floats(source.matrix("head") or _need(source, "embed")).T
-    for start in range(0, len(states), 256):
-        part = states[start : start + 256]
-        scale = np.sqrt(np.square(part).mean(axis=-1, keepdims=True) + decoder.norm_eps)
-        raw = (part / scale * gamma) @ head
-        cap = np.float32(decoder.logit_softcap)
-        yield cap * np.tanh(raw / cap) if cap else raw
+    scale = np.sqrt(np.square(states).mean(axis=-1, keepdims=True) + source.decoder.norm_eps)
+    return np.asarray(states / scale * gamma, np.float32)
 
 
 def _need(source: Source, role: str) -> Matrix:

@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import psutil
-
 from edgeai.converters.encode import Plain
 from edgeai.converters.fewer_bits import CALIBRATED, fewer_bits
 from edgeai.converters.formats import Format
 from edgeai.converters.graph import Progress
+from edgeai.converters.halfway import halfway
 from edgeai.converters.hf_writer import write_folder
 from edgeai.converters.linear import Quant
 from edgeai.converters.onnx_package import MAX_CONTEXT, export, open_source
 from edgeai.converters.origin import Origin
+from edgeai.converters.proof import versions
 from edgeai.converters.running import cores
 from edgeai.converters.texts import calibration_text, text_hash
 from edgeai.errors import MissingExtra, ModelUnsupported
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["MODEL", "make", "write_plain"]
 
 MODEL = "model.gguf"
-_FLOAT_GRAPH_BYTES = 6  # for each parameter, with what ONNX Runtime copies
 _PLAINS = ("f32", "f16", "bf16")
 
 
@@ -73,10 +72,12 @@ def _onnx(origin: Origin, form: Format, folder: Path, progress: Progress) -> Man
     if form.quant not in CALIBRATED:
         quant = cast("Quant", form.quant)
         return export(origin.path, folder, quant=quant, max_context=MAX_CONTEXT, progress=progress).manifest
-    tuned = fewer_bits(
-        open_source(origin.path), form.quant, max_context=MAX_CONTEXT, size=form.size, progress=progress
-    )
-    manifest = export(tuned, folder, label=form.quant, max_context=MAX_CONTEXT).manifest
+    with halfway(_facts(origin, form)) as kept:
+        tuned = fewer_bits(
+            open_source(origin.path), form.quant, max_context=MAX_CONTEXT, size=form.size, progress=progress,
+            halfway=kept,
+        )  # fmt: skip
+        manifest = export(tuned, folder, label=form.quant, max_context=MAX_CONTEXT).manifest
     text = f"text {text_hash(calibration_text())[:16]}"
     return replace(manifest, provenance={**manifest.provenance, "calibration": text})
 
@@ -85,7 +86,7 @@ def _gguf(origin: Origin, form: Format, folder: Path, title: str, progress: Prog
     target = folder / MODEL
     if form.quant in (*CALIBRATED, "exact"):
         return _gguf_blocks(origin, form, target, title, progress)
-    weights, said = _importance(origin, form, folder.parent, progress)
+    weights, said = _importance(origin, form, progress)
     if origin.form == "gguf":
         _requantize(origin.path, target, form.quant, progress, weights)
     elif form.quant in _PLAINS:
@@ -107,10 +108,24 @@ def _gguf_blocks(origin: Origin, form: Format, target: Path, title: str, progres
         _refuse_copies(origin)
         write_gguf(source, target, "blocks", progress)
         return _gguf_manifest(origin, form, target, title, {})
-    tuned = fewer_bits(source, form.quant, max_context=0, size=form.size, grid="minimum", progress=progress)
-    write_gguf(tuned, target, "blocks", progress)
+    with halfway(_facts(origin, form)) as kept:
+        tuned = fewer_bits(
+            source, form.quant, max_context=0, size=form.size, grid="minimum", progress=progress, halfway=kept
+        )
+        write_gguf(tuned, target, "blocks", progress)
     text = f"text {text_hash(calibration_text())[:16]}"
     return _gguf_manifest(origin, form, target, title, {"calibration": text})
+
+
+def _facts(origin: Origin, form: Format) -> dict[str, object]:
+    """What the layers in four bits depend on; not on a size, which decides what of them is used."""
+    source = [origin.provenance["source_sha256"], origin.form]
+    return {
+        "source": source,
+        "format": [form.form, form.quant],
+        "text": text_hash(calibration_text()),
+        "versions": versions(("edgeai", "numpy", "onnxruntime", "tokenizers")),
+    }
 
 
 def _refuse_copies(origin: Origin) -> None:
@@ -132,22 +147,18 @@ def _gguf_manifest(
 
 
 def _importance(
-    origin: Origin, form: Format, work: Path, progress: Progress
+    origin: Origin, form: Format, progress: Progress
 ) -> "tuple[Mapping[str, NDArray[np.float32]] | None, str]":
     """How large the inputs are, where few bits are left and it can be known; and for the record, whether."""
     if form.care not in ("five", "four"):
         return None, "not needed"
-    if origin.parameters * _FLOAT_GRAPH_BYTES > psutil.virtual_memory().available:
-        return None, "none: the float graph does not fit into memory"
     try:
         from edgeai.converters.importance import importance
 
-        found = importance(origin.path, work, progress=progress)
+        found = importance(open_source(origin.path), progress=progress)
         return found, f"calibration text {text_hash(calibration_text())[:16]}"
     except (ModelUnsupported, MissingExtra) as error:
         return None, f"none: {error.what}"
-    finally:
-        shutil.rmtree(work / "inputs", ignore_errors=True)
 
 
 def _requantize(

@@ -5,6 +5,7 @@ from typing import Final
 
 from edgeai.converters.decoder import Source
 from edgeai.converters.gptq import Grid
+from edgeai.converters.halfway import Halfway
 from edgeai.converters.layers import Tokens
 from edgeai.converters.quantize import BLOCK
 from edgeai.converters.rounding import Method, round_model
@@ -30,12 +31,13 @@ def mix(
     grid: Grid = "zero",
     n_threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    halfway: Halfway | None = None,
 ) -> Tuned:
     """The source with its layers in four bits on the ``grid``, rounded by ``method``.
 
     With ``size``, the most bytes that all matrices may take, as many groups as fit keep eight bits: those
     whose lowering was measured to cost most for each byte saved. ``tokens`` are windows of calibration text.
-    Raises ConfigError for a size that even four bits do not reach.
+    ``halfway`` is as of `round_model`. Raises ConfigError for a size that even four bits do not reach.
     """
     everything = weight_bytes(source)
     spare = 0 if size is None else size - everything
@@ -54,6 +56,7 @@ def mix(
         grid=grid,
         n_threads=n_threads,
         progress=lambda done, total: progress(done, steps),
+        halfway=halfway,
     )
     if not spare:
         return tuned

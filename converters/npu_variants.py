@@ -1,6 +1,6 @@
 """Graphs for NPUs beside a package's own: made, and compared with what they were made from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeai.converters.decoder import Source
+from edgeai.converters.decoder import Decoder, Source
 from edgeai.converters.encoder import Encoder
 from edgeai.converters.fixed_graph import simplify
 from edgeai.converters.formats import NpuQuant
@@ -36,6 +36,11 @@ TOKENS = 64
 _BOUNDS: dict[NpuQuant, float] = {"a16w8": 0.99, "a8w8": 0.98}
 """The least mean cosine with the floats, on text that nothing was calibrated with."""
 
+_SAME, _ALIKE = 0.9999, 0.9
+"""The least mean cosine of the floats with the package's main graph: in floats, and in however few bits.
+
+Other weights or other positions give 0.4 to 0.75; four bits, rounded to the nearest, 0.96."""
+
 _CALIBRATED, _TRIED = 48, 16
 _CHUNKS, _TRIED_CHUNKS = 16, 3
 _SHORTEST = 40  # letters of a paragraph
@@ -43,11 +48,15 @@ _SHORTEST = 40  # letters of a paragraph
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
-    """What a package gets: rows of its manifest, a file, and how near the graph is to its floats."""
+    """What a package gets: rows of its manifest, a file, how near the graph is to its floats, and they
+
+    to the package's main graph. ``bits`` tells in how many bits the graph's values are.
+    """
 
     variants: Variants
     file: PackageFile
-    gate: Gate
+    gates: tuple[Gate, ...]
+    bits: str
 
 
 def add_encoder(
@@ -65,13 +74,19 @@ def add_encoder(
     plain, target = staging / "plain.onnx", folder / f"npu-{work}.onnx"
     known = [_padded(text.ids(part)) for part in paragraphs(calibration_text(), _CALIBRATED)]
     feeds = [_padded(text.ids(part)) for part in paragraphs(held_out_text(), _TRIED)]
-    step = counted(progress, 2 + runs(quant, known) + 2 * len(feeds))
+    step = counted(progress, 2 + runs(quant, known) + 3 * len(feeds))
     simplify(export_encoder(source, staging / "fixed", tokens=TOKENS, step=step), plain)
-    quantize(plain, target, quant, known, step)
+    bits = _bits(quant, *quantize(plain, target, quant, known, step))
     floats, whole = (_tried(graph, feeds, [output], step) for graph in (plain, target))
-    pairs = zip(floats, whole, feeds, strict=True)
-    cosines = [_cosine(_seen(a[0], feed), _seen(b[0], feed)) for a, b, feed in pairs]
-    return _variation(folder, target, [work], quant, cosines)
+    main = _tried(folder / "model.onnx", map(_main_text, feeds), [output], step)
+    near, same = (
+        [
+            _cosine(_seen(a[0], feed), _seen(b[0], feed))
+            for a, b, feed in zip(floats, other, feeds, strict=True)
+        ]
+        for other in (whole, main)
+    )
+    return _variation(folder, target, [work], (_near(quant, near, bits), _same(same, _SAME)), bits)
 
 
 def add_prefill(
@@ -87,20 +102,22 @@ def add_prefill(
     known = _chunks(vocabulary, calibration_text(), _CHUNKS)
     feeds = _chunks(vocabulary, held_out_text(), _TRIED_CHUNKS)
     names = outputs(source.decoder.n_layers)
-    step = counted(progress, source.decoder.n_layers + runs(quant, known) + 2 * len(feeds))
+    step = counted(progress, source.decoder.n_layers + runs(quant, known) + 3 * len(feeds))
     write_chunk(source, plain, TOKENS, step)
-    quantize(plain, target, quant, known, step)
+    bits = _bits(quant, *quantize(plain, target, quant, known, step))
     floats, whole = (_tried(graph, feeds, names, step) for graph in (plain, target))  # one after the other
-    cosines = [
-        _cosine(a, b)
-        for one, other in zip(floats, whole, strict=True)
-        for a, b in zip(one, other, strict=True)
-    ]
-    return _variation(folder, target, ["prefill", "embed"], quant, cosines)
+    prompts = (_main_prompt(source.decoder, feed) for feed in feeds)
+    main = _tried(folder / "model.onnx", prompts, names, step)
+    near, same = (
+        [_cosine(a, b) for one, two in zip(floats, other, strict=True) for a, b in zip(one, two, strict=True)]
+        for other in (whole, main)
+    )
+    works = ["prefill", "embed"]
+    return _variation(folder, target, works, (_near(quant, near, bits), _same(same, _ALIKE)), bits)
 
 
 def _tried(
-    graph: Path, feeds: Sequence[Feed], names: Sequence[str], step: Callable[[], None]
+    graph: Path, feeds: Iterable[Feed], names: Sequence[str], step: Callable[[], None]
 ) -> list[list[NDArray[Any]]]:
     found = []
     for values in run(graph, feeds, names):
@@ -121,6 +138,26 @@ def _padded(ids: list[int]) -> Feed:
     both = np.zeros((2, 1, TOKENS), np.int32)
     both[0, 0, : len(kept)], both[1, 0, : len(kept)] = kept, 1
     return {"input_ids": both[0], "attention_mask": both[1]}
+
+
+def _main_text(feed: Feed) -> Feed:
+    """The same for an encoder's main graph, which may ask for the kinds of tokens, too."""
+    ids, mask = (feed[name].astype(np.int64) for name in ("input_ids", "attention_mask"))
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+
+
+def _main_prompt(decoder: Decoder, feed: Feed) -> Feed:
+    """The same for a decoder's main graph (see `edgeai.converters.graph`), with nothing before it."""
+    ids = feed["input_ids"].astype(np.int64)
+    past = np.zeros((1, decoder.n_kv_heads, 0, decoder.head_dim), np.float32)
+    layers = range(decoder.n_layers)
+    return {
+        "input_ids": ids,
+        "seqlens_k": np.array([ids.size - 1], np.int32),
+        "total_sequence_length": np.array(ids.size, np.int32),
+        "logits_index": np.arange(ids.size, dtype=np.int64),
+        **{f"past_key_values.{i}.{kind}": past for i in layers for kind in ("key", "value")},
+    }
 
 
 def _chunks(vocabulary: PackageVocabulary, text: str, count: int) -> list[Feed]:
@@ -149,17 +186,35 @@ def _seen(states: NDArray[Any], feed: Feed) -> NDArray[Any]:
 
 
 def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Of the numbers in order: a main graph's states have one axis less."""
     one, other = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
     norm = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / norm if norm else float(np.array_equal(one, other))
 
 
-def _variation(
-    folder: Path, target: Path, works: Sequence[str], quant: NpuQuant, cosines: Sequence[float]
-) -> Variation:
-    row = Row(graph=target.name, tokens=TOKENS)
+def _bits(quant: NpuQuant, sixteen: int, inputs: int) -> str:
+    return f"{quant}: {sixteen} of {inputs} inputs of weights in 16 bits"
+
+
+def _near(quant: NpuQuant, cosines: Sequence[float], bits: str) -> Gate:
+    """Whether whole numbers do what the floats do that they were made of."""
     found, bound = float(np.mean(cosines)), _BOUNDS[quant]
     words = f"its {quant} graph for NPUs has a cosine of {found:.4f} with its floats, not {bound}"
+    reason = None if found >= bound else words
+    return Gate(name=f"npu {quant} cosine", found=found, bound=bound, reason=reason, note=bits)
+
+
+def _same(cosines: Sequence[float], bound: float) -> Gate:
+    """Whether these floats are the model of the main graph, which is proved against the source."""
+    found = float(np.mean(cosines))
+    words = f"its graph for NPUs is another model: a cosine of {found:.4f} with its main graph, not {bound}"
+    return Gate(name="npu model cosine", found=found, bound=bound, reason=None if found >= bound else words)
+
+
+def _variation(
+    folder: Path, target: Path, works: Sequence[str], gates: tuple[Gate, ...], bits: str
+) -> Variation:
+    row = Row(graph=target.name, tokens=TOKENS)
     return Variation(
         variants={"npu": dict.fromkeys(works, row)},
         file=PackageFile(
@@ -167,7 +222,6 @@ def _variation(
             sha256=hash_file(target),
             size=target.stat().st_size,
         ),
-        gate=Gate(
-            name=f"npu {quant} cosine", found=found, bound=bound, reason=None if found >= bound else words
-        ),
+        gates=gates,
+        bits=bits,
     )

@@ -10,13 +10,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from edgeai.converters.device import ABOUT, keeps
+from edgeai.converters.device import keeps
 from edgeai.converters.fit import check_fits, estimate
 from edgeai.converters.formats import Form, Format, NpuQuant, formats, whole_bytes
 from edgeai.converters.gates import Gates, check
 from edgeai.converters.npu_variants import TOKENS
 from edgeai.converters.onnx_package import open_source
 from edgeai.converters.origin import Origin, located, open_origin
+from edgeai.converters.points import Point, beats
 from edgeai.converters.prefill_chunk import check_chunk
 from edgeai.converters.proof import PROOF, Proof, Trial, insist, read_proof, versions, write_proof
 from edgeai.converters.stages import Stage, Tell
@@ -129,10 +130,10 @@ def _with_graph(one: "_Maker", chosen: Row, folder: Path, npu: NpuQuant, tell: T
     """Add the graph to the package that was chosen; its proof then. Raises GateFailed."""
     if chosen.form.form != "onnx":
         return chosen.proof
-    _, gate = add_graph(one.origin, folder, read_manifest(folder), folder.parent, npu, tell)
+    _, more = add_graph(one.origin, folder, read_manifest(folder), folder.parent, npu, tell)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != PROOF)
     proof = _judged(replace(chosen.proof, size=size), chosen.form, one.origin, one.gates)
-    return insist(folder, proof, (gate,), "Take npu=none, or other gates")
+    return insist(folder, proof, more, "Take npu=none, or other gates")
 
 
 def best(rows: Sequence[Row], goal: Literal["quality", "speed"], pace: float | None = None) -> Row | None:
@@ -140,9 +141,7 @@ def best(rows: Sequence[Row], goal: Literal["quality", "speed"], pace: float | N
     passed = [row for row in rows if row.proof.passed and row.proof.divergence is not None]
     passed = [row for row in passed if pace is not None and keeps(row.proof, pace)] or passed
     if goal == "speed":
-        return max(
-            passed, key=lambda row: row.proof.speed.decode_tps if row.proof.speed else 0.0, default=None
-        )
+        return max(passed, key=lambda row: row.proof.speed.pace if row.proof.speed else 0.0, default=None)
     least = min(map(_kl, passed), default=0.0)
     return min((row for row in passed if _kl(row) <= least + AS_GOOD), key=_size, default=None)
 
@@ -157,13 +156,13 @@ def frontier(rows: Sequence[Row], *, speed: bool = True) -> tuple[Row, ...]:
 
 
 def _beats(one: Row, other: Row, *, speed: bool) -> bool:
-    """Whether ``one`` is nowhere worse, and somewhere better."""
-    a, b = one.proof.speed, other.proof.speed
-    faster = slower = False
-    if speed and a is not None and b is not None and not (a.disturbed or b.disturbed):
-        faster, slower = ABOUT * a.decode_tps > b.decode_tps, a.decode_tps < ABOUT * b.decode_tps
-    as_good = _size(one) <= _size(other) and _kl(one) <= _kl(other) and not slower
-    return as_good and (_size(one) < _size(other) or _kl(one) < _kl(other) or faster)
+    return beats(_point(one, speed=speed), _point(other, speed=speed))
+
+
+def _point(row: Row, *, speed: bool) -> Point:
+    found = row.proof.speed
+    counts = speed and found is not None and not found.disturbed
+    return Point(size=_size(row), kl=_kl(row), pace=found.pace if counts and found is not None else None)
 
 
 def _size(row: Row) -> int:

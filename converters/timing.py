@@ -11,9 +11,11 @@ from pathlib import Path
 
 import psutil
 
-from edgeai.converters.running import Running, running
+from edgeai.converters.running import Running, cores, running
+from edgeai.engines import DevicePlan
 from edgeai.engines.cores import Cores
 from edgeai.errors import EngineCrashed
+from edgeai.models.package import MANIFEST, Manifest, read_manifest
 
 __all__ = ["TOLERATED", "Speed", "measure", "one_round"]
 
@@ -28,15 +30,21 @@ _LIMIT_S = 1800.0
 class Speed:
     """Seconds to load; tokens a second for a prompt of 256 tokens and for the 48 after it (medians of three);
 
-    bytes of the process's memory afterwards, files that it maps included. ``others``: the cores that other
-    programs used meanwhile, None where the system does not tell.
+    bytes of the process's memory afterwards, files that it maps included. An encoder's ``prefill_tps`` is of
+    one text of 256 tokens, or of the longest that it reads, and it decodes none (None). ``others``: the
+    cores that other programs used meanwhile, None where the system does not tell.
     """
 
     load_s: float
     prefill_tps: float
-    decode_tps: float
+    decode_tps: float | None
     resident_bytes: int
     others: float | None = None
+
+    @property
+    def pace(self) -> float:
+        """Tokens a second that users wait for: decoded ones, or those that an encoder reads."""
+        return self.prefill_tps if self.decode_tps is None else self.decode_tps
 
     @property
     def disturbed(self) -> bool:
@@ -60,6 +68,8 @@ def measure(path: Path, *, n_ctx: int) -> Speed:
 
 
 def _measure(path: Path, n_ctx: int) -> Speed:
+    if (path / MANIFEST).is_file() and (manifest := read_manifest(path)).head is not None:
+        return _measure_encoder(path, manifest, n_ctx)
     begin = time.perf_counter()
     with running(path, n_ctx=n_ctx) as model:
         load_s = time.perf_counter() - begin
@@ -80,10 +90,35 @@ def _measure(path: Path, n_ctx: int) -> Speed:
     )
 
 
+def _measure_encoder(path: Path, manifest: Manifest, n_ctx: int) -> Speed:
+    from edgeai.engines.onnx.encoder import open_encoder
+
+    begin = time.perf_counter()
+    engine = open_encoder(path, manifest, DevicePlan(n_ctx=n_ctx, n_threads=cores()), name=manifest.id)
+    load_s = time.perf_counter() - begin
+    row = _tokens(min(_PROMPT, engine.info.n_ctx), engine.info.n_vocab)
+    used = Cores()
+    used.restart()
+    seconds = []
+    for _ in range(_ROUNDS + 1):  # the first one finds memory for the others
+        begin = time.perf_counter()
+        engine.run([row])
+        seconds.append(time.perf_counter() - begin)
+    others = used.others()
+    resident = int(psutil.Process().memory_info().rss)
+    engine.close()
+    return Speed(
+        load_s=round(load_s, 3),
+        prefill_tps=round(len(row) / statistics.median(seconds[1:]), 1),
+        decode_tps=None,
+        resident_bytes=resident,
+        others=None if others is None else round(others, 2),
+    )
+
+
 def one_round(model: Running, n_prompt: int, n_answer: int) -> tuple[float, float]:
     """Tokens a second of one prompt and one answer; what the tokens are makes no difference."""
-    prompt = [17 + (7 * i) % max(model.n_vocab // 2 - 17, 1) for i in range(n_prompt)]
-    prompt = [token % model.n_vocab for token in prompt]
+    prompt = _tokens(n_prompt, model.n_vocab)
     begin = time.perf_counter()
     token = model.feed(prompt, 0)
     middle = time.perf_counter()
@@ -91,6 +126,10 @@ def one_round(model: Running, n_prompt: int, n_answer: int) -> tuple[float, floa
         token = model.feed([token], n_prompt + i)
     end = time.perf_counter()
     return n_prompt / (middle - begin), n_answer / (end - middle)
+
+
+def _tokens(count: int, n_vocab: int) -> list[int]:
+    return [(17 + (7 * i) % max(n_vocab // 2 - 17, 1)) % n_vocab for i in range(count)]
 
 
 if __name__ == "__main__":

@@ -117,8 +117,7 @@ def convert_into(
     manifest = make(origin, form, folder, _provenance(origin, form, name), heard, title)
     more: tuple[gate_rules.Gate, ...] = ()
     if npu is not None and manifest is not None:
-        manifest, gate = add_graph(origin, folder, manifest, staging, npu, tell)
-        more = (gate,)
+        manifest, more = add_graph(origin, folder, manifest, staging, npu, tell)
     proof = prove_package(origin, folder, manifest, form, staging, gates, test, tell)
     proof = insist(folder, proof, more, "Take a larger quantization, or other gates")
     return Package(folder=folder, manifest=manifest, proof=proof)
@@ -126,7 +125,7 @@ def convert_into(
 
 def add_graph(
     origin: Origin, folder: Path, manifest: Manifest, staging: Path, npu: NpuQuant, tell: Tell
-) -> tuple[Manifest, gate_rules.Gate]:
+) -> tuple[Manifest, tuple[gate_rules.Gate, ...]]:
     """Write a graph for NPUs into the ONNX package; its manifest then, and how near the graph is."""
     from edgeai.converters.npu_variants import add_prefill
 
@@ -134,10 +133,11 @@ def add_graph(
         tell(Stage(step="convert", what=npu, done=done, total=total))
 
     made = add_prefill(open_source(origin.path), folder, staging, npu, heard)
-    said = {**manifest.provenance, "command": f"{manifest.provenance['command']} --npu {npu}"}
+    command = f"{manifest.provenance['command']} --npu {npu}"
+    said = {**manifest.provenance, "command": command, "npu": made.bits}
     manifest = replace(manifest, files=(*manifest.files, made.file), variants=made.variants, provenance=said)
     write_manifest(folder, manifest)
-    return manifest, made.gate
+    return manifest, made.gates
 
 
 def prove_package(

@@ -68,7 +68,7 @@ def convert(
     ] = None,
     min_speed: Annotated[
         float | None,
-        typer.Option("--min-speed", help="Decoded tokens a second."),
+        typer.Option("--min-speed", help="Decoded tokens a second; of an encoder tokens read a second."),
     ] = None,
     tokens: Annotated[int, typer.Option(min=64, help="Tokens of text that the proof compares.")] = 4096,
     text: Annotated[
@@ -246,7 +246,9 @@ def _kept(row: "Proof") -> str:
     """What was found where there is no column for it."""
     own = () if row.divergence else ("kl", "agreement")  # a classifier's are of labels, not of tokens
     found = [
-        f"{gate.name} {gate.found:.4f}" for gate in row.gates if "cosine" in gate.name or gate.name in own
+        f"{gate.name} {gate.found:.4f}{f' ({gate.note})' if gate.note else ''}"
+        for gate in row.gates
+        if "cosine" in gate.name or gate.name in own
     ]
     return ", ".join(["kept", *found])
 
@@ -258,7 +260,8 @@ def _speeds(speed: object) -> tuple[str, str, str, str]:
     if not isinstance(speed, Speed):
         return "", "", "", ""
     mark = "*" if speed.disturbed else ""
-    rates = f"{speed.decode_tps:.0f} tok/s{mark}", f"{speed.prefill_tps:.0f} tok/s{mark}"
+    decode = "" if speed.decode_tps is None else f"{speed.decode_tps:.0f} tok/s{mark}"
+    rates = decode, f"{speed.prefill_tps:.0f} tok/s{mark}"
     return *rates, f"{speed.load_s:.2f} s", size(speed.resident_bytes)
 
 

@@ -13,7 +13,12 @@ import pytest
 from edgeai.cli import main
 from edgeai.converters import make as making
 from edgeai.converters.decoder import Decoder, Floats, Matrix, Source, TokenizerData, need
+from edgeai.converters.encode import Plain
+from edgeai.converters.gguf_writer import write_gguf
+from edgeai.converters.graph import Progress
+from edgeai.converters.hf_writer import write_folder
 from edgeai.converters.onnx_package import Conversion, export, open_source
+from edgeai.converters.origin import Origin
 from edgeai.converters.timing import Speed
 from edgeai.converters.tuned import Tuned
 
@@ -116,15 +121,22 @@ DAMAGES = (
 def damaging(damage: Damage) -> Iterator[None]:
     """Packages and folders are written with the damage; what they are compared with is whole."""
 
-    def opened(path: Path) -> Source:
-        return damage(open_source(path))
+    def opened(source: Path | Source) -> Source:
+        return damage(open_source(source) if isinstance(source, Path) else source)
 
     def exported(source: Path | Source, *args: Any, **kwargs: Any) -> Conversion:  # noqa: ANN401  # as it was
-        return export(opened(source) if isinstance(source, Path) else source, *args, **kwargs)
+        return export(opened(source), *args, **kwargs)
+
+    def folder_written(source: Source, *args: Any) -> None:  # noqa: ANN401  # as it was
+        write_folder(damage(source), *args)
+
+    def file_written(origin: Origin, path: Path, kind: Plain, progress: Progress = lambda *_: None) -> None:
+        write_gguf(opened(origin.path), path, kind, progress)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "open_source", opened)
         patch.setattr(making, "export", exported)
+        patch.setattr(making, "write_folder", folder_written)
+        patch.setattr(making, "write_plain", file_written)
         yield
 
 

@@ -48,7 +48,15 @@ def _convert(source: Path, folder: Path, ways: Sequence[str]) -> None:
         words: list[Any] = [word or None for word in (*way.split(":"), "", "")]
         to, quant, npu = words[:3]
         gates = Gates() if source.is_dir() and quant is None else LOOSE  # encoders have others
-        convert(source, folder / way.replace(":", "-"), to=to, quant=quant, npu=npu, gates=gates, test=test)
+        convert(
+            source,
+            folder / way.replace(":", "-"),
+            to=to,
+            quant=quant,
+            npu=npu,
+            gates=gates,
+            test=test,
+        )
 
 
 if __name__ == "__main__":

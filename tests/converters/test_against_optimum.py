@@ -1,6 +1,7 @@
 """Encoders by optimum against transformers, real ones and tiny ones; `make test-converters` runs these."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,10 @@ def test_a_classifier_on_it_chooses_as_transformers_does(
     command(["convert", str(topics), "--to", "onnx", "--npu", "a16w8", "--out", str(out)])
     assert f"its licence: {LICENCE}" in capfd.readouterr().err
     gates = json.loads((out / "proof.json").read_text("utf-8"))["gates"]
-    assert [gate["name"] for gate in gates] == ["kl", "agreement", "npu a16w8 cosine"]
+    assert [gate["name"] for gate in gates] == [
+        *("tokenizer", "licence", "kl", "agreement", "memory", "npu a16w8 cosine", "npu model cosine"),
+    ]
+    assert re.fullmatch(r"a16w8: (\d+) of \1 inputs of weights in 16 bits", gates[-2]["note"])
     with Edge(out, engine="onnx", isolation="thread", ledger=False) as edge:
         assert edge.info.labels == LABELS
         for label, texts in HELD_OUT.items():

@@ -9,6 +9,7 @@ from edgeai.converters.decoder import Matrix, Source
 from edgeai.converters.divergence import compare
 from edgeai.converters.gguf_writer import write_gguf
 from edgeai.converters.graph import write_graph
+from edgeai.converters.halfway import Halfway
 from edgeai.converters.layers import embed, layer, logits
 from edgeai.converters.linear import Plan, floats
 from edgeai.converters.mixing import mix, weight_bytes
@@ -163,3 +164,43 @@ def test_a_gguf_file_holds_what_was_rounded(source: Source, tmp_path: Path) -> N
         running(tmp_path / "floats.gguf", n_ctx=64) as two,
     ):
         assert compare(two, one, [TOKENS[0].tolist()]).kl_mean < 0.01
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq+gptq"])
+def test_an_interrupted_model_goes_on(method: Method, source: Source, tmp_path: Path) -> None:
+    """Layers that were done are not made again, and the end is the same, number by number."""
+    whole = round_model(source, TOKENS, method=method)
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        round_model(source, TOKENS, method=method, halfway=Halfway(tmp_path), progress=interrupt)
+    seen: list[int] = []
+    tuned = round_model(
+        source,
+        TOKENS,
+        method=method,
+        halfway=Halfway(tmp_path),
+        progress=lambda done, total: seen.append(done),
+    )
+    assert seen == list(range(1, source.decoder.n_layers + 1)), "the first was there"
+    assert len(list(Halfway(tmp_path).known())) == source.decoder.n_layers
+    for key, matrix in whole.matrices.items():
+        np.testing.assert_array_equal(floats(tuned.matrices[key]), floats(matrix))
+    for role in ("attn_norm", "ffn_norm"):
+        for number in range(source.decoder.n_layers):
+            ours, theirs = tuned.vector(role, number), whole.vector(role, number)
+            assert ours is not None
+            assert theirs is not None
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_layer_that_was_half_written_is_made_again(source: Source, tmp_path: Path) -> None:
+    """Without the states behind it nothing can go on from there."""
+    round_model(source, TOKENS, halfway=Halfway(tmp_path))
+    (tmp_path / f"layer-{source.decoder.n_layers - 1:04}" / "states.npy").unlink()
+    assert list(Halfway(tmp_path).known()) == []
+    seen: list[int] = []
+    round_model(source, TOKENS, halfway=Halfway(tmp_path), progress=lambda done, total: seen.append(done))
+    assert seen == list(range(1, source.decoder.n_layers + 1))

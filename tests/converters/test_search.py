@@ -109,7 +109,7 @@ def kl_and_speed(one: Row) -> tuple[float, float]:
     """What the goals compare."""
     assert one.proof.divergence is not None
     assert one.proof.speed is not None
-    return one.proof.divergence.kl_mean, one.proof.speed.decode_tps
+    return one.proof.divergence.kl_mean, one.proof.speed.pace
 
 
 def test_a_format_that_keeps_the_pace_comes_before_a_better_one() -> None:

@@ -17,7 +17,7 @@ from edgeai.converters.divergence import compare
 from edgeai.converters.encoder import Encoder
 from edgeai.converters.fit import check_encoder_fits, estimate
 from edgeai.converters.formats import Form, Format, format_of
-from edgeai.converters.gates import Gates
+from edgeai.converters.gates import Gates, check
 from edgeai.converters.gguf_writer import write_gguf
 from edgeai.converters.graph import Progress
 from edgeai.converters.hf_writer import write_folder
@@ -28,6 +28,7 @@ from edgeai.converters.proof import Proof, Trial, read_proof
 from edgeai.converters.running import running
 from edgeai.converters.stages import Stage
 from edgeai.converters.texts import calibration_text, held_out_text
+from edgeai.converters.timing import measure
 from edgeai.converters.toolchain import convert
 from edgeai.engines.llamacpp.requantize import requantize
 from edgeai.errors import (
@@ -44,7 +45,9 @@ from edgeai.errors import (
 from edgeai.models.importing import import_
 from edgeai.models.package import Head, Manifest, read_manifest, write_manifest
 from edgeai.models.shelf import find, models_dir
+from edgeai.paths import cache_dir
 from tests.converters.folders import CONFIGS, write_hf, write_safetensors
+from tests.engines.onnx.test_encoder import write_encoder
 from tests.tiny_gguf import write_tiny_gguf
 
 Bytes = NDArray[np.uint8]
@@ -413,7 +416,9 @@ def test_a_graph_for_npus_counts_in_what_is_needed(
     assert plain.package < whole.package < whole.disk
     assert plain.converting < whole.converting
     few, many = (estimate(origin, format_of("gguf", quant)) for quant in ("q4_k_m", "q8_0"))
-    assert few.disk > many.disk, "the importance matrix comes from a graph of floats"
+    assert few.converting > many.converting, "the importance matrix comes from the layers in floats"
+    kept, rounded = (estimate(origin, format_of("onnx", quant)) for quant in ("gptq", "int4"))
+    assert kept.disk > rounded.disk, "layers that are done are kept, to go on from"
     free = (plain.converting + whole.converting) // 2
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": free}))
     with pytest.raises(OutOfMemory, match="int8"):
@@ -445,6 +450,20 @@ def test_an_encoder_that_does_not_fit_is_told_before_it_is_exported(
         check_encoder_fits(encoder, tmp_path, "a8w8", allow_large=False)
 
 
+def test_an_encoders_speed_is_what_it_reads(tmp_path: Path) -> None:
+    """Which is what the gate on speed then bounds; it decodes nothing."""
+    found = measure(write_encoder(tmp_path / "package", Head(task="embedding")), n_ctx=8)
+    assert found.decode_tps is None
+    assert found.pace == found.prefill_tps > 0
+    assert found.load_s > 0
+    assert found.resident_bytes > 10e6
+    (kept,) = check(Gates(min_speed=found.pace), None, 1, found, {})
+    (missed,) = check(Gates(min_speed=2 * found.pace), None, 1, found, {})
+    assert kept.passed
+    assert missed.reason is not None
+    assert missed.reason.startswith("it reads")
+
+
 def test_large_models_are_refused_unless_allowed(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +482,27 @@ def test_a_format_that_is_none(source: Path, tmp_path: Path) -> None:
         convert(source, tmp_path, to="gguf", quant="q8_0", test=QUICK)
 
 
+@pytest.mark.parametrize(("to", "quant"), [("onnx", "awq_gptq"), ("gguf", "gptq")])
+def test_an_interrupted_conversion_goes_on(to: Form, quant: str, source: Path, tmp_path: Path) -> None:
+    """From the layer that it had come to, to the same bytes; at the end nothing of it is left."""
+    kept = cache_dir() / "conversions"
+    halted: list[int] = []
+
+    def halt(stage: Stage) -> None:
+        if stage.step == "convert" and stage.done:
+            halted.append(stage.done)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, tmp_path / "a", to=to, quant=quant, gates=LOOSE, test=QUICK, tell=halt)
+    assert not (tmp_path / "a").exists()
+    assert len(list(kept.glob("*/layer-*"))) == 1
+    again = convert(source, tmp_path / "a", to=to, quant=quant, gates=LOOSE, test=QUICK)
+    assert list(kept.glob("*")) == []
+    whole = convert(source, tmp_path / "b", to=to, quant=quant, gates=LOOSE, test=QUICK)
+    assert again.manifest == whole.manifest
+
+
 def test_small_models_may_lose_more() -> None:
     """Default gates follow the size of the model and the format; what is given wins."""
     four = Format(form="gguf", quant="q4_0", bits=5, care="four")
@@ -475,7 +515,7 @@ def test_small_models_may_lose_more() -> None:
 
 def test_importance_changes_what_is_kept(source: Path, tmp_path: Path) -> None:
     """It is there for every quantized matrix, says which inputs are large, and the codes follow it."""
-    found = importance(source, tmp_path, tokens=300)
+    found = importance(open_source(source), tokens=300)
     shapes = {t.name: int(t.shape[0]) for t in gguf.GGUFReader(source).tensors if len(t.shape) == 2}
     for name, n_inputs in shapes.items():
         if name != "token_embd.weight":
@@ -487,9 +527,9 @@ def test_importance_changes_what_is_kept(source: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a.gguf").read_bytes() != (tmp_path / "b.gguf").read_bytes()
 
 
-def test_the_importance_of_an_input_is_its_mean_square(source: Path, tmp_path: Path) -> None:
+def test_the_importance_of_an_input_is_its_mean_square(source: Path) -> None:
     """Against the last layer's norm, whose output is known: each row has a mean square of one."""
-    found = importance(source, tmp_path, tokens=200)
+    found = importance(open_source(source), tokens=200)
     assert found["blk.0.attn_q.weight"].mean() == pytest.approx(1.0, rel=1e-2)
     np.testing.assert_array_equal(found["blk.0.attn_q.weight"], found["blk.0.attn_v.weight"])
 

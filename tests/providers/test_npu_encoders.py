@@ -70,12 +70,7 @@ def test_embeddings_come_from_the_emulated_npu(convert: Convert) -> None:
 def test_eight_bits_run_on_the_emulated_npu(convert: Convert) -> None:
     """Nearly all nodes, with nearly the processor's numbers; the vectors are nearly those of the floats."""
     package = convert("all-MiniLM-L6-v2", "--npu", "a8w8")
-    qnn = next(offer for offer in offers() if offer.provider.name == "qnn")
-    verdict = try_provider(qnn, package / "npu-embed.onnx")
-    print(verdict)  # noqa: T201  # for docs/devices.md
-    assert verdict.state == "works", verdict
-    assert verdict.node_share is not None
-    assert verdict.node_share >= 0.9
+    assert_nearly_all_nodes_run(package / "npu-embed.onnx")
     with (
         Edge(package, device="cpu", ledger=False, isolation="thread") as usual,
         Edge(package, device="npu", ledger=False, isolation="thread") as edge,
@@ -85,9 +80,20 @@ def test_eight_bits_run_on_the_emulated_npu(convert: Convert) -> None:
         assert 0.98 < cosines.min() < 0.9999999
 
 
-def test_a_classifier_chooses_on_the_emulated_npu(convert: Convert) -> None:
+def assert_nearly_all_nodes_run(graph: Path) -> None:
+    qnn = next(offer for offer in offers() if offer.provider.name == "qnn")
+    verdict = try_provider(qnn, graph)
+    print(verdict)  # noqa: T201  # for docs/devices.md
+    assert verdict.state == "works", verdict
+    assert verdict.node_share is not None
+    assert verdict.node_share >= 0.9
+
+
+@pytest.mark.parametrize("wish", [("--for", "snapdragon-x-elite"), ("--npu", "a8w8")])
+def test_a_classifier_chooses_on_the_emulated_npu(wish: tuple[str, str], convert: Convert) -> None:
     """The labels of sentences that it was not fitted to, with nearly the processor's probabilities."""
-    package = convert("topics", "--for", "snapdragon-x-elite")
+    package = convert("topics", *wish)
+    assert_nearly_all_nodes_run(package / "npu-classify.onnx")
     with (
         Edge(package, device="cpu", ledger=False, isolation="thread") as usual,
         Edge(package, device="npu", ledger=False, isolation="thread") as edge,

@@ -52,7 +52,7 @@ def test_a_real_prompt_starts_on_the_emulated_npu(
     shutil.copytree(onnx_package, package)
     (tmp_path / "staging").mkdir()
     made = add_prefill(open_source(model_path), package, tmp_path / "staging", quant)
-    print(made.gate)  # noqa: T201  # for docs/devices.md
+    print(made.gates)  # noqa: T201  # for docs/devices.md
     manifest = read_manifest(package)
     write_manifest(package, replace(manifest, files=(*manifest.files, made.file), variants=made.variants))
     with (

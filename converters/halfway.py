@@ -1,0 +1,103 @@
+"""Layers of a long conversion that are done, kept on the disk: one that was interrupted goes on from there.
+
+They are mapped, not held, so that what is done takes no memory that the system could not have back.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgeai.converters.blocks import Blocks
+from edgeai.converters.decoder import Floats
+from edgeai.models.disk import locked, writing
+from edgeai.paths import cache_dir
+
+__all__ = ["Done", "Halfway", "halfway"]
+
+_PARTS: Final = ("codes", "scale", "offset")
+_STATES: Final = "states.npy"
+_LONGEST_S: Final = 6 * 3600.0  # another process makes the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What came of one layer: by role its four-bit matrices, by group how its inputs were scaled."""
+
+    blocks: Mapping[str, Blocks]
+    scales: Mapping[str, Floats]
+
+
+class Halfway:
+    """One conversion's folder. Its layers are there from the first on, each whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def known(self) -> Iterator[Done]:
+        """The layers that are done, if the states behind the last one are there, too."""
+        count = 0
+        while self._place(count).is_dir():
+            count += 1
+        if count and (self._place(count - 1) / _STATES).is_file():
+            yield from (_read(self._place(number)) for number in range(count))
+
+    def states(self, number: int) -> Floats:
+        """What layer ``number``, the last that is known, makes of the text: (windows, tokens, n_embd)."""
+        found: Floats = np.load(self._place(number) / _STATES)
+        return found
+
+    def keep(self, number: int, done: Done, states: Floats) -> Done:
+        """Write the layer, and the states behind it; the same, mapped. Raises DiskFull."""
+        place = self._place(number)
+        draft = place.with_suffix(".part")
+        with writing(self._folder):
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            for role, blocks in done.blocks.items():
+                for part in _PARTS:
+                    np.save(draft / f"{role}.{part}.npy", getattr(blocks, part))
+            for group, scale in done.scales.items():
+                np.save(draft / f"{group}.inputs.npy", scale)
+            facts = {role: [blocks.bits, blocks.zero] for role, blocks in done.blocks.items()}
+            (draft / "blocks.json").write_text(json.dumps(facts), "utf-8")
+            np.save(draft / _STATES, states)
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(draft, place)
+        if number:
+            (self._place(number - 1) / _STATES).unlink(missing_ok=True)
+        return _read(place)
+
+    def _place(self, number: int) -> Path:
+        return self._folder / f"layer-{number:04}"
+
+
+@contextmanager
+def halfway(facts: Mapping[str, object]) -> Iterator[Halfway]:
+    """The folder of the conversion that these facts name, gone when it has come to its end.
+
+    Only an interruption, or an error, leaves it. Raises StoreLocked when another process is at it for hours.
+    """
+    name = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    folder = cache_dir() / "conversions" / name
+    with locked(f"conversion-{name}", timeout_s=_LONGEST_S, on_wait=lambda: None):
+        yield Halfway(folder)
+        with suppress(OSError):  # Windows deletes nothing that is mapped: the next conversion does
+            shutil.rmtree(folder)
+
+
+def _read(place: Path) -> Done:
+    facts = json.loads((place / "blocks.json").read_text("utf-8"))
+    blocks = {}
+    for role, (bits, zero) in facts.items():
+        codes, scale, offset = (np.load(place / f"{role}.{part}.npy", mmap_mode="r") for part in _PARTS)
+        blocks[role] = Blocks(codes=codes, scale=scale, offset=offset, bits=bits, zero=zero)
+    scales = {path.name.partition(".")[0]: np.load(path) for path in sorted(place.glob("*.inputs.npy"))}
+    return Done(blocks=blocks, scales=scales)
