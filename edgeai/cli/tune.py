@@ -77,8 +77,9 @@ def _tune(model: "InstalledModel", *, again: bool, lossy: bool) -> "Tuning":
     from edgeai.load import open_planned
 
     # without guesses, which the measured prompt, a word again and again, makes too easy
-    usual = replace(plan(None, min(model.manifest.context, 1024)), follow_load=False, speculate=False)
     machine = probe()
+    planned = plan(None, min(model.manifest.context, 1024), machine=machine)
+    usual = replace(planned, follow_load=False, speculate=False)
     begun = monotonic()
     profile = choose(Settings.load().profile, machine)
     with _stoppable():

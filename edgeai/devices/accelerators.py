@@ -1,9 +1,9 @@
 """GPUs and NPUs: which are there, which driver has them, and whether this process may use them.
 
-Linux: /sys/class/drm and /sys/bus/pci for GPUs, /sys/devices/platform/gpu.0 for a Jetson's, which is on
-neither; /sys/class/accel and /dev/fastrpc-cdsp* for NPUs. A device that is there but cannot be used has a
-`state` that says what is missing, because each calls for another remedy. That an execution provider works on
-it is another matter, found by trying.
+Linux: /sys/class/drm and /sys/bus/pci for GPUs, /sys/bus/platform for those of a Jetson and a Snapdragon,
+whose cards are the display's if they have any; /sys/class/accel and /dev/fastrpc-cdsp* for NPUs. A device
+that is there but cannot be used has a `state` that says what is missing, because each calls for another
+remedy. That an execution provider works on it is another matter, found by trying.
 """
 
 import os
@@ -27,6 +27,9 @@ VENDORS = {
 }
 # The makers' names in devicetrees, where there is no PCI.
 MAKERS = {"nvidia": "NVIDIA", "qcom": "Qualcomm", "brcm": "Broadcom", "arm": "Arm", "apple": "Apple"}
+# The devicetree's names of GPUs that are not the device of a card: Adreno's, and a Jetson's, which was called
+# by its chip until release 35 of Jetson Linux.
+ON_CHIP = ("*.gpu", "*.ga10b", "*.gv11b", "*.gp10b")
 # A Jetson's nodes, of the releases from 35 on and of earlier ones.
 JETSON = ("dev/nvgpu/igpu0/ctrl", "dev/nvhost-ctrl-gpu")
 # PCI classes: display controllers, and processing accelerators with which NPUs report themselves.
@@ -60,14 +63,28 @@ def read_accelerators(root: Path = ROOT) -> tuple[Accelerator, ...]:
 
 
 def _gpus(root: Path) -> Iterator[Accelerator]:
-    for card in entries(root / "sys/class/drm", "card[0-9]*"):
-        if re.fullmatch(r"card\d+", card.name) and _is_gpu(card / "device"):
-            renders = entries(card / "device/drm", "renderD*")
-            yield _device(root, "gpu", card / "device", f"dev/dri/{renders[0].name}" if renders else None)
-    jetson = root / "sys/devices/platform/gpu.0"
-    if jetson.exists():
-        node = next((node for node in JETSON if (root / node).exists()), None)
-        yield _device(root, "gpu", jetson, node)
+    found = [entry / "device" for entry in entries(root / "sys/class/drm", "card[0-9]*")]
+    cards = [card for card in found if re.fullmatch(r"card\d+", card.parent.name) and _is_gpu(card)]
+    chips = _on_chip(root)
+    for maker, chip in chips.items():
+        displays = [_render(card) for card in cards if _maker(card) == maker]
+        nodes = JETSON if maker == "NVIDIA" else displays
+        yield _device(root, "gpu", chip, next((node for node in nodes if (root / node).exists()), None))
+    for card in cards:
+        if _id(card) or not chips or _maker(card) not in {None, *chips}:
+            yield _device(root, "gpu", card, _render(card))
+
+
+def _on_chip(root: Path) -> dict[str, Path]:
+    """By its maker, the GPU of a Jetson or a Snapdragon; other chips' GPUs are the devices of their cards."""
+    bus = root / "sys/bus/platform/devices"
+    found = [device for pattern in ON_CHIP for device in entries(bus, pattern)]
+    named = ((_maker(device), device) for device in (root / "sys/devices/platform/gpu.0", *found))
+    return {maker: device for maker, device in named if maker in ("NVIDIA", "Qualcomm")}
+
+
+def _render(card: Path) -> str:
+    return f"dev/dri/{entries(card / 'drm', 'renderD*')[0].name}"
 
 
 def _is_gpu(device: Path) -> bool:
@@ -104,13 +121,11 @@ def _driverless(root: Path) -> Iterator[Accelerator]:
 def _device(root: Path, kind: Kind, device: Path, node: str | None) -> Accelerator:
     driver = _link_name(device / "driver")
     memory = number(device / "mem_info_vram_total")  # amdgpu
-    compatible = text(device / "of_node/compatible").partition("\0")[0]
-    vendor = VENDORS.get(number(device / "vendor") or 0) or _maker(compatible)
     return Accelerator(
         kind=kind,
-        vendor=vendor,
+        vendor=_maker(device),
         id=_id(device),
-        name=text(device / "label") or compatible or None,
+        name=text(device / "label") or _compatible(device) or None,
         driver=driver,
         node=None if node is None else f"/{node}",
         state=_state(root, driver, node),
@@ -118,9 +133,14 @@ def _device(root: Path, kind: Kind, device: Path, node: str | None) -> Accelerat
     )
 
 
-def _maker(compatible: str) -> str | None:
-    prefix = compatible.partition(",")[0]
-    return MAKERS.get(prefix, prefix) or None
+def _maker(device: Path) -> str | None:
+    prefix = _compatible(device).partition(",")[0]
+    return VENDORS.get(number(device / "vendor") or 0) or MAKERS.get(prefix, prefix) or None
+
+
+def _compatible(device: Path) -> str:
+    """The most exact of the devicetree's names for it."""
+    return text(device / "of_node/compatible").partition("\0")[0]
 
 
 def _state(root: Path, driver: str | None, node: str | None) -> State:

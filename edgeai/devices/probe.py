@@ -114,7 +114,7 @@ def _foreign_power() -> Power:
         has_battery=battery is not None,
         on_battery=battery is not None and battery.power_plugged is False,
         charge=battery.percent / 100 if battery else None,
-        throttled=macos.is_throttled() if sys.platform == "darwin" else None,
+        throttled=macos.is_throttled() if sys.platform == "darwin" else windows.is_throttled(),
     )
 
 

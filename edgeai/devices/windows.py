@@ -5,6 +5,8 @@ Devices are read from the registry's setup classes: display adapters, and comput
 
 import ctypes
 import platform
+import re
+import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +25,10 @@ SETUP_CLASSES = r"SYSTEM\CurrentControlSet\Control\Class"
 # Of IsProcessorFeaturePresent (winnt.h).
 FEATURES = {39: "avx", 40: "avx2", 41: "avx512f", 43: "asimddp"}
 HARDWARE = r"HARDWARE\DESCRIPTION\System"
+# What is not on PCI has its maker's letters in place of a number, as Adreno: ACPI\VEN_QCOM&DEV_0C36.
+ID = re.compile(r"(?:ven_|acpi\\)([0-9a-z]{4})(?:&dev_)?([0-9a-f]{4})")
+MAKERS = {"qcom": "Qualcomm", **{f"{number:04x}": name for number, name in VENDORS.items()}}
+_PROCESSOR_INFORMATION = 11  # POWER_INFORMATION_LEVEL (winnt.h)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,16 +90,29 @@ def read_accelerators() -> tuple[Accelerator, ...]:
 def _devices(kind: Kind) -> Iterator[Accelerator]:
     for number in range(16):
         place = rf"{SETUP_CLASSES}\{CLASSES[kind]}\{number:04}"
-        name, id_ = _value(place, "DriverDesc"), _value(place, "MatchingDeviceId") or ""
-        vendor, _, device = id_.lower().partition("ven_")[2].partition("&dev_")
+        name, id_ = _value(place, "DriverDesc"), ID.search((_value(place, "MatchingDeviceId") or "").lower())
         if name:
             yield Accelerator(
                 kind=kind,
-                vendor=VENDORS.get(int(vendor, 16)) if vendor.isalnum() and len(vendor) == 4 else None,
-                id=f"{vendor}:{device[:4]}" if device else None,
+                vendor=None if id_ is None else MAKERS.get(id_[1]),
+                id=None if id_ is None else f"{id_[1]}:{id_[2]}",
                 name=name,
                 driver=_value(place, "DriverVersion"),
             )
+
+
+def is_throttled() -> bool | None:
+    """Whether the system slows the processor down because of heat. No sensor is named on all machines."""
+    return throttled(_processor_power())
+
+
+def throttled(data: bytes) -> bool | None:
+    """Of PROCESSOR_POWER_INFORMATION records: six ULONG, the second the clock of the specification, the
+
+    fourth heat's limit on it. None without a record.
+    """
+    rows = list(struct.iter_unpack("<6L", data))
+    return any(limit < most for _, most, _, limit, _, _ in rows) if rows else None
 
 
 def _value(place: str, key: str) -> str | None:
@@ -110,6 +129,14 @@ def _value(place: str, key: str) -> str | None:
 
 def _has(feature: int) -> bool:
     return sys.platform == "win32" and bool(ctypes.windll.kernel32.IsProcessorFeaturePresent(feature))
+
+
+def _processor_power() -> bytes:
+    if sys.platform != "win32":
+        return b""
+    buffer = ctypes.create_string_buffer(24 * (psutil.cpu_count() or 1))
+    ask = ctypes.windll.powrprof.CallNtPowerInformation
+    return b"" if ask(_PROCESSOR_INFORMATION, None, 0, buffer, len(buffer)) else buffer.raw
 
 
 def _cpu_set_information() -> bytes:

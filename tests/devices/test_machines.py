@@ -10,7 +10,21 @@ from edgeai.devices.files import cpu_list
 from edgeai.devices.gpus import command_for
 from edgeai.devices.probe import Machine, fast_cores, probe
 from edgeai.devices.windows import CpuSet, cpu_sets
-from tests.devices.trees import CPU, MACHINES, Tree, arm, battery, memory, npu, plant, x86, zone
+from tests.devices.trees import (
+    CPU,
+    MACHINES,
+    Tree,
+    arm,
+    battery,
+    gpu,
+    memory,
+    npu,
+    plant,
+    platform_gpu,
+    soc_gpu,
+    x86,
+    zone,
+)
 
 
 def look(root: Path, *trees: Tree) -> Machine:
@@ -88,27 +102,23 @@ def test_isa(tmp_path: Path) -> None:
 
 def test_accelerators(tmp_path: Path) -> None:
     """A GPU and an NPU with their drivers and nodes."""
-    gpu, npu = look(tmp_path, MACHINES["intel-core-ultra"]).accelerators
-    assert (gpu.kind, gpu.vendor, gpu.id, gpu.driver, gpu.state) == (
-        "gpu",
-        "Intel",
-        "8086:64a0",
-        "xe",
-        "usable",
-    )
-    assert (npu.kind, npu.driver, npu.node) == ("npu", "intel_vpu", "/dev/accel/accel0")
+    xe, vpu = look(tmp_path, MACHINES["intel-core-ultra"]).accelerators
+    assert (xe.kind, xe.vendor, xe.id, xe.driver, xe.state) == ("gpu", "Intel", "8086:64a0", "xe", "usable")
+    assert (vpu.kind, vpu.driver, vpu.node) == ("npu", "intel_vpu", "/dev/accel/accel0")
 
 
 def test_hexagon_is_found_by_its_node(tmp_path: Path) -> None:
     """Both nodes of Qualcomm's signal processor are one NPU."""
-    gpu, device = look(tmp_path, MACHINES["snapdragon-x-elite"]).accelerators
+    adreno, device = look(tmp_path, MACHINES["snapdragon-x-elite"]).accelerators
     assert (device.kind, device.vendor, device.driver) == ("npu", "Qualcomm", "fastrpc")
-    assert (gpu.kind, gpu.vendor, gpu.name, gpu.driver) == (
-        "gpu",
-        "Qualcomm",
-        "qcom,x1e80100-mdss",
-        "msm-mdss",
-    )
+    assert (adreno.kind, adreno.vendor, adreno.name) == ("gpu", "Qualcomm", "qcom,adreno-43050c01")
+    assert (adreno.driver, adreno.node, adreno.state) == ("adreno", "/dev/dri/renderD128", "usable")
+
+
+def test_adreno_without_its_driver(tmp_path: Path) -> None:
+    """The chip has it, and no card shows it; that of a display alone is none."""
+    [device] = look(tmp_path, platform_gpu("3d00000.gpu", "qcom,adreno-43050c01", None)).accelerators
+    assert (device.vendor, device.state) == ("Qualcomm", "no driver")
 
 
 def test_a_jetsons_gpu_is_on_no_bus(tmp_path: Path) -> None:
@@ -119,6 +129,33 @@ def test_a_jetsons_gpu_is_on_no_bus(tmp_path: Path) -> None:
     assert "-DGGML_CUDA=on" in command_for(probe(tmp_path))
     (tmp_path / "dev/nvgpu/igpu0/ctrl").unlink()
     assert [one.state for one in probe(tmp_path).accelerators] == ["no driver"]
+
+
+@pytest.mark.parametrize(
+    ("tree", "node"),
+    [
+        (platform_gpu("17000000.ga10b", "nvidia,ga10b", "gk20a"), "dev/nvhost-ctrl-gpu"),
+        (
+            {
+                "sys/devices/platform/gpu.0/of_node/compatible": "nvidia,gv11b\0",
+                "sys/devices/platform/gpu.0/driver": "->sys/bus/platform/drivers/gk20a",
+                **platform_gpu("17000000.gv11b", "nvidia,gv11b", "gk20a"),
+                **soc_gpu("nvidia,tegra194-display", "tegradc"),
+            },
+            "dev/nvgpu/igpu0/ctrl",
+        ),
+    ],
+)
+def test_a_jetson_of_an_earlier_release(tmp_path: Path, tree: Tree, node: str) -> None:
+    """Its GPU has the chip's name, and a link beside it; it is found once, without the display's card."""
+    [device] = look(tmp_path, tree, {node: ""}).accelerators
+    assert (device.kind, device.vendor, device.node, device.state) == ("gpu", "NVIDIA", f"/{node}", "usable")
+
+
+def test_a_card_beside_a_jetsons_own_gpu(tmp_path: Path) -> None:
+    """One in a slot is a second GPU."""
+    found = look(tmp_path, MACHINES["jetson-orin-nano-8gb"], gpu(0x10DE, 0x2204, "nvidia")).accelerators
+    assert [(device.name, device.id) for device in found] == [("nvidia,ga10b", None), (None, "10de:2204")]
 
 
 def test_an_npu_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from edgeai.devices.schema import Figure, read
 from edgeai.devices.tuning import Choice, Tuning
 from edgeai.errors import ConfigError
 from edgeai.paths import config_dir
+from edgeai.target import device_for
 from tests.devices.trees import MACHINES, battery, memory, plant, x86
 
 NAMES = {*MACHINES, "apple-m-8gb", "apple-m-16gb"}
@@ -122,6 +123,26 @@ def test_every_provider_is_considered_somewhere() -> None:
     assert {name for row in order.values() for name in row} == known
     for profile in load_profiles():
         assert {name for rows in profile.providers.values() for row in rows.values() for name in row} <= known
+
+
+def test_on_battery_there_is_an_order_too() -> None:
+    """Where a profile uses fewer threads on battery, it also says what computes then."""
+    for profile in load_profiles():
+        if profile.power.battery.threads is not None:
+            order = profile.providers["battery"]
+            assert order.keys() == {"prefill", "decode", "embed"}
+            assert all("cpu" in row for row in order.values())
+
+
+def test_every_device_of_a_conversion_has_memory() -> None:
+    """Each profile says how much there is, and where that is known from, or from when on it matches."""
+    for profile in load_profiles():
+        total = profile.memory.total_mb
+        assert total is not None
+        share = profile.memory.model_share.value
+        assert device_for(profile.name).memory == int(total.value * 1e6 * share)
+        bands = [rules.memory_gb for rules in profile.match if rules.memory_gb is not None]
+        assert all(low <= total.value / 1e3 <= high for low, high in bands)
 
 
 def test_settings_to_begin_with(tmp_path: Path) -> None:

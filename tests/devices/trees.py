@@ -121,6 +121,13 @@ def soc_gpu(compatible: str, driver: str) -> dict[str, str | None]:
     }
 
 
+def platform_gpu(place: str, compatible: str, driver: str | None) -> dict[str, str | None]:
+    """A GPU as the devicetree names it, which is not the device of a card; perhaps without its driver."""
+    base = f"sys/bus/platform/devices/{place}"
+    link = {} if driver is None else {f"{base}/driver": f"->sys/bus/platform/drivers/{driver}"}
+    return {f"{base}/of_node/compatible": compatible.replace(" ", "\0") + "\0", **link}
+
+
 def npu(vendor: int, device: int, driver: str) -> dict[str, str | None]:
     """A neural processor with its node."""
     base = "sys/class/accel/accel0/device"
@@ -174,7 +181,9 @@ MACHINES: Mapping[str, Tree] = {
         **memory(33.3, 28.0),
         **devicetree("Lenovo ThinkPad T14s Gen 6", "lenovo,thinkpad-t14s qcom,x1e78100 qcom,x1e80100"),
         **battery("Not charging", 80),
-        **soc_gpu("qcom,x1e80100-mdss", "msm-mdss"),
+        # x1e80100.dtsi, display/msm/gpu.yaml; logs: "msm_dpu ae01000.display-controller: bound 3d00000.gpu"
+        **soc_gpu("qcom,x1e80100-dpu", "msm_dpu"),
+        **platform_gpu("3d00000.gpu", "qcom,adreno-43050c01 qcom,adreno", "adreno"),
         "dev/fastrpc-cdsp": "",
         "dev/fastrpc-cdsp-secure": "",
     },
@@ -186,8 +195,8 @@ MACHINES: Mapping[str, Tree] = {
             "nvidia,p3768-0000+p3767-0005-super nvidia,p3767-0005 nvidia,tegra234",
         ),
         **zone("cpu-thermal", 48.0, 99),
-        "sys/devices/platform/gpu.0/of_node/compatible": "nvidia,ga10b\0",
-        "sys/devices/platform/gpu.0/driver": "->sys/bus/platform/drivers/gk20a",
+        # Jetson Linux 36; jetson_stats (its pull request 867), and nvgpu for the driver's name
+        **platform_gpu("17000000.gpu", "nvidia,ga10b", "gk20a"),
         "dev/nvgpu/igpu0/ctrl": "",
     },
     "intel-n100-kiosk": {
