@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from time import time
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,7 @@ _STATES: Final = "states.npy"
 _FACTS: Final = "blocks.json"
 _COSTS: Final = "costs"
 _LONGEST_S: Final = 6 * 3600.0  # another process makes the same
+_FORGOTTEN_S: Final = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +117,12 @@ class Halfway:
 def halfway(facts: Mapping[str, object]) -> Iterator[Halfway]:
     """The folder of the conversion that these facts name, gone when it has come to its end.
 
-    A missed gate is an end, too; only an interruption, or another error, leaves it. Raises StoreLocked when
-    another process is at it for hours.
+    A missed gate is an end, too; only an interruption, or another error, leaves it, for a month. Raises
+    StoreLocked when another process is at it for hours.
     """
     name = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
     folder = cache_dir() / "conversions" / name
+    _forget(folder.parent)
     with locked(f"conversion-{name}", timeout_s=_LONGEST_S, on_wait=lambda: None):
         try:
             yield Halfway(folder)
@@ -127,6 +130,14 @@ def halfway(facts: Mapping[str, object]) -> Iterator[Halfway]:
             _remove(folder)
             raise
         _remove(folder)
+
+
+def _forget(conversions: Path) -> None:
+    """Delete what nobody has gone on with for a month."""
+    for folder in conversions.iterdir() if conversions.is_dir() else ():
+        with suppress(OSError):
+            if time() - folder.stat().st_mtime > _FORGOTTEN_S:
+                shutil.rmtree(folder)
 
 
 def _remove(folder: Path) -> None:

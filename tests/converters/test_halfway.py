@@ -1,12 +1,14 @@
 """A conversion by calibration that is interrupted goes on, and ends as if it had not been."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from edgeai.converters import Gates, Stage, Trial, rounding, sensitivity
 from edgeai.converters.formats import Form
-from edgeai.converters.halfway import Halfway
+from edgeai.converters.halfway import Halfway, halfway
 from edgeai.converters.toolchain import convert
 from edgeai.errors import GateFailed
 from edgeai.paths import cache_dir
@@ -114,3 +116,13 @@ def test_a_missed_gate_is_an_end(source: Path, work: list[str], tmp_path: Path) 
         convert(source, tmp_path / "out", to="onnx", quant="gptq", test=QUICK, gates=Gates(max_kl=0.0))
     assert work
     assert kept() == []
+
+
+def test_what_nobody_goes_on_with_is_deleted() -> None:
+    """After a month, by the next conversion of any model; what is younger stays."""
+    folder = cache_dir() / "conversions"
+    for name, age_s in (("old", 31 * 86400), ("young", 86400)):
+        (folder / name).mkdir(parents=True)
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    with halfway({"source": "another"}):
+        assert [path.name for path in folder.iterdir()] == ["young"]
