@@ -69,12 +69,8 @@ def measure() -> list[Row]:
         for name, programs in neighbours(n).items():
             rounds = ROUNDS if programs and COMING not in programs else COMING_ROUNDS
             with running(programs):
-                steps = in_turn(contenders, rounds)
-                answers: dict[str, list[float]] = {"Edge": [], "Llama": []}
-                for _ in range(ANSWERS):
-                    for key, times in answers.items():
-                        times += contenders[key]("answer")
-            rows += [*judged(name, steps), *against_llama(steps, answers)]
+                steps, whole = in_turn(contenders, rounds), answers(contenders)
+            rows += [*judged(name, steps), *against_llama(steps, whole)]
     return [*rows, plain("cores that others use, after all", strangers(), "%")]
 
 
@@ -99,6 +95,15 @@ def in_turn(contenders: Mapping[str, Ask], rounds: int) -> dict[str, list[float]
             steps[key] += contenders[key]("decode")
         order.append(order.pop(0))
     return steps
+
+
+def answers(contenders: Mapping[str, Ask]) -> dict[str, list[float]]:
+    """Seconds of whole answers, ours and Llama's in turn."""
+    found: dict[str, list[float]] = {"Edge": [], "Llama": []}
+    for _ in range(ANSWERS):
+        for key, times in found.items():
+            times += contenders[key]("answer")
+    return found
 
 
 def neighbours(n: int, package: str = GGUF) -> dict[str, list[str]]:
@@ -138,14 +143,14 @@ def judged(name: str, steps: Mapping[str, list[float]]) -> list[Row]:
     ]
 
 
-def against_llama(steps: Mapping[str, list[float]], answers: Mapping[str, list[float]]) -> list[Row]:
+def against_llama(steps: Mapping[str, list[float]], whole: Mapping[str, list[float]]) -> list[Row]:
     """What they say of llama-cpp-python's defaults."""
     speed = {key: len(times) / sum(times) for key, times in steps.items()}
     return [
         at_least("speed ÷ Llama", speed["Edge"] / speed["Llama"], 1.1),
         at_least(
             "whole answers (a new prompt of 100 tokens, 32 tokens) in the time of Llama's",
-            sum(answers["Llama"]) / sum(answers["Edge"]),
+            sum(whole["Llama"]) / sum(whole["Edge"]),
             1.1,
         ),
     ]

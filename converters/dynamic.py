@@ -9,6 +9,7 @@ from typing import Final
 
 from edgeai.converters.channels import Channels
 from edgeai.converters.decoder import Matrix, Source, need
+from edgeai.converters.halfway import Halfway
 from edgeai.converters.layers import Tokens
 from edgeai.converters.scaling import GROUPS, Site
 from edgeai.converters.sensitivity import costs
@@ -29,10 +30,11 @@ def lower(
     budget: float = _BUDGET,
     n_threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    halfway: Halfway | None = None,
 ) -> Tuned:
     """The source with most of its layers' matrices stored by channel, at a cost of ``budget`` nats a token.
 
-    ``tokens`` are windows of calibration text.
+    ``tokens`` are windows of calibration text. ``halfway`` keeps what was measured.
     """
     matrices: dict[tuple[str, int | None], Matrix] = {
         (role, number): Channels(inner=need(source, role, number))
@@ -41,7 +43,9 @@ def lower(
         for role in roles
     }
     lowered = Tuned(source=source, matrices=matrices)
-    priced = costs(source, lowered, tokens[:1, :_PROBE], n_threads=n_threads, progress=progress)
+    priced = costs(
+        source, lowered, tokens[:1, :_PROBE], n_threads=n_threads, progress=progress, halfway=halfway
+    )
     roles = {(role, number) for group, number in sites_to_lower(priced, budget) for role in GROUPS[group]}
     return Tuned(source=source, matrices={key: found for key, found in matrices.items() if key in roles})
 

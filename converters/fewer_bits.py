@@ -49,7 +49,7 @@ def fewer_bits(
 ) -> Tuned:
     """The source with its layers in fewer bits. ``size``: bytes of the whole package, of "mixed" only.
 
-    ``grid``: where the levels of the four bits lie. ``halfway`` keeps the layers in four bits that are done.
+    ``grid``: where the levels of the four bits lie. ``halfway`` keeps the layers that are done.
 
     Takes about a minute for each 100 million parameters and core. Raises ConfigError for a size that cannot
     be, ModelUnsupported where the tokenizer makes too little of the text for calibration.
@@ -58,7 +58,7 @@ def fewer_bits(
         raise ConfigError(f"{quant} has one size only", remedy='Use quant="mixed" with a size')
     tokens = calibration_tokens(source)
     if quant == "int8_dynamic":
-        return lower(source, tokens, n_threads=cores(), progress=progress)
+        return lower(source, tokens, n_threads=cores(), progress=progress, halfway=halfway)
     room = None
     if quant == "mixed":
         room = round(weight_bytes(source) * _MORE) if size is None else size - _overhead(source, max_context)

@@ -16,11 +16,12 @@ from edgeai.converters.decoder import Floats, Matrix, Source
 from edgeai.converters.graph import TAPS, write_layer
 from edgeai.converters.linear import floats
 from edgeai.engines import DevicePlan
-from edgeai.engines.onnx.session import Session, Stop, value
+from edgeai.engines.onnx.session import Session, Stop, give_back, value
 from edgeai.errors import ModelCorrupt
 
 __all__ = ["Layer", "embed", "layer", "logits", "normed"]
 
+_ROWS = 64
 Tokens = NDArray[np.int64]
 """Windows of text: shape (windows, tokens)."""
 
@@ -49,6 +50,10 @@ class Layer:
         found = self._run(states, [tap.format(self._number) for tap in TAPS.values()])
         return {role: found[tap.format(self._number)] for role, tap in TAPS.items()}
 
+    def free(self) -> None:
+        """Let go of its weights, whoever still holds the layer; it cannot be run any more."""
+        del self._session
+
     def _run(self, states: Floats, names: list[str]) -> dict[str, Floats]:
         length = len(states)
         feeds: dict[str, NDArray[np.generic]] = {
@@ -69,10 +74,15 @@ class Layer:
 
 @contextmanager
 def layer(source: Source, number: int, length: int, n_threads: int) -> Iterator[Layer]:
-    """Load a layer for windows of up to ``length`` tokens."""
+    """Load a layer for windows of up to ``length`` tokens; all of it is given back afterwards."""
     with tempfile.TemporaryDirectory(prefix="edgeai-layer-") as folder:
         path = write_layer(source, Path(folder), number, length)
-        yield Layer(Session(path, DevicePlan(n_ctx=length, n_threads=n_threads)), source, number)
+        loaded = Layer(Session(path, DevicePlan(n_ctx=length, n_threads=n_threads)), source, number)
+        try:
+            yield loaded
+        finally:
+            loaded.free()
+    give_back()
 
 
 def embed(source: Source, tokens: Tokens) -> Floats:
@@ -85,11 +95,13 @@ def embed(source: Source, tokens: Tokens) -> Floats:
 
 
 def logits(source: Source, states: Floats) -> Iterator[Floats]:
-    """Logits of the last layer's states (n, n_embd), a few hundred rows at a time."""
+    """Logits of the last layer's states (n, n_embd), some rows at a time: with those of many tokens they are
+    larger than the model.
+    """
     decoder = source.decoder
     head = floats(source.matrix("head") or _need(source, "embed")).T
-    for start in range(0, len(states), 256):
-        raw = normed(source, states[start : start + 256]) @ head
+    for start in range(0, len(states), _ROWS):
+        raw = normed(source, states[start : start + _ROWS]) @ head
         cap = np.float32(decoder.logit_softcap)
         yield cap * np.tanh(raw / cap) if cap else raw
 

@@ -1,7 +1,8 @@
 """Writes one package or folder of an origin in one format; nothing is proved here."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -10,7 +11,7 @@ from edgeai.converters.encode import Plain
 from edgeai.converters.fewer_bits import CALIBRATED, fewer_bits
 from edgeai.converters.formats import Format
 from edgeai.converters.graph import Progress
-from edgeai.converters.halfway import halfway
+from edgeai.converters.halfway import Halfway, halfway
 from edgeai.converters.hf_writer import write_folder
 from edgeai.converters.linear import Quant
 from edgeai.converters.onnx_package import MAX_CONTEXT, export, open_source
@@ -28,25 +29,28 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["MODEL", "make", "write_plain"]
+__all__ = ["MODEL", "kept_halfway", "make", "write_plain"]
 
 MODEL = "model.gguf"
 _PLAINS = ("f32", "f16", "bf16")
 
 
 def make(
-    origin: Origin, form: Format, folder: Path, provenance: dict[str, str], progress: Progress, title: str
-) -> Manifest | None:
+    origin: Origin, form: Format, folder: Path, provenance: dict[str, str], progress: Progress, title: str,
+    halfway: Halfway | None = None,
+) -> Manifest | None:  # fmt: skip
     """Write the origin into ``folder``, which must not exist; its manifest, None for a Hugging Face folder.
+
+    Layers that ``halfway`` has are not made again.
 
     Raises ModelError's leaves, EngineError's for what llama.cpp refuses, MissingExtra or DiskFull.
     """
     if form.form == "onnx":
-        manifest = _onnx(origin, form, folder, progress)
+        manifest = _onnx(origin, form, folder, progress, halfway)
         manifest = replace(manifest, id=f"{title}@onnx-{manifest.quantization}")
     elif form.form == "gguf":
         folder.mkdir(parents=True)
-        manifest = _gguf(origin, form, folder, title, progress)
+        manifest = _gguf(origin, form, folder, title, progress, halfway)
     else:
         folder.mkdir(parents=True)
         write_folder(open_source(origin.path), folder, cast("Plain", form.quant), progress)
@@ -68,24 +72,27 @@ def write_plain(
     write_gguf(open_source(origin.path), path, kind, progress)
 
 
-def _onnx(origin: Origin, form: Format, folder: Path, progress: Progress) -> Manifest:
+def _onnx(
+    origin: Origin, form: Format, folder: Path, progress: Progress, halfway: Halfway | None
+) -> Manifest:
     if form.quant not in CALIBRATED:
         quant = cast("Quant", form.quant)
         return export(origin.path, folder, quant=quant, max_context=MAX_CONTEXT, progress=progress).manifest
-    with halfway(_facts(origin, form)) as kept:
-        tuned = fewer_bits(
-            open_source(origin.path), form.quant, max_context=MAX_CONTEXT, size=form.size, progress=progress,
-            halfway=kept,
-        )  # fmt: skip
-        manifest = export(tuned, folder, label=form.quant, max_context=MAX_CONTEXT).manifest
+    tuned = fewer_bits(
+        open_source(origin.path), form.quant, max_context=MAX_CONTEXT, size=form.size, progress=progress,
+        halfway=halfway,
+    )  # fmt: skip
+    manifest = export(tuned, folder, label=form.quant, max_context=MAX_CONTEXT).manifest
     text = f"text {text_hash(calibration_text())[:16]}"
     return replace(manifest, provenance={**manifest.provenance, "calibration": text})
 
 
-def _gguf(origin: Origin, form: Format, folder: Path, title: str, progress: Progress) -> Manifest:
+def _gguf(
+    origin: Origin, form: Format, folder: Path, title: str, progress: Progress, halfway: Halfway | None
+) -> Manifest:
     target = folder / MODEL
     if form.quant in (*CALIBRATED, "exact"):
-        return _gguf_blocks(origin, form, target, title, progress)
+        return _gguf_blocks(origin, form, target, title, progress, halfway)
     weights, said = _importance(origin, form, progress)
     if origin.form == "gguf":
         _requantize(origin.path, target, form.quant, progress, weights)
@@ -99,7 +106,9 @@ def _gguf(origin: Origin, form: Format, folder: Path, title: str, progress: Prog
     return _gguf_manifest(origin, form, target, title, {"importance": said})
 
 
-def _gguf_blocks(origin: Origin, form: Format, target: Path, title: str, progress: Progress) -> Manifest:
+def _gguf_blocks(
+    origin: Origin, form: Format, target: Path, title: str, progress: Progress, halfway: Halfway | None
+) -> Manifest:
     """Four-bit blocks that calibration made, or that the source has already, written as they are."""
     from edgeai.converters.gguf_writer import write_gguf
 
@@ -108,24 +117,33 @@ def _gguf_blocks(origin: Origin, form: Format, target: Path, title: str, progres
         _refuse_copies(origin)
         write_gguf(source, target, "blocks", progress)
         return _gguf_manifest(origin, form, target, title, {})
-    with halfway(_facts(origin, form)) as kept:
-        tuned = fewer_bits(
-            source, form.quant, max_context=0, size=form.size, grid="minimum", progress=progress, halfway=kept
-        )
-        write_gguf(tuned, target, "blocks", progress)
+    tuned = fewer_bits(
+        source, form.quant, max_context=0, size=form.size, grid="minimum", progress=progress, halfway=halfway
+    )
+    write_gguf(tuned, target, "blocks", progress)
     text = f"text {text_hash(calibration_text())[:16]}"
     return _gguf_manifest(origin, form, target, title, {"calibration": text})
 
 
-def _facts(origin: Origin, form: Format) -> dict[str, object]:
-    """What the layers in four bits depend on; not on a size, which decides what of them is used."""
-    source = [origin.provenance["source_sha256"], origin.form]
-    return {
-        "source": source,
+@contextmanager
+def kept_halfway(origin: Origin, form: Format) -> Iterator[Halfway | None]:
+    """What is done already of a format that looks at a text layer by layer; None for others.
+
+    It is gone after the block, unless that is interrupted. A size is no part of what it depends on: that
+    decides only which of the layers are used.
+    """
+    if form.quant not in CALIBRATED:
+        yield None
+        return
+    facts = {
+        "source": [origin.provenance["source_sha256"], origin.form],
         "format": [form.form, form.quant],
         "text": text_hash(calibration_text()),
         "versions": versions(("edgeai", "numpy", "onnxruntime", "tokenizers")),
+        "cores": cores(),
     }
+    with halfway(facts) as kept:
+        yield kept
 
 
 def _refuse_copies(origin: Origin) -> None:

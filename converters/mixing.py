@@ -67,6 +67,7 @@ def mix(
         tokens[:1, :_PROBE],
         n_threads=n_threads,
         progress=lambda done, total: progress(n_rounded + done, steps),
+        halfway=halfway,
     )
     keep = sites_to_keep(priced, _savings(source, priced), spare)
     kept = {(role, number) for group, number in keep for role in GROUPS[group]}

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from edgeai.converters.decoder import Floats, Source
+from edgeai.converters.halfway import Halfway
 from edgeai.converters.layers import Layer, Tokens, embed, layer, logits
 from edgeai.converters.scaling import GROUPS, Site
 from edgeai.converters.tuned import Tuned
 
 __all__ = ["costs", "sites_to_keep"]
+
+_STATES = "states"
 
 
 def costs(
@@ -23,15 +26,19 @@ def costs(
     *,
     n_threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    halfway: Halfway | None = None,
 ) -> Mapping[Site, float]:
     """The mean KL divergence (nats a token) from ``source`` of the model with one site as in ``lowered``.
 
-    ``tokens`` are windows of text; a few hundred tokens rank the sites well.
+    ``tokens`` are windows of text; a few hundred tokens rank the sites well. What ``halfway`` has
+    of it is taken from there.
     """
-    states = embed(source, tokens)
-    variants: dict[Site, Floats] = {}
     n_layers = source.decoder.n_layers
-    for number in range(n_layers):
+    known = None if halfway is None else halfway.costs()
+    first, states, variants = _resumed(known) if known is not None else (0, embed(source, tokens), {})
+    if first:
+        progress(first, n_layers)
+    for number in range(first, n_layers):
         with layer(source, number, tokens.shape[1], n_threads) as plain:
             variants = {site: _run(plain, found) for site, found in variants.items()}
             for group in GROUPS:
@@ -40,9 +47,19 @@ def costs(
                     with layer(mixed, number, tokens.shape[1], n_threads) as rounded:
                         variants[group, number] = _run(rounded, states)
             states = _run(plain, states)
+        if halfway is not None:
+            named = {f"{group}.{at}": found for (group, at), found in variants.items()}
+            halfway.keep_costs(number, {**named, _STATES: states})
         progress(number + 1, n_layers)
     expected = _flat(states)
     return {site: divergence(source, expected, _flat(found)) for site, found in variants.items()}
+
+
+def _resumed(known: tuple[int, Mapping[str, Floats]]) -> tuple[int, Floats, dict[Site, Floats]]:
+    """The layer to go on with, and what the layers before it make of the text, as it is and varied."""
+    number, found = known
+    sites = (key.split(".") for key in found if key != _STATES)
+    return number + 1, found[_STATES], {(group, int(at)): found[f"{group}.{at}"] for group, at in sites}
 
 
 def divergence(source: Source, expected: Floats, found: Floats) -> float:

@@ -17,7 +17,7 @@ from edgeai.converters.fit import check_fits, large_option
 from edgeai.converters.formats import Form, Format, NpuQuant, format_of
 from edgeai.converters.gates import Gates
 from edgeai.converters.licence import licence_of
-from edgeai.converters.make import MODEL, make, write_plain
+from edgeai.converters.make import MODEL, kept_halfway, make, write_plain
 from edgeai.converters.onnx_package import export, open_source
 from edgeai.converters.origin import Origin, located, open_origin, slug
 from edgeai.converters.proof import Proof, Trial, faults, insist, prove, versions
@@ -114,12 +114,13 @@ def convert_into(
         tell(Stage(step="convert", what=form.quant, done=done, total=total))
 
     heard(0, 0)
-    manifest = make(origin, form, folder, _provenance(origin, form, name), heard, title)
-    more: tuple[gate_rules.Gate, ...] = ()
-    if npu is not None and manifest is not None:
-        manifest, more = add_graph(origin, folder, manifest, staging, npu, tell)
-    proof = prove_package(origin, folder, manifest, form, staging, gates, test, tell)
-    proof = insist(folder, proof, more, "Take a larger quantization, or other gates")
+    with kept_halfway(origin, form) as known:  # until it is proved
+        manifest = make(origin, form, folder, _provenance(origin, form, name), heard, title, known)
+        more: tuple[gate_rules.Gate, ...] = ()
+        if npu is not None and manifest is not None:
+            manifest, more = add_graph(origin, folder, manifest, staging, npu, tell)
+        proof = prove_package(origin, folder, manifest, form, staging, gates, test, tell)
+        proof = insist(folder, proof, more, "Take a larger quantization, or other gates")
     return Package(folder=folder, manifest=manifest, proof=proof)
 
 

@@ -18,7 +18,9 @@ from edgeai import Edge  # noqa: E402
 from edgeai.cli import main  # noqa: E402
 from edgeai.converters.encoder import ENCODERS  # noqa: E402
 from edgeai.converters.proof import Trial  # noqa: E402
+from edgeai.converters.stages import Stage  # noqa: E402
 from edgeai.converters.toolchain import convert  # noqa: E402
+from edgeai.converters.wishes import convert as wished  # noqa: E402
 from edgeai.models.package import read_manifest  # noqa: E402
 from tests.converters.encoders import HELD_OUT, LABELS, LICENCE, add_head, unpack  # noqa: E402
 from tests.converters.make_all import assert_the_same_twice  # noqa: E402
@@ -50,8 +52,13 @@ def topics(minilm: Path) -> Path:
 
 def test_embeddings_are_those_of_transformers(minilm: Path, tmp_path: Path) -> None:
     """The mean of the states, of unit length, in many scripts; texts of unlike length at once."""
-    package = convert(minilm, tmp_path / "package", to="onnx")
+    told: list[Stage] = []
+    package = wished(minilm, tmp_path / "package", tell=told.append).package  # the one format there is
     assert package.proof.passed
+    for step in ("convert", "prove"):
+        steps = [(stage.done, stage.total) for stage in told if stage.step == step]
+        assert [done for done, _ in steps] == list(range(steps[-1][1] + 1)), step
+        assert steps[-1][1] >= 2
     with Edge(tmp_path / "package", engine="onnx", isolation="thread", ledger=False) as edge:
         ours = edge.embed(TEXTS)
     theirs = np.array([embedding(minilm, text) for text in TEXTS])

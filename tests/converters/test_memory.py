@@ -107,7 +107,7 @@ def calibration(source: Path, kind: str) -> int:
     window = 512 * 4 * (12 * d.n_embd + 6 * ffn + 512 * d.n_heads)
     products = 6 * 8 * ffn * ffn if kind != "importance" else 0
     variants = 2 * 4 * d.n_layers * 256 * d.n_embd * 4 if kind in ("mixed", "int8_dynamic") else 0
-    logits = 4 * 256 * d.n_vocab * 8 if kind in ("mixed", "int8_dynamic") else 0
+    logits = 4 * 64 * d.n_vocab * 8 if kind in ("mixed", "int8_dynamic") else 0
     return 3 * layer + states + 2 * window + products + variants + logits
 
 
