@@ -10,7 +10,7 @@ from edgeai.cli import options
 if TYPE_CHECKING:
     from edgeai.devices.fitting import MemoryPlan
     from edgeai.devices.probe import Machine
-    from edgeai.devices.profiles import Candidate, Goal, Profile, Targets
+    from edgeai.devices.profiles import Candidate, Goal, ModelChoice, Profile, Targets
     from edgeai.engines import DevicePlan
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -111,7 +111,8 @@ def _write_profile(chosen: "Profile", candidates: "tuple[Candidate, ...]") -> No
         f"{'profile':<13}{chosen.name}: {chosen.title}" + (f" ({why})" if taken.matches else " (asked for)")
     )
     for role, choice in chosen.models.items():
-        typer.echo(f"{'suits it':<13}{role}: {choice.model}, {choice.quantization}")
+        here = "" if _is_installed(choice) else ", not installed"
+        typer.echo(f"{'suits it':<13}{role}: {choice.model}, {choice.quantization}{here}")
     if wanted := _targets(chosen.targets):
         typer.echo(f"{'targets':<13}{wanted}")
     passed_over = [c for c in candidates if c.verdicts and c is not taken]
@@ -121,6 +122,14 @@ def _write_profile(chosen: "Profile", candidates: "tuple[Candidate, ...]") -> No
             f"{v.rule} should be {v.wanted}, is {v.found}" for v in candidate.verdicts if not v.passed
         )
         typer.echo(f"{'':<13}not {candidate.profile.name}: {missed or 'another is more specific'}")
+
+
+def _is_installed(choice: "ModelChoice") -> bool:
+    """Whether a package of the model in this number format is here, for whichever engine."""
+    from edgeai.models import store
+
+    known = ((found.manifest.name, found.manifest.quantization) for found in store.installed())
+    return (choice.model, choice.quantization) in known
 
 
 def _targets(targets: "Targets") -> str:

@@ -104,7 +104,7 @@ def _findings(*, quick: bool) -> Iterator[Finding]:
     model = _model(settings.model)
     yield model
     if model.state == "ok" and not quick:
-        yield from trial_findings(settings.model)
+        yield from trial_findings(settings.model, settings.profile)
         yield from variant_findings(settings.model)
         yield from ladder_findings(settings)
     yield from _isolation(settings)

@@ -216,12 +216,16 @@ def ladder_findings(settings: "Settings") -> Iterator[Finding]:
         yield Finding(about="runs on", state="ok", found=f"{found.id}: {told}")
 
 
-def trial_findings(model: str) -> Iterator[Finding]:
-    """Whether each installed package of the model works, found by letting it say a token."""
+def trial_findings(model: str, profile: str = "auto") -> Iterator[Finding]:
+    """Whether each installed package of the model works, found by letting it say a token.
+
+    And how soon that should be, by the profile.
+    """
     from edgeai.cli.trial import try_out
     from edgeai.load import available_engines
     from edgeai.models import store
 
+    aim = _first_token(profile)
     ids = [found.id for found in store.installed() if model in (found.id, found.manifest.name)]
     for id_ in ids or [model]:
         if ids and not id_.partition("@")[2].startswith(available_engines()):
@@ -231,5 +235,18 @@ def trial_findings(model: str) -> Iterator[Finding]:
             remedy = "Reinstall the engine's package, or pull the model again"
             yield Finding(about="trial", state="problem", found=f"{id_}: {tried.why}", remedy=remedy)
         else:
-            spent = f"opened in {tried.open_s:.1f} s, first token after {tried.token_s:.2f} s"
+            spent = f"opened in {tried.open_s:.1f} s, first token after {tried.token_s:.2f} s{aim}"
             yield Finding(about="trial", state="ok", found=f"{id_} works: {spent}")
+
+
+def _first_token(profile: str) -> str:
+    """What the profile aims at, in words; nothing where it says nothing, or there is none of that name."""
+    from edgeai.devices.probe import probe
+    from edgeai.devices.profiles import choose
+    from edgeai.errors import ConfigError
+
+    try:
+        aim = choose(profile, probe()).targets.ttft_ms
+    except ConfigError:  # said where the profile is looked at
+        return ""
+    return "" if aim is None else f" (the profile aims at {aim.value / 1e3:.2f})"

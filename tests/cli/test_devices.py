@@ -17,6 +17,7 @@ def test_the_machine_and_its_profile(run: Run) -> None:
     assert {"processor", "memory", "profile"} <= lines.keys()
     assert lines["profile"].partition(":")[0] in {profile.name for profile in load_profiles()}
     assert " should be " in shown.out
+    assert lines["suits it"].endswith(", not installed")
 
 
 def test_json(run: Run, model: Path) -> None:
@@ -32,7 +33,9 @@ def test_json(run: Run, model: Path) -> None:
 def test_what_a_model_takes(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it fits, in numbers; where it does not, what would."""
     monkeypatch.setenv("EDGEAI_PROFILE", "generic")
-    assert "fits. It needs" in run("devices", "smollm2-135m-instruct").out
+    shown = run("devices", "smollm2-135m-instruct").out
+    assert "fits. It needs" in shown
+    assert "chat: smollm2-135m-instruct, q4_1\n" in shown
     little = {"total": 8 << 30, "available": 600_000_000}
     monkeypatch.setattr("edgeai.devices.probe.read_memory", lambda root: Memory(**little))
     shown = run("devices", "smollm2-135m-instruct").out

@@ -131,12 +131,14 @@ def test_contracts_and_their_drift(run: Run, model: Path) -> None:
     assert found["remedy"] == "Calibrate again"
 
 
-def test_each_package_is_tried(run: Run, model: Path) -> None:
+def test_each_package_is_tried(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --quick the model's packages say a token, each in a process of its own."""
+    monkeypatch.setenv("EDGEAI_PROFILE", "intel-n100-kiosk")
     shown = json.loads(run("doctor", "--json").out)
     [trial] = [finding for finding in shown if finding["about"] == "trial"]
     assert trial["state"] == "ok"
     assert "smollm2-135m-instruct@llamacpp-q4_1 works: opened in" in trial["found"]
+    assert trial["found"].endswith(" s (the profile aims at 1.20)")
 
 
 def test_a_trial_that_fails_says_why(tmp_path: Path) -> None:
