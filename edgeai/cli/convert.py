@@ -40,10 +40,14 @@ def convert(
         typer.Option(help="What to make; hf: a Hugging Face folder. auto: what is best."),
     ] = "auto",
     quant: Annotated[
-        str | None, typer.Option(help="A number format such as q4_k_m or int8; auto: search for the best.")
+        str | None,
+        typer.Option(
+            help="A number format such as q4_k_m or int8; auto: search for the best. Else as usual for --to."
+        ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="How large a mixed package may be, such as 110MB: --quant mixed.")
+        str | None,
+        typer.Option(help="With --quant mixed: how large the package may be, such as 110MB."),
     ] = None,
     target: Annotated[
         str, typer.Option("--for", help="The device: this one, or a profile's name; its memory counts.")

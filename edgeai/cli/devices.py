@@ -111,7 +111,8 @@ def _write_profile(chosen: "Profile", candidates: "tuple[Candidate, ...]") -> No
         f"{'profile':<13}{chosen.name}: {chosen.title}" + (f" ({why})" if taken.matches else " (asked for)")
     )
     for role, choice in chosen.models.items():
-        here = "" if _is_installed(choice) else ", not installed"
+        how = "edgeai convert" if "/" in choice.model else "edgeai models pull"
+        here = "" if _is_installed(choice) else f", not installed: {how} {choice.model}"
         typer.echo(f"{'suits it':<13}{role}: {choice.model}, {choice.quantization}{here}")
     if wanted := _targets(chosen.targets):
         typer.echo(f"{'targets':<13}{wanted}")
@@ -122,6 +123,8 @@ def _write_profile(chosen: "Profile", candidates: "tuple[Candidate, ...]") -> No
             f"{v.rule} should be {v.wanted}, is {v.found}" for v in candidate.verdicts if not v.passed
         )
         typer.echo(f"{'':<13}not {candidate.profile.name}: {missed or 'another is more specific'}")
+    if left := len(nearest[LISTED:]):
+        typer.echo(f"{'':<13}nor {left} others: --json tells why")
 
 
 def _is_installed(choice: "ModelChoice") -> bool:
@@ -129,7 +132,7 @@ def _is_installed(choice: "ModelChoice") -> bool:
     from edgeai.models import store
 
     known = ((found.manifest.name, found.manifest.quantization) for found in store.installed())
-    return (choice.model, choice.quantization) in known
+    return (choice.model.rpartition("/")[2].lower(), choice.quantization) in known
 
 
 def _targets(targets: "Targets") -> str:

@@ -29,7 +29,7 @@ Model = Annotated[
         "--model", "-m", help="A catalog name, or the path of a .gguf file.", autocompletion=complete_model
     ),
 ]
-Engine = Annotated[str | None, typer.Option(help="auto, or the name of an engine.")]
+Engine = Annotated[str | None, typer.Option(help="auto, llamacpp or onnx.")]
 Isolation = Annotated[
     str | None, typer.Option(help="process: the engine in a process of its own. auto, thread.")
 ]

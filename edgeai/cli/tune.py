@@ -21,7 +21,10 @@ LEAST_S = 5.0  # for measuring, however long it took to try devices
 @app.command()
 def tune(
     name: Annotated[
-        str | None, typer.Argument(help="A model that is installed.", autocompletion=options.complete_model)
+        str | None,
+        typer.Argument(
+            help="An installed model; else the settings' one.", autocompletion=options.complete_model
+        ),
     ] = None,
     *,
     engine: options.Engine = None,

@@ -17,7 +17,7 @@ def test_the_machine_and_its_profile(run: Run) -> None:
     assert {"processor", "memory", "profile"} <= lines.keys()
     assert lines["profile"].partition(":")[0] in {profile.name for profile in load_profiles()}
     assert " should be " in shown.out
-    assert lines["suits it"].endswith(", not installed")
+    assert ", not installed: edgeai " in lines["suits it"]
 
 
 def test_json(run: Run, model: Path) -> None:
