@@ -32,6 +32,7 @@ _RARER: Final = 8  # times as long to wait where cores are only partly idle, or 
 _FIRST_LOOK_S: Final = 2.0
 _LAST_LOOK_S: Final = 64.0
 _GOOD_STAY_S: Final = 1.0
+_COLD: Final = 0.9  # of a step: what the first one after a pause may lose at most, its caches being cold
 
 _log = logging.getLogger("edgeai.engines")
 
@@ -58,6 +59,7 @@ class Governor:
         self._free: float | None = None
         self._now = self._since = self._lost = 0.0
         self._wait_s, self._fell = _SOON_S, 0.0
+        self._cold = False
         self._look_s, self._looked = _FIRST_LOOK_S, 0.0
 
     def resume(self, free: float | None, pause_s: float = 0.0) -> None:
@@ -65,6 +67,7 @@ class Governor:
 
         To wait for another trial one may as well pause.
         """
+        self._cold = True
         if free is None or self.most == 1:
             return
         self._now += pause_s
@@ -118,7 +121,9 @@ class Governor:
             return False
         fewer = self._usual(_fewer(self.n_threads), kind) or 1.5 * own
         bar = min(max(fewer, 1.15 * own), 1.5 * own)
-        self._lost = max(0.0, self._lost + cost / bar - 1)
+        lost = cost / bar - 1
+        self._lost = max(0.0, self._lost + (min(lost, _COLD) if self._cold else lost))
+        self._cold = False
         return self._lost > 1
 
     def _retreat(self, why: str) -> None:

@@ -227,3 +227,20 @@ def test_a_limit_holds_until_it_is_lifted() -> None:
     for _ in range(200):
         governor.note(0.05 if governor.n_threads == 4 else 0.1, 1, 4.0)
     assert governor.n_threads == 4
+
+
+def test_the_first_step_after_a_pause_is_cold() -> None:
+    """It may take long with nobody around, and says nothing of threads; two slow ones do."""
+    governor = Governor(2)
+    for _ in range(20):
+        governor.note(0.007, 1, 2.0)
+    governor.resume(2.0, 0.6)
+    governor.note(0.030, 1, 2.0)
+    assert governor.n_threads == 2
+    for _ in range(20):
+        governor.note(0.007, 1, 2.0)
+    assert governor.n_threads == 2
+    governor.resume(2.0, 0.6)
+    for _ in range(2):
+        governor.note(0.030, 1)
+    assert governor.n_threads == 1
