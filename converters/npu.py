@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ def quantize(
         eight: set[str] = set()
         if quant == "a8w8":
             heard = _hear(model.graph, weights, source, feeds, step)
-            weights, eight = _smooth(model.graph, weights, heard, folder)
+            louder, eight = _smooth(model.graph, weights, heard, folder)
+            weights = {**weights, **louder}
         onnx.save(onnx.shape_inference.infer_shapes(model), ready)
         settings = get_qnn_qdq_config(
             ready,
@@ -225,11 +227,15 @@ def _smooth(
 ) -> tuple[dict[str, NDArray[np.float32]], set[str]]:
     """Divide what goes into weights by its channels' loudness; the weights with their rows times it.
 
-    And which of these values 8 bits hold well enough.
+    And which of these values 8 bits hold well enough. Weights that several values are multiplied with stay.
     """
     louder: dict[str, NDArray[np.float32]] = {}
     eight = set()
-    for name, nodes in _readers(graph, weights).items():
+    readers = _readers(graph, weights)
+    uses = Counter(key for nodes in readers.values() for key in {node.input[1] for node in nodes})
+    for name, nodes in readers.items():
+        if any(uses[node.input[1]] > 1 for node in nodes):
+            continue  # as in ALBERT: no one scale fits all that its weights are multiplied with
         heaviest = np.max([_loudest(weights[node.input[1]], axis=1) for node in nodes], axis=0)
         loudness = np.maximum(heard[name].loudest, 1e-5)
         scale = (loudness**_SHARED / np.maximum(heaviest, 1e-5) ** (1 - _SHARED)).astype(np.float32)

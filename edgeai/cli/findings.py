@@ -164,6 +164,7 @@ def variant_findings(model: str) -> Iterator[Finding]:
     and llama.cpp's GPUs with the model.
     """
     from edgeai.devices.gpus import gpu_verdicts
+    from edgeai.devices.plan import plan
     from edgeai.devices.probe import probe
     from edgeai.devices.variants import verdicts
     from edgeai.models import store
@@ -172,7 +173,7 @@ def variant_findings(model: str) -> Iterator[Finding]:
         if model not in (found.id, found.manifest.name):
             continue
         if found.manifest.engine == "llamacpp" and find_spec("llama_cpp") is not None:
-            for verdict in gpu_verdicts(found, probe()):
+            for verdict in gpu_verdicts(found, plan(None, found.manifest.context), probe()):
                 yield _trial(f"{found.id}, decode on {verdict.provider}", verdict, "layers")
         elif found.manifest.engine == "onnx" and find_spec("onnxruntime") is not None:
             for work, verdict in verdicts(found, probe()):

@@ -34,7 +34,11 @@ def run_child(command: Sequence[str], limit_s: float) -> Ended:
 
     It runs in an empty folder: some providers leave files in the one they are in.
     """
-    with TemporaryDirectory() as folder, TemporaryFile() as out, TemporaryFile() as err:
+    with (
+        TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        TemporaryFile() as out,
+        TemporaryFile() as err,
+    ):
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

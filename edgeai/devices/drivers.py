@@ -9,11 +9,36 @@ from edgeai.devices.files import ROOT, entries, text
 
 __all__ = ["drivers", "stamp"]
 
-_MODULES: Final = ("nvidia", "amdgpu", "i915", "xe", "msm", "nvgpu", "intel_vpu", "amdxdna", "fastrpc")
+_MODULES: Final = (
+    "dxgkrnl",
+    "nvidia",
+    "amdgpu",
+    "i915",
+    "xe",
+    "msm",
+    "nvgpu",
+    "intel_vpu",
+    "amdxdna",
+    "fastrpc",
+)
 _MANIFESTS: Final = ("etc/vulkan/icd.d", "usr/share/vulkan/icd.d", "etc/OpenCL/vendors")
 _LIBRARIES: Final = ("*libcuda.so*", "*libze_intel_*.so*", "*libcdsprpc.so*", "*libamdhip64.so*")
-_FOLDERS: Final = ("usr/lib", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "opt/rocm/lib")
-_VARIABLES: Final = ("GGML_VK_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "VK_ICD_FILENAMES", "VK_DRIVER_FILES")
+_FOLDERS: Final = (
+    "usr/lib/wsl/lib",
+    "usr/lib/aarch64-linux-gnu/tegra",
+    "usr/lib",
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/aarch64-linux-gnu",
+    "opt/rocm/lib",
+)
+_VARIABLES: Final = (
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "GGML_VK_VISIBLE_DEVICES",
+    "CUDA_VISIBLE_DEVICES",
+    "VK_ICD_FILENAMES",
+    "VK_DRIVER_FILES",
+)
 
 
 def drivers() -> list[object]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeai.devices.child import Ended, run_child
 from edgeai.devices.drivers import stamp
-from edgeai.devices.providers import Verdict
+from edgeai.devices.providers import Verdict, refusal
 from edgeai.devices.verdicts import keep, recalled
 from edgeai.models.disk import remembered_sha256
 
@@ -52,12 +52,13 @@ def gpu_verdict(
 ) -> Verdict:
     """What is known of the model on all these devices of one backend; with ``trying`` it is found out.
 
-    It is tried with its last ``layers`` there, None for all; they are alike, so that what is found holds for
-    any number.
+    It is tried with its last ``layers`` there, None for all; where all work, any number does.
     Raises nothing that the devices do.
     """
-    digest = _digest(model, gpus, circumstances)
-    known = recalled(digest)
+    digest, whole = (_digest(model, gpus, circumstances, count) for count in (layers, None))
+    known = recalled(whole)
+    if known is None or known.state != "works":  # with fewer layers there it may
+        known = recalled(digest)
     if known is not None:
         return known
     if not trying:
@@ -78,8 +79,7 @@ def _judge(backend: str, ended: Ended, seconds: float, wanted: int | None) -> Ve
         return Verdict(provider=backend, state=ended.failure, seconds=seconds, why=ended.why, remedy=remedy)
     report = ended.report
     if "refused" in report:
-        said = str(report["refused"])
-        return Verdict(provider=backend, state="rejected", seconds=seconds, why=said, remedy=remedy)
+        return refusal(backend, report, seconds, remedy)
     there, total = report["layers"]
     asked = total if wanted is None else min(wanted, total)
     why = _few(there, total, asked, report["nodes"]) or _unlike(report["cosine"], report["kl"])
@@ -113,10 +113,12 @@ def _unlike(cosine: float, kl: float) -> str | None:
     return None
 
 
-def _digest(model: "InstalledModel", gpus: "Sequence[Device]", circumstances: "Mapping[str, str]") -> str:
+def _digest(
+    model: "InstalledModel", gpus: "Sequence[Device]", circumstances: "Mapping[str, str]", layers: int | None
+) -> str:
     devices = [f"{device.backend} {device.name} {device.description}" for device in gpus]
     build = [version("llama-cpp-python"), [stamp(file) for file in build_files()]]
-    facts = ["llama.cpp", FORMAT, build, devices, dict(circumstances)]
+    facts = ["llama.cpp", FORMAT, build, devices, dict(circumstances), layers]
     return sha256(json.dumps([*facts, remembered_sha256(model.path)], sort_keys=True).encode()).hexdigest()
 
 

@@ -141,12 +141,17 @@ def place(
     return Placed(steps=(*steps, Step(work="decode", provider="cpu")) if steps else ())
 
 
-def gpu_verdicts(model: "InstalledModel", machine: "Machine") -> "Iterator[Verdict]":
-    """The model on each backend that has GPUs, tried now if it was not."""
+def gpu_verdicts(model: "InstalledModel", plan: DevicePlan, machine: "Machine") -> "Iterator[Verdict]":
+    """The model on each backend that has GPUs, with what fits there of the plan, tried now if it was not."""
     found, _ = _found(listed)
     for name, backend in BACKENDS.items():
         if gpus := [d for d in found if d.kind == "gpu" and d.backend in backend.natives]:
-            yield gpu_verdict(model, name, gpus, circumstances(machine), trying=True)
+            room = room_on(gpus, model, plan, machine)
+            if room.layers:
+                facts = circumstances(machine)
+                yield gpu_verdict(model, name, gpus, facts, trying=True, layers=room.part)
+            else:
+                yield Verdict(provider=name, state="no memory", why=room.why, remedy="Free memory there")
 
 
 def command_for(machine: "Machine", names: Sequence[str] = tuple(BACKENDS)) -> str:

@@ -1,6 +1,7 @@
 """Where a model's work runs: on the device that was wished, or the one that `edgeai tune` found fastest."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgeai.devices import gpus, variants
@@ -46,7 +47,9 @@ def choices(
         tell(name)
         put = place(model, plan, Wish(name=name, allow_fallback=True), profile, "speed", machine)
         if put.gpus or any(offload.work in ("prefill", "decode") for offload in put.offloads):
-            found[name] = _fields(put)
+            # it is measured there, or is no choice
+            offloads = tuple(replace(offload, required=True) for offload in put.offloads)
+            found[name] = _fields(put) | {"gpu_optional": False, "offloads": offloads}
     return found
 
 

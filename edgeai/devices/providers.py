@@ -17,9 +17,22 @@ from typing import Any, Final, Literal
 from edgeai.devices import compiled
 from edgeai.devices.child import Ended, run_child
 
-__all__ = ["CHILD", "LIMIT_S", "PROVIDERS", "Offer", "Provider", "State", "Verdict", "offers", "try_provider"]
+__all__ = [
+    "CHILD",
+    "LIMIT_S",
+    "PROVIDERS",
+    "Offer",
+    "Provider",
+    "State",
+    "Verdict",
+    "offers",
+    "refusal",
+    "try_provider",
+]
 
-State = Literal["works", "no variant", "not tried", "rejected", "crashed", "timed out", "not installed"]
+State = Literal[
+    "works", "no variant", "not tried", "rejected", "no memory", "crashed", "timed out", "not installed"
+]
 LIMIT_S: Final = 60.0
 _SLOWEST: Final = 1_000_000  # bytes of a graph a second; compiling large ones takes minutes
 LEAST_SHARE: Final = 0.5
@@ -249,6 +262,14 @@ def _judge(provider: Provider, ended: Ended, seconds: float) -> Verdict:
         why=why,
         remedy=None if why is None else "Use another provider, or a variant of the model made for it",
     )
+
+
+def refusal(provider: str, report: Mapping[str, Any], seconds: float, remedy: str) -> Verdict:
+    """What a child says that was refused; for want of memory it is not for ever, and is not kept."""
+    if report.get("memory"):
+        remedy = "Free memory, of the device or of the machine, and try again; or use a smaller model"
+    state: State = "no memory" if report.get("memory") else "rejected"
+    return Verdict(provider=provider, state=state, seconds=seconds, why=str(report["refused"]), remedy=remedy)
 
 
 def _objection(share: float, total: int, cosine: float, least: float) -> str | None:

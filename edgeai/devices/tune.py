@@ -102,7 +102,12 @@ def search(
     are busy, and what ``sample`` raises with usual values.
     """
     known = {choice.name: choice.value for choice in tuning.choices}
-    done = [knob for knob in todo if known.get(knob.name) in knob.values]
+    unmeasured = {choice.name for choice in tuning.choices if not choice.query_s}  # there was one value only
+    done = [
+        knob
+        for knob in todo
+        if known.get(knob.name) in knob.values and (knob.name not in unmeasured or len(knob.values) == 1)
+    ]
     todo = [knob for knob in todo if knob not in done]
     for knob in done:
         plan = knob.put(plan, known[knob.name])

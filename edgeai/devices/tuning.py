@@ -75,7 +75,8 @@ class Tuning:
     @property
     def provider(self) -> str | None:
         """The fastest for a query's tokens, None if none was measured; `edgeai.devices.placing` uses it."""
-        return next((str(choice.value) for choice in self.choices if choice.name == _PROVIDER), None)
+        measured = (choice for choice in self.choices if choice.name == _PROVIDER and choice.query_s)
+        return next((str(choice.value) for choice in measured), None)
 
     def with_choice(self, choice: Choice) -> "Tuning":
         """This choice made, too, or anew."""
@@ -92,6 +93,7 @@ def circumstances(model: "InstalledModel") -> dict[str, str]:
     return {
         "cpu": machine.cpu,
         "cores": str(machine.usable_cores),
+        "devices": "; ".join(f"{d.kind} {d.id or d.name} {d.driver}" for d in machine.accelerators),
         "memory_gib": str(round(machine.memory_bytes / 2**30)),
         "engine": f"{package} {engine_versions().get(package)}",
         "weights": model.manifest.weights.sha256 or "",

@@ -51,11 +51,12 @@ def verdict(
     """Whether the provider does this work of the model. Without ``offer`` nothing is tried that was not."""
     found = variant_of(model, provider, work)
     if found is None or model.folder is None:
+        quant = " --quant int8" if model.manifest.head is None else ""  # encoders have one format
         return Verdict(
             provider=provider.name,
             state="no variant",
             why=f"the package {model.id} has no graph for it",
-            remedy="Make one: edgeai convert SOURCE --to onnx --quant int8 --npu a16w8 --out FOLDER",
+            remedy=f"Make one: edgeai convert SOURCE --to onnx{quant} --npu a16w8 --out FOLDER",
         )
     graph, facts, options = model.folder / found.graph, circumstances(machine), _options(provider, part)
     known = kept(provider, graph, facts, options=options)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeai.devices.child import Ended, run_child
 from edgeai.devices.gpu_verdicts import LEAST_COSINE, MOST_KL
-from edgeai.devices.providers import LEAST_SHARE, Offer, Provider, Verdict
+from edgeai.devices.providers import LEAST_SHARE, Offer, Provider, Verdict, refusal
 from edgeai.devices.verdicts import keep, packages, recalled
 from edgeai.engines import Offload
 
@@ -100,8 +100,7 @@ def _judge(provider: Provider, ended: Ended, seconds: float, plugin: str | None)
         )
     report = ended.report
     if "refused" in report:
-        said = str(report["refused"])
-        return Verdict(provider=provider.name, state="rejected", seconds=seconds, why=said, remedy=remedy)
+        return refusal(provider.name, report, seconds, remedy)
     total = sum(report["nodes"].values())
     share = report["nodes"].get(provider.native, 0) / total if total else 0.0
     why = None

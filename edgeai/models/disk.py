@@ -48,12 +48,13 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, EdgeError) or not _concerns(error, folder):
             raise
-        if error.errno in NO_ROOM:
+        if error.errno in NO_ROOM or error.errno is None:
             what, remedy = f"The disk became full while writing to {folder}", "Free some space"
         else:
             what, remedy = f"{folder} cannot be written to", "Give it write permission"
         remedy += ", or set EDGEAI_HOME to another folder"
-        raise DiskFull(what, why=f"{error.strerror} ({error.filename})", remedy=remedy) from error
+        why = str(error) if error.errno is None else f"{error.strerror} ({error.filename})"
+        raise DiskFull(what, why=why, remedy=remedy) from error
 
 
 @contextmanager
@@ -73,6 +74,8 @@ def parent_made(path: Path) -> Iterator[None]:
 
 def _concerns(error: OSError, folder: Path) -> bool:
     """Whether it is about ``folder``, and not about a source or the caller's own progress function."""
+    if error.errno is None and "written" in str(error):  # numpy's: it says how much, and not why
+        return True
     if not isinstance(error.filename, str):
         return error.errno in NO_ROOM
     path = Path(error.filename)

@@ -86,7 +86,7 @@ def test_a_provider_is_chosen_first_and_the_rest_is_measured_on_it() -> None:
     list(search(found, todo, PLAN, sample, progress=quietly))
     assert {plan.gpus for plan in seen} == {("Vulkan0",)}
     gone = knobs("llamacpp", "q4_1", 4)
-    assert next(search(found, gone, PLAN, sample, progress=quietly)).provider == "cpu", "the GPU is gone"
+    assert next(search(found, gone, PLAN, sample, progress=quietly)).provider is None, "the GPU is gone"
 
 
 def test_what_has_one_value_is_not_measured() -> None:
@@ -224,3 +224,22 @@ def test_the_engine_takes_all_of_it(model_path: Path, changes: dict[str, Value])
     trial = replace(DevicePlan(n_ctx=512, n_threads=1, follow_load=False), **changes)  # type: ignore[arg-type]
     found = measure(lambda plan: open_engine(model_path, plan, name="m"), trial)
     assert 0 < found.query_s < 600
+
+
+def test_what_was_the_only_one_is_measured_when_there_are_others() -> None:
+    """A tuning without a GPU says nothing of one that comes later, and does not forbid it."""
+    alone = (Knob(name="provider", values=("cpu",)), Knob(name="n_threads", values=(1,)))
+    *_, found = search(EMPTY, alone, PLAN, machine(), progress=quietly)
+    assert found.provider is None
+    both = (
+        Knob(name="provider", values=("cpu", "gpu"), fields={"cpu": {}, "gpu": {"n_threads": 2}}),
+        alone[1],
+    )
+    seen: list[int] = []
+
+    def sample(plan: DevicePlan) -> Sample:
+        seen.append(plan.n_threads)
+        return Sample(query_s=1.0 if plan.n_threads == 2 else 2.0, others=0.0)
+
+    *_, later = search(found, both, PLAN, sample, progress=quietly)
+    assert (later.provider, len(seen)) == ("gpu", 6)

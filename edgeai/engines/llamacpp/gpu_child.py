@@ -22,7 +22,7 @@ from edgeai.engines.llamacpp.devices import devices
 from edgeai.engines.llamacpp.model import Model
 from edgeai.engines.llamacpp.watch import Watch
 from edgeai.engines.pace import Pace
-from edgeai.errors import EdgeError
+from edgeai.errors import EdgeError, OutOfMemory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,7 @@ def tried(task: Mapping[str, Any]) -> dict[str, Any]:
         watch = Watch(gpus)
         there = _run(Path(task["model"]), gpus, task["layers"], watch)
     except EdgeError as error:
-        return {"refused": str(error)}
+        return {"refused": str(error), "memory": isinstance(error, OutOfMemory)}
     here = _run(Path(task["model"]))
     cosine, kl, difference = compare(there.logits, here.logits)
     return {

@@ -23,7 +23,7 @@ from edgeai.engines.onnx.proto import read_graph
 from edgeai.engines.onnx.sessions import Sessions
 from edgeai.engines.onnx.signature import read_signature
 from edgeai.engines.onnx.tokenizer import PackageVocabulary
-from edgeai.errors import EdgeError
+from edgeai.errors import EdgeError, OutOfMemory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def tried(task: Mapping[str, Any]) -> dict[str, Any]:
         nodes = sessions.first.nodes
         there = _logits(path, sessions)
     except EdgeError as error:
-        return {"refused": str(error)}
+        return {"refused": str(error), "memory": isinstance(error, OutOfMemory)}
     run_s = perf_counter() - started - load_s
     here = _logits(path, Sessions(path, _plan()))
     cosine, kl, difference = compare(there, here)
