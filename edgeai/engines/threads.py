@@ -80,8 +80,9 @@ class Governor:
     def limit(self, most: int) -> None:
         """At most so many from now on; when they become more again, those are tried as ever."""
         self.most = max(1, min(most, self.top))
+        if self._trial is not None:  # it would go back to what may be more
+            self._return(self._trial)
         if self.n_threads > self.most:
-            self._trial = None
             self._become(self.most, f"{self.most} are allowed")
 
     def note(self, seconds: float, n_tokens: int, free: float | None = None) -> None:

@@ -244,3 +244,14 @@ def test_the_first_step_after_a_pause_is_cold() -> None:
     for _ in range(2):
         governor.note(0.030, 1)
     assert governor.n_threads == 1
+
+
+def test_a_limit_ends_a_look_at_fewer() -> None:
+    """Which would go back, at its end, to the number that is no longer allowed."""
+    governor = Governor(4)
+    while governor.n_threads == 4:
+        governor.note(0.1, 1, 4.0)
+    governor.limit(3)
+    for _ in range(40):
+        governor.note(0.2, 1, 4.0)
+        assert governor.n_threads <= 3
