@@ -116,11 +116,12 @@ def _instead(model: str, engine: EngineName, profile: str) -> "list[InstalledMod
     from edgeai.devices.profiles import choose
 
     found = [one for one in _usable(model) if engine in ("auto", one.manifest.engine)]
-    usual = _one_an_engine(found) if engine == "auto" else []
+    first = _one_an_engine(found)
+    usual, most = first if engine == "auto" else [], max(one.manifest.size for one in first)
     if "quantization" not in choose(profile, probe()).memory.adjust:
         return usual
-    by_size = sorted(found, key=lambda one: one.manifest.size, reverse=True)
-    return [*usual, *(one for one in by_size if one not in usual)]
+    smaller = [one for one in found if one.manifest.size < most and one not in usual]
+    return [*usual, *sorted(smaller, key=lambda one: one.manifest.size, reverse=True)]
 
 
 def choose_package(

@@ -120,7 +120,8 @@ def test_a_smaller_package_where_the_profile_allows_it(
 ) -> None:
     """Of the same engine, if one was asked for; by other profiles it is an error, as ever."""
     onnx = next(model for model in both if model.manifest.engine == "onnx")
-    small = replace(onnx, manifest=replace(onnx.manifest, id=f"{NAME}@onnx-int4"))
+    files = tuple(replace(file, size=1) for file in onnx.manifest.files)
+    small = replace(onnx, manifest=replace(onnx.manifest, id=f"{NAME}@onnx-int4", files=files))
     monkeypatch.setattr(loading, "_usable", lambda name: [*both, small])
     opened: list[str] = []
 
